@@ -1,0 +1,206 @@
+"""What a machine wants done in the outside world. Imperative, frozen; only these leave the agent.
+
+An action that cannot be done comes back to its machine as `mnagent.core.events.ActionFailed`. Each
+pair (set/remove, add/remove) is idempotent: doing it twice is no error.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+
+from mnagent.wire.ipv6 import IPv6Packet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendPacket:
+    """Send one control packet."""
+
+    packet: IPv6Packet
+    interface: int | None = None
+    """Interface index to leave by; None lets the routing table decide."""
+    link_layer_destination: bytes | None = None
+    """Frame it to this address without neighbour resolution; None resolves (multicast maps by RFC 2464)."""
+    protect_with: int | None = None
+    """SPI of the outbound association that must protect it; the packet is dropped if it is missing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddAddress:
+    """Configure an address on an interface, without the kernel's DAD (our machines do their own)."""
+
+    interface: int
+    address: IPv6Address
+    prefix_length: int
+    valid_lifetime: float | None = None
+    """Seconds, None for ever."""
+    preferred_lifetime: float | None = None
+    """Seconds, None for ever; 0 keeps the kernel from choosing it as a source."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveAddress:
+    """Take an address we added off an interface."""
+
+    interface: int
+    address: IPv6Address
+    prefix_length: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddDefaultRouter:
+    """Route everything that leaves an interface natively through this router (main table)."""
+
+    interface: int
+    router: IPv6Address
+    lifetime: float
+    """Seconds."""
+    link_layer_address: bytes = b""
+    """From the Source Link-Layer Address option: enters the neighbour cache, or empty."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveDefaultRouter:
+    """Remove that default route."""
+
+    interface: int
+    router: IPv6Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinGroup:
+    """Receive frames for a multicast group (solicited-node groups of addresses we do not configure)."""
+
+    interface: int
+    group: IPv6Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaveGroup:
+    """Stop receiving a group."""
+
+    interface: int
+    group: IPv6Address
+
+
+class TunnelEnd(enum.Enum):
+    """Which end of the tunnel this node is; decides which inner address must be the home address."""
+
+    MOBILE_NODE = "mobile-node"
+    HOME_AGENT = "home-agent"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetTunnel:
+    """Carry the home address's packets between care-of address and home agent (RFC 6275 10.4.2, 11.3.1).
+
+    One tunnel per home address; setting it again moves it at once.
+    """
+
+    end: TunnelEnd
+    home_address: IPv6Address
+    local: IPv6Address
+    """Outer source: our care-of address, or the home agent's address."""
+    remote: IPv6Address
+    """Outer destination, and the only outer source accepted unless ESP protects the payload."""
+    interface: int | None = None
+    """Interface index to send by (mobile node), None for the routing table's choice."""
+    outbound_spi: int | None = None
+    """ESP tunnel mode association for payload, None for plain IPv6-in-IPv6."""
+    inbound_spi: int | None = None
+    """Association that payload must have come by, None for plain."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldTunnel:
+    """Queue, bounded, the home address's packets until SetTunnel or RemoveTunnel (no valid path now)."""
+
+    home_address: IPv6Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveTunnel:
+    """Stop carrying and drop, counted, what is queued."""
+
+    home_address: IPv6Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UseHomeLink:
+    """Mobile node at home: the home address is on the physical interface, no tunnel (RFC 6275 11.5.5).
+
+    The address goes onto ``interface`` (without DAD) and its packets leave there, through ``router``.
+    """
+
+    home_address: IPv6Address
+    prefix_length: int
+    interface: int
+    router: IPv6Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaveHomeLink:
+    """Mobile node away: the home address is off the physical interface; its packets go to the tunnel device."""
+
+    home_address: IPv6Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InterceptHomeAddress:
+    """Home agent: route packets for this home address to the tunnel device (RFC 6275 10.4.2)."""
+
+    home_address: IPv6Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopIntercepting:
+    """Home agent: give the home address back to the home link."""
+
+    home_address: IPv6Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PersistRecord:
+    """Keep a small value across crashes: written atomically, before any later action of the same batch."""
+
+    key: str
+    """Letters, digits, '-', '.', ':' only."""
+    value: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportEvent:
+    """Tell people and programs: one log line, and one entry in the event history of the control socket."""
+
+    name: str
+    """Lower case with dashes, such as ``binding-accepted``."""
+    details: tuple[tuple[str, str], ...] = ()
+    """Never holds key material."""
+    warning: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finish:
+    """All that ShutdownRequested asked for is done; the daemon may leave."""
+
+
+Action = (
+    SendPacket
+    | AddAddress
+    | RemoveAddress
+    | AddDefaultRouter
+    | RemoveDefaultRouter
+    | JoinGroup
+    | LeaveGroup
+    | SetTunnel
+    | HoldTunnel
+    | RemoveTunnel
+    | UseHomeLink
+    | LeaveHomeLink
+    | InterceptHomeAddress
+    | StopIntercepting
+    | PersistRecord
+    | ReportEvent
+    | Finish
+)

@@ -1,0 +1,127 @@
+"""What happened in the outside world: the input of every machine. Past tense, frozen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+
+from mnagent.core.actions import Action
+from mnagent.wire.ipv6 import IPv6Packet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatagramReceived:
+    """Bytes the engine handed up. The agent decodes them; machines see `PacketReceived`."""
+
+    data: bytes
+    """A whole IPv6 packet; ESP already removed where ``protected_by`` is set."""
+    interface: int
+    """Interface index it came in on."""
+    link_layer_source: bytes = b""
+    """Sender's link-layer address, six octets, or empty when the link has none."""
+    protected_by: int | None = None
+    """SPI of the inbound association that authenticated it, or None when it came in the clear."""
+    tunnel_source: IPv6Address | None = None
+    """Outer source address when it came through a tunnel, else None."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PacketReceived:
+    """A packet that decoded well."""
+
+    packet: IPv6Packet
+    interface: int
+    """Interface index it came in on."""
+    link_layer_source: bytes = b""
+    protected_by: int | None = None
+    """SPI of the inbound association that authenticated it, or None."""
+    tunnel_source: IPv6Address | None = None
+    data: bytes = b""
+    """The packet as received (for ICMPv6 errors that quote it)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkUp:
+    """An interface can carry packets now (carrier, and for Wi-Fi authorised). Also sent after a roam."""
+
+    interface: int
+    name: str
+    link_layer_address: bytes
+    mtu: int = 1500
+    """Octets."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkDown:
+    """An interface lost its link, was set down, or is gone."""
+
+    interface: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddressAppeared:
+    """A global or link-local address on an interface is there or changed (rtnetlink RTM_NEWADDR)."""
+
+    interface: int
+    address: IPv6Address
+    prefix_length: int
+    tentative: bool = False
+    deprecated: bool = False
+    duplicate: bool = False
+    """The kernel's duplicate address detection failed."""
+    valid_lifetime: float | None = None
+    """Seconds left, None for ever."""
+    preferred_lifetime: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddressVanished:
+    """An address was removed (RTM_DELADDR)."""
+
+    interface: int
+    address: IPv6Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefaultRouterAppeared:
+    """The kernel or another daemon has a default route on an interface (kernel autoconfiguration)."""
+
+    interface: int
+    router: IPv6Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefaultRouterVanished:
+    """That default route is gone."""
+
+    interface: int
+    router: IPv6Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionFailed:
+    """The outside world could not do what an action asked."""
+
+    action: Action
+    errno: int
+    """errno(3) value."""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShutdownRequested:
+    """The daemon is to stop: deregister, then leave (RFC 6275 11.7.1)."""
+
+
+Event = (
+    DatagramReceived
+    | PacketReceived
+    | LinkUp
+    | LinkDown
+    | AddressAppeared
+    | AddressVanished
+    | DefaultRouterAppeared
+    | DefaultRouterVanished
+    | ActionFailed
+    | ShutdownRequested
+)
