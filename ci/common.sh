@@ -1,0 +1,24 @@
+# shellcheck shell=bash
+# What the scripts in ci/ share. Sourced, never run.
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+VENV=.venv
+PYTHON=$VENV/bin/python
+
+say() { printf '\033[1m== %s\033[0m\n' "$*"; }
+
+die() {
+    printf '%s: %s\n' "$(basename "$0")" "$*" >&2
+    exit 1
+}
+
+# Runs a command as root: directly where we are root, through sudo elsewhere.
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo --preserve-env=CI,MNAGENT_FUZZ_COUNT "$@"
+    else
+        die "this step needs root: run it as root, or install sudo"
+    fi
+}
