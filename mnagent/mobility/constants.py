@@ -5,6 +5,7 @@ All times are seconds.
 
 from __future__ import annotations
 
+from ipaddress import IPv6Address
 from typing import Final
 
 # RFC 6275 section 12.
@@ -27,6 +28,10 @@ PREFIX_ADV_TIMEOUT: Final = 3.0
 RETRANS_TIMER: Final = 1.0
 DUP_ADDR_DETECT_TRANSMITS: Final = 1
 MAX_NEIGHBOR_ADVERTISEMENT: Final = 3
+
+NEIGHBOR_DISCOVERY_HOP_LIMIT: Final = 255
+UNSPECIFIED_ADDRESS: Final = IPv6Address("::")
+ALL_NODES: Final = IPv6Address("ff02::1")
 
 # RFC 6275 section 13: the defaults.
 INITIAL_BINDACK_TIMEOUT_FIRST_REGISTRATION: Final = 1.5 * RETRANS_TIMER * DUP_ADDR_DETECT_TRANSMITS
