@@ -1,0 +1,38 @@
+"""Special addresses, and addresses made from others (RFC 4291, RFC 6275 10.3.1)."""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Address
+from typing import Final
+
+UNSPECIFIED_ADDRESS: Final = IPv6Address("::")
+ALL_NODES: Final = IPv6Address("ff02::1")
+NEIGHBOR_DISCOVERY_HOP_LIMIT: Final = 255
+"""What proves that a neighbour discovery message was not forwarded (RFC 4861 7.1)."""
+
+_SOLICITED_NODE_PREFIX: Final = int(IPv6Address("ff02::1:ff00:0"))
+_LINK_LOCAL_PREFIX: Final = int(IPv6Address("fe80::"))
+
+
+def is_unicast(address: IPv6Address) -> bool:
+    """True for an address that can be one node's: neither multicast nor unspecified."""
+    return not (address.is_multicast or address.is_unspecified)
+
+
+def is_routable_unicast(address: IPv6Address) -> bool:
+    """True for a "unicast routable address" (RFC 6275 3.1): unicast, and of more than link
+    scope."""
+    return is_unicast(address) and not (
+        address.is_loopback or address.is_link_local or address.ipv4_mapped is not None
+    )
+
+
+def solicited_node_group(address: IPv6Address) -> IPv6Address:
+    """The multicast group in which neighbours are asked about ``address`` (RFC 4291 2.7.1)."""
+    return IPv6Address(_SOLICITED_NODE_PREFIX | (int(address) & 0xFFFFFF))
+
+
+def derived_link_local(home_address: IPv6Address) -> IPv6Address:
+    """The link-local address with the home address's interface identifier (RFC 6275
+    10.3.1, L bit)."""
+    return IPv6Address(_LINK_LOCAL_PREFIX | (int(home_address) & (2**64 - 1)))

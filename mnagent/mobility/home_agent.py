@@ -1,0 +1,777 @@
+"""The home agent: keeps mobile nodes' bindings and takes their packets meanwhile (RFC 6275 10).
+
+What becomes of one home address:
+
+    (nothing) --BU--> probing --unique--> registered --BU--> registered
+        ^               |  `-duplicate: BA 134        |  |
+        |               BU lifetime 0: BA 133         |  `-lifetime over--> (nothing)
+        |                                      BU lifetime 0: BA 0
+        `---- MAX_DELETE_BCE_TIMEOUT ---- deregistered <-'
+
+Probing is duplicate address detection on the home link (`home_address_probe`); on a virtual home
+link there is nobody to ask and a registration is accepted at once. Registered means that packets
+for the home address are intercepted (a route to the tunnel device, and `proxy_neighbor` on the home
+link) and go through a tunnel to the care-of address. Deregistered keeps the sequence number only
+(`binding_cache`).
+
+The agent has checked already that a Binding Update for a home address came by that address's own
+security association (RFC 3776 4.2), and it chooses the association for what is sent from here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv6Address, IPv6Network
+from random import Random
+from typing import Any, Final
+
+from mnagent.core.actions import (
+    Action,
+    Finish,
+    InterceptHomeAddress,
+    JoinGroup,
+    RemoveTunnel,
+    ReportEvent,
+    SendPacket,
+    SetTunnel,
+    StopIntercepting,
+    TunnelEnd,
+)
+from mnagent.core.drops import DropReason
+from mnagent.core.events import (
+    ActionFailed,
+    Event,
+    LinkDown,
+    LinkUp,
+    PacketReceived,
+    ShutdownRequested,
+)
+from mnagent.core.timers import earliest
+from mnagent.mobility.addresses import (
+    NEIGHBOR_DISCOVERY_HOP_LIMIT,
+    UNSPECIFIED_ADDRESS,
+    derived_link_local,
+    is_routable_unicast,
+    is_unicast,
+    solicited_node_group,
+)
+from mnagent.mobility.binding_cache import MAX_BINDINGS, BindingCache, BindingCacheEntry
+from mnagent.mobility.binding_error import (
+    BINDING_ERROR_BURST,
+    BINDING_ERROR_RATE,
+    BindingErrorSender,
+    TokenBucket,
+)
+from mnagent.mobility.binding_request import BindingRequest, read_binding_request
+from mnagent.mobility.constants import DUP_ADDR_DETECT_TRANSMITS, LIFETIME_UNIT
+from mnagent.mobility.home_address_probe import (
+    HomeAddressDuplicate,
+    HomeAddressProbe,
+    HomeAddressUnique,
+    Outcome,
+)
+from mnagent.mobility.proxy_neighbor import ProxyNeighbor, SolicitedNodeGroups
+from mnagent.mobility.sequence import sequence_newer
+from mnagent.wire.icmp6 import (
+    DestinationUnreachable,
+    DestinationUnreachableCode,
+    PacketTooBig,
+    ParameterProblem,
+    TimeExceeded,
+)
+from mnagent.wire.ipv6 import IPv6Packet, Type2RoutingHeader
+from mnagent.wire.mobility import (
+    BindingAcknowledgement,
+    BindingErrorStatus,
+    BindingStatus,
+    BindingUpdate,
+    MobilityMessage,
+    UnknownMobilityMessage,
+)
+from mnagent.wire.mobility_options import BindingRefreshAdvice
+from mnagent.wire.ndisc import NeighborAdvertisement, NeighborSolicitation, SourceLinkLayerAddress
+
+DEFAULT_MAX_LIFETIME: Final = 3600.0
+"""Longest binding granted, in seconds, unless configured otherwise."""
+HOST_FAILURE_DELAY: Final = 30.0
+"""How long, in seconds, a home address is refused after the host failed to intercept for it."""
+RENEWAL_REQUEST_INTERVAL: Final = 1.0
+"""Least time, in seconds, between Binding Errors for tunnelled packets of one home address."""
+_ICMPV6_ERRORS: Final = (DestinationUnreachable, PacketTooBig, TimeExceeded, ParameterProblem)
+_MAX_QUOTED: Final = 1280 - 48
+"""Octets of the offending packet in an ICMPv6 error (RFC 4443 2.4 c)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HomePrefix:
+    """A home subnet prefix with its lifetimes, as the routers of the home link advertise it."""
+
+    prefix: IPv6Network
+    valid_lifetime: float = math.inf
+    """Seconds that remain at any time; no binding is granted for longer (RFC 6275 10.3.1)."""
+    preferred_lifetime: float = math.inf
+    """Seconds; a binding that outlasts it is accepted with status 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthorisedMobileNode:
+    """A home address that this home agent serves."""
+
+    home_address: IPv6Address
+    outbound_spi: int | None = None
+    """ESP tunnel association for payload to the mobile node; None for plain IPv6-in-IPv6."""
+    inbound_spi: int | None = None
+    """Association that payload from the mobile node must have come by; None for plain."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HomeAgentSettings:
+    """What a home agent is told. Raises `ValueError` for values that make no sense together."""
+
+    address: IPv6Address
+    """The home agent's global address: end of the tunnels, and source on the home link."""
+    home_prefixes: tuple[HomePrefix, ...]
+    mobile_nodes: tuple[AuthorisedMobileNode, ...]
+    home_link: int | None = None
+    """Interface index; None for a virtual home link (no probing, no neighbour discovery)."""
+    link_layer_address: bytes = b""
+    """Of the home link's interface; `LinkUp` replaces it."""
+    max_lifetime: float = DEFAULT_MAX_LIFETIME
+    """Seconds, at least one unit of 4."""
+    max_bindings: int = MAX_BINDINGS
+    refresh_advice: float | None = None
+    """Seconds after which mobile nodes are advised to refresh, None to leave it to them."""
+    duplicate_address_detection_transmits: int = DUP_ADDR_DETECT_TRANSMITS
+    """0 accepts home addresses without asking the home link."""
+    key_management_mobility: bool = False
+    """Whether the key exchange can follow the care-of address; never with manual keys."""
+
+    def __post_init__(self) -> None:
+        if self.max_lifetime < LIFETIME_UNIT:
+            raise ValueError(f"max_lifetime {self.max_lifetime} s is under {LIFETIME_UNIT} s")
+        if self.max_bindings < 1:
+            raise ValueError("max_bindings must be at least 1")
+
+
+@dataclass(slots=True)
+class _Registration:
+    """A first registration that waits for duplicate address detection."""
+
+    request: BindingRequest
+    """The newest Binding Update: the one that is answered."""
+    probe: HomeAddressProbe
+
+
+class HomeAgent:
+    """The sans-IO home agent. Every public method is safe for whatever a peer sends."""
+
+    def __init__(self, settings: HomeAgentSettings, *, random: Random) -> None:
+        self.drops: Counter[DropReason] = Counter()
+        """Packets not acted on, by reason."""
+        self._settings = settings
+        self._random = random
+        self._mobile_nodes = {node.home_address: node for node in settings.mobile_nodes}
+        self._cache = BindingCache(max_entries=settings.max_bindings)
+        self._probing: dict[IPv6Address, _Registration] = {}
+        self._refused_until: dict[IPv6Address, float] = {}
+        self._renewal_requested_at: dict[IPv6Address, float] = {}
+        self._binding_errors = BindingErrorSender()
+        self._icmp_errors = TokenBucket(rate=BINDING_ERROR_RATE, burst=BINDING_ERROR_BURST)
+        self._is_home_link_up = True
+        self._is_stopped = False
+        self._groups: SolicitedNodeGroups | None = None
+        self._proxy: ProxyNeighbor | None = None
+        if settings.home_link is not None:
+            self._groups = SolicitedNodeGroups(settings.home_link)
+            self._proxy = ProxyNeighbor(
+                settings.home_link,
+                source=settings.address,
+                link_layer_address=settings.link_layer_address,
+            )
+        self._handlers: dict[type, Callable[[Any, float], list[Action]]] = {
+            PacketReceived: self._on_packet,
+            LinkUp: self._on_link_up,
+            LinkDown: self._on_link_down,
+            ActionFailed: self._on_action_failed,
+            ShutdownRequested: self._on_shutdown_requested,
+        }
+
+    @property
+    def bindings(self) -> tuple[BindingCacheEntry, ...]:
+        """The live bindings, oldest first."""
+        return tuple(self._cache)
+
+    @property
+    def probing(self) -> tuple[IPv6Address, ...]:
+        """Home addresses whose uniqueness is being checked."""
+        return tuple(self._probing)
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """Take in what happened; return what is to be done. Ignores events of other machines."""
+        handler = self._handlers.get(type(event))
+        if handler is None or self._is_stopped:
+            return []
+        return self._expire(now) + handler(event, now)
+
+    def handle_timer(self, now: float) -> list[Action]:
+        """Do what is due."""
+        actions = self._expire(now)
+        for home_address, registration in list(self._probing.items()):
+            actions += self._carry_out(home_address, registration.probe.handle_timer(now), now)
+        if self._proxy is not None and self._is_home_link_up:
+            actions += self._proxy.handle_timer(now)
+        return actions
+
+    def next_deadline(self) -> float | None:
+        """When `handle_timer` wants to run, or None."""
+        proxy = self._proxy if self._is_home_link_up else None
+        return earliest(
+            self._cache.next_deadline(),
+            *(registration.probe.next_deadline() for registration in self._probing.values()),
+            None if proxy is None else proxy.next_deadline(),
+        )
+
+    # Packets.
+
+    def _on_packet(self, event: PacketReceived, now: float) -> list[Action]:
+        payload = event.packet.payload
+        if event.tunnel_source is not None:
+            return self._on_tunnelled_packet(event, event.tunnel_source, now)
+        if isinstance(payload, BindingUpdate):
+            return self._on_binding_update(event, payload, now)
+        if isinstance(payload, UnknownMobilityMessage):
+            self._drop(DropReason.UNKNOWN_MOBILITY_MESSAGE)
+            return [
+                *self._binding_errors.answer(
+                    event.packet,
+                    status=BindingErrorStatus.UNRECOGNIZED_MOBILITY_HEADER_TYPE,
+                    now=now,
+                )
+            ]
+        if isinstance(payload, NeighborSolicitation | NeighborAdvertisement):
+            return self._on_neighbor_message(event, payload, now)
+        if event.packet.home_address_option is not None:
+            return self._on_home_address_option(event, now)
+        if self._proxy is not None and event.packet.destination in self._proxy:
+            return self._on_packet_for_defended_address(event, now)
+        return self._drop(DropReason.UNEXPECTED_MESSAGE)
+
+    def _on_neighbor_message(
+        self,
+        event: PacketReceived,
+        message: NeighborSolicitation | NeighborAdvertisement,
+        now: float,
+    ) -> list[Action]:
+        if self._proxy is None or event.interface != self._settings.home_link:
+            return self._drop(DropReason.UNEXPECTED_MESSAGE)
+        if event.packet.hop_limit != NEIGHBOR_DISCOVERY_HOP_LIMIT:
+            return self._drop(DropReason.BAD_HOP_LIMIT)
+        if not _is_valid_neighbor_message(event.packet, message):
+            return self._drop(DropReason.MALFORMED)
+        actions: list[Action] = []
+        for home_address, registration in list(self._probing.items()):
+            actions += self._carry_out(home_address, registration.probe.handle(event, now), now)
+        return actions + self._proxy.handle(event, now)
+
+    def _on_tunnelled_packet(
+        self, event: PacketReceived, tunnel_source: IPv6Address, now: float
+    ) -> list[Action]:
+        """A packet came through a tunnel we do not have, as after a restart that lost the bindings.
+
+        The mobile node registers again when it hears of it (RFC 6275 11.3.6), long before its
+        binding would have ended. RFC 6275 9.3.1 knows this answer for the Home Address option only.
+        """
+        home_address = event.packet.source
+        if self._is_known(home_address):
+            return self._drop(DropReason.UNEXPECTED_MESSAGE)
+        self._drop(DropReason.NO_BINDING)
+        if home_address not in self._mobile_nodes:
+            return []
+        asked_at = self._renewal_requested_at.get(home_address)
+        if asked_at is not None and now < asked_at + RENEWAL_REQUEST_INTERVAL:
+            return []
+        self._renewal_requested_at[home_address] = now
+        return [
+            *self._binding_errors.send(
+                source=self._settings.address,
+                destination=tunnel_source,
+                home_address=home_address,
+                status=BindingErrorStatus.UNKNOWN_BINDING_FOR_HOME_ADDRESS_OPTION,
+                now=now,
+            )
+        ]
+
+    def _is_known(self, home_address: IPv6Address) -> bool:
+        return home_address in self._probing or self._cache.find_any(home_address) is not None
+
+    def _on_home_address_option(self, event: PacketReceived, now: float) -> list[Action]:
+        """Not a Binding Update, and its source is a care-of address (RFC 6275 9.3.1)."""
+        packet = event.packet
+        home_address = packet.logical_source
+        if len(packet.home_address_options) > 1:
+            return self._drop(DropReason.TWO_HOME_ADDRESS_OPTIONS)
+        if not is_routable_unicast(home_address):
+            return self._drop(DropReason.HOME_ADDRESS_NOT_ROUTABLE)
+        if isinstance(packet.payload, MobilityMessage) or event.protected_by is not None:
+            return self._drop(DropReason.UNEXPECTED_MESSAGE)
+        entry = self._cache.find(home_address)
+        if entry is not None and entry.care_of_address == packet.source:
+            return self._drop(DropReason.UNEXPECTED_MESSAGE)
+        self._drop(DropReason.NO_BINDING)
+        return [
+            *self._binding_errors.answer(
+                packet, status=BindingErrorStatus.UNKNOWN_BINDING_FOR_HOME_ADDRESS_OPTION, now=now
+            )
+        ]
+
+    def _on_packet_for_defended_address(self, event: PacketReceived, now: float) -> list[Action]:
+        """A packet for a mobile node's link-local address is not tunnelled (RFC 6275 10.4.2)."""
+        packet = event.packet
+        self._drop(DropReason.UNEXPECTED_MESSAGE)
+        if not packet.destination.is_link_local or not is_unicast(packet.source):
+            return []
+        is_error = isinstance(packet.payload, _ICMPV6_ERRORS)
+        if is_error or not event.data or not self._icmp_errors.take(now):
+            return []
+        error = DestinationUnreachable(
+            DestinationUnreachableCode.ADDRESS_UNREACHABLE, event.data[:_MAX_QUOTED]
+        )
+        answer = IPv6Packet(self._settings.address, packet.source, error)
+        return [SendPacket(packet=answer, interface=event.interface)]
+
+    def _drop(self, reason: DropReason) -> list[Action]:
+        self.drops[reason] += 1
+        return []
+
+    # Binding Updates.
+
+    def _on_binding_update(
+        self, event: PacketReceived, update: BindingUpdate, now: float
+    ) -> list[Action]:
+        request = read_binding_request(event, update)
+        if isinstance(request, DropReason):
+            return self._drop(request)
+        entry = self._cache.find_any(request.home_address)
+        if entry is not None and not sequence_newer(update.sequence, entry.sequence):
+            self._drop(DropReason.STALE_SEQUENCE)
+            return self._reject(
+                request, BindingStatus.SEQUENCE_NUMBER_OUT_OF_WINDOW, sequence=entry.sequence
+            )
+        if not update.home_registration:
+            return self._on_correspondent_registration(request)
+        if self._prefix_of(request.home_address) is None:
+            return self._reject(request, BindingStatus.NOT_HOME_SUBNET)
+        if request.is_deregistration:
+            return self._deregister(request, now)
+        status = self._policy(request, now)
+        if status is not None:
+            return self._reject(request, status)
+        return self._register(request, now)
+
+    def _on_correspondent_registration(self, request: BindingRequest) -> list[Action]:
+        if self._cache.find(request.home_address) is None:
+            return self._drop(DropReason.UNSUPPORTED_MESSAGE)
+        return self._reject(request, BindingStatus.REGISTRATION_TYPE_CHANGE_DISALLOWED)
+
+    def _policy(self, request: BindingRequest, now: float) -> BindingStatus | None:
+        """Why this registration is refused, or None (RFC 6275 10.3.1, "any other reason")."""
+        if request.home_address not in self._mobile_nodes or self._is_loop(request):
+            return BindingStatus.ADMINISTRATIVELY_PROHIBITED
+        if now < self._refused_until.get(request.home_address, now):
+            return BindingStatus.INSUFFICIENT_RESOURCES
+        if request.home_address in self._probing:
+            return None
+        if not self._cache.has_room_for(request.home_address, reserved=len(self._probing)):
+            return BindingStatus.INSUFFICIENT_RESOURCES
+        return None
+
+    def _is_loop(self, request: BindingRequest) -> bool:
+        """A tunnel to ourselves or to another mobile node's home address could go round (15.1)."""
+        return (
+            request.care_of_address == self._settings.address
+            or request.care_of_address in self._mobile_nodes
+        )
+
+    def _register(self, request: BindingRequest, now: float) -> list[Action]:
+        entry = self._cache.find(request.home_address)
+        if entry is not None:
+            return self._update(request, entry, now)
+        if self._settings.home_link is None:
+            return self._accept(request, now)
+        if not self._is_home_link_up:
+            return self._reject(request, BindingStatus.INSUFFICIENT_RESOURCES)
+        registration = self._probing.get(request.home_address)
+        if registration is None:
+            return self._start_probing(request, now)
+        if not sequence_newer(request.update.sequence, registration.request.update.sequence):
+            return self._drop(DropReason.STALE_SEQUENCE)
+        if _defended_addresses(request) != registration.probe.addresses:
+            return self._stop_probing(request.home_address) + self._start_probing(request, now)
+        registration.request = request
+        return []
+
+    def _update(
+        self, request: BindingRequest, entry: BindingCacheEntry, now: float
+    ) -> list[Action]:
+        """A binding goes on: no duplicate address detection, no delay (RFC 6275 10.3.1)."""
+        renewed = self._entry(request, registered_at=entry.registered_at, now=now)
+        self._cache.store(renewed)
+        actions: list[Action] = []
+        if renewed.care_of_address != entry.care_of_address:
+            actions.append(self._tunnel(renewed))
+        if renewed.is_link_local_defended != entry.is_link_local_defended:
+            actions += self._release(_addresses_of(entry) - _addresses_of(renewed))
+            actions += self._defend(_addresses_of(renewed), now)
+        return [
+            *actions,
+            self._accepted(request, renewed),
+            _report("binding-updated", renewed),
+        ]
+
+    def _accept(self, request: BindingRequest, now: float) -> list[Action]:
+        """The first binding of a home address: take its packets, then say so."""
+        entry = self._entry(request, registered_at=now, now=now)
+        self._cache.store(entry)
+        return [
+            InterceptHomeAddress(home_address=entry.home_address),
+            self._tunnel(entry),
+            *self._defend(_addresses_of(entry), now),
+            self._accepted(request, entry),
+            _report("binding-created", entry),
+        ]
+
+    def _entry(
+        self, request: BindingRequest, *, registered_at: float, now: float
+    ) -> BindingCacheEntry:
+        lifetime = self._granted_lifetime(request)
+        return BindingCacheEntry(
+            home_address=request.home_address,
+            care_of_address=request.care_of_address,
+            sequence=request.update.sequence,
+            granted_lifetime=lifetime,
+            registered_at=registered_at,
+            expires_at=now + lifetime,
+            is_link_local_defended=request.update.link_local_compatibility,
+        )
+
+    def _deregister(self, request: BindingRequest, now: float) -> list[Action]:
+        """End a binding (RFC 6275 10.3.2); again is no error while the sequence number is kept."""
+        home_address, sequence = request.home_address, request.update.sequence
+        if home_address in self._probing:
+            return self._deregister_while_probing(request, now)
+        if self._cache.find_any(home_address) is None:
+            return self._reject(request, BindingStatus.NOT_HOME_AGENT_FOR_THIS_MOBILE_NODE)
+        entry = self._cache.find(home_address)
+        actions = [] if entry is None else self._withdraw(entry, reason="deregistered")
+        self._cache.mark_deregistered(home_address, sequence=sequence, now=now)
+        acknowledgement = self._acknowledge(
+            request, BindingStatus.BINDING_UPDATE_ACCEPTED, lifetime=0
+        )
+        return [*actions, acknowledgement]
+
+    def _deregister_while_probing(self, request: BindingRequest, now: float) -> list[Action]:
+        """There is no binding yet, so 133; but the registration must not come true after this."""
+        earlier = self._probing[request.home_address].request.update.sequence
+        if not sequence_newer(request.update.sequence, earlier):
+            return self._drop(DropReason.STALE_SEQUENCE)
+        actions = self._stop_probing(request.home_address)
+        self._cache.store(self._entry(request, registered_at=now, now=now))
+        self._cache.mark_deregistered(
+            request.home_address, sequence=request.update.sequence, now=now
+        )
+        status = BindingStatus.NOT_HOME_AGENT_FOR_THIS_MOBILE_NODE
+        return actions + self._reject(request, status)
+
+    # Lifetimes and answers.
+
+    def _prefix_of(self, home_address: IPv6Address) -> HomePrefix | None:
+        for prefix in self._settings.home_prefixes:
+            if home_address in prefix.prefix and prefix.valid_lifetime >= LIFETIME_UNIT:
+                return prefix
+        return None
+
+    def _granted_lifetime(self, request: BindingRequest) -> float:
+        """Asked, policy and prefix, whichever is least, in whole units (RFC 6275 10.3.1)."""
+        prefix = self._prefix_of(request.home_address)
+        valid_lifetime = math.inf if prefix is None else prefix.valid_lifetime
+        least = min(request.update.lifetime, self._settings.max_lifetime, valid_lifetime)
+        return float(least // LIFETIME_UNIT * LIFETIME_UNIT)
+
+    def _accepted(self, request: BindingRequest, entry: BindingCacheEntry) -> SendPacket:
+        advice = self._settings.refresh_advice
+        options: tuple[BindingRefreshAdvice, ...] = ()
+        if advice is not None and advice < entry.granted_lifetime:
+            options = (BindingRefreshAdvice(advice),)
+        return self._acknowledge(
+            request, self._accepted_status(entry), lifetime=entry.granted_lifetime, options=options
+        )
+
+    def _accepted_status(self, entry: BindingCacheEntry) -> BindingStatus:
+        """Status 1 when the mobile node should learn of a prefix that ends (RFC 6275 10.3.1)."""
+        prefix = self._prefix_of(entry.home_address)
+        units = entry.granted_lifetime // LIFETIME_UNIT
+        if prefix is not None and (
+            prefix.preferred_lifetime // LIFETIME_UNIT < units
+            or prefix.valid_lifetime // LIFETIME_UNIT <= units
+        ):
+            return BindingStatus.ACCEPTED_BUT_PREFIX_DISCOVERY_NECESSARY
+        return BindingStatus.BINDING_UPDATE_ACCEPTED
+
+    def _reject(
+        self, request: BindingRequest, status: BindingStatus, *, sequence: int | None = None
+    ) -> list[Action]:
+        details = (
+            ("home_address", str(request.home_address)),
+            ("care_of_address", str(request.care_of_address)),
+            ("status", str(int(status))),
+            ("sentence", status.sentence),
+        )
+        return [
+            self._acknowledge(request, status, lifetime=0, sequence=sequence),
+            ReportEvent(name="binding-rejected", details=details, warning=True),
+        ]
+
+    def _acknowledge(
+        self,
+        request: BindingRequest,
+        status: BindingStatus,
+        *,
+        lifetime: float,
+        sequence: int | None = None,
+        options: tuple[BindingRefreshAdvice, ...] = (),
+    ) -> SendPacket:
+        """Answer to the Source Address, whatever the binding cache says (RFC 6275 9.5.4)."""
+        is_accepted = status < BindingStatus.REASON_UNSPECIFIED
+        message = BindingAcknowledgement(
+            status=status,
+            sequence=request.update.sequence if sequence is None else sequence,
+            lifetime=lifetime,
+            key_management_mobility=is_accepted
+            and request.update.key_management_mobility
+            and self._settings.key_management_mobility,
+            options=options,
+        )
+        headers = (
+            () if request.is_from_home_address else (Type2RoutingHeader(request.home_address),)
+        )
+        packet = IPv6Packet(
+            self._settings.address, request.source, message, extension_headers=headers
+        )
+        if not self._is_from_home_link(request):
+            return SendPacket(packet=packet)
+        # Resolving the home address would lead to our own proxy or tunnel (RFC 6275 10.3.2).
+        return SendPacket(
+            packet=packet,
+            interface=request.interface,
+            link_layer_destination=request.link_layer_source,
+        )
+
+    def _is_from_home_link(self, request: BindingRequest) -> bool:
+        return (
+            request.interface == self._settings.home_link
+            and bool(request.link_layer_source)
+            and any(request.source in prefix.prefix for prefix in self._settings.home_prefixes)
+        )
+
+    # Probing.
+
+    def _start_probing(self, request: BindingRequest, now: float) -> list[Action]:
+        assert self._settings.home_link is not None and self._groups is not None
+        addresses = _defended_addresses(request)
+        if addresses & self._taken_addresses():
+            return self._duplicate(request)
+        probe = HomeAddressProbe(
+            addresses,
+            interface=self._settings.home_link,
+            random=self._random,
+            transmits=self._settings.duplicate_address_detection_transmits,
+        )
+        self._probing[request.home_address] = _Registration(request, probe)
+        actions = [action for each in sorted(addresses) for action in self._groups.join(each)]
+        return actions + self._carry_out(request.home_address, probe.start(now), now)
+
+    def _taken_addresses(self) -> frozenset[IPv6Address]:
+        """What other mobile nodes already have: we would not hear ourselves defend it."""
+        taken = {self._settings.address}
+        for entry in self._cache:
+            taken |= _addresses_of(entry)
+        for registration in self._probing.values():
+            taken |= registration.probe.addresses
+        return frozenset(taken)
+
+    def _stop_probing(self, home_address: IPv6Address) -> list[Action]:
+        registration = self._probing.pop(home_address)
+        return self._leave_groups(registration.probe.addresses)
+
+    def _carry_out(
+        self, home_address: IPv6Address, outputs: list[SendPacket | Outcome], now: float
+    ) -> list[Action]:
+        actions: list[Action] = []
+        for output in outputs:
+            match output:
+                case SendPacket():
+                    actions.append(output)
+                case HomeAddressUnique():
+                    registration = self._probing.pop(home_address)
+                    actions += self._accept(registration.request, now)
+                case HomeAddressDuplicate():
+                    registration = self._probing[home_address]
+                    actions += self._stop_probing(home_address)
+                    actions += self._duplicate(registration.request)
+        return actions
+
+    def _duplicate(self, request: BindingRequest) -> list[Action]:
+        details = (("address", str(request.home_address)),)
+        return [
+            *self._reject(request, BindingStatus.DUPLICATE_ADDRESS_DETECTION_FAILED),
+            ReportEvent(name="duplicate-address", details=details, warning=True),
+        ]
+
+    # Interception.
+
+    def _tunnel(self, entry: BindingCacheEntry) -> SetTunnel:
+        node = self._mobile_nodes[entry.home_address]
+        return SetTunnel(
+            end=TunnelEnd.HOME_AGENT,
+            home_address=entry.home_address,
+            local=self._settings.address,
+            remote=entry.care_of_address,
+            outbound_spi=node.outbound_spi,
+            inbound_spi=node.inbound_spi,
+        )
+
+    def _defend(self, addresses: frozenset[IPv6Address], now: float) -> list[Action]:
+        if self._groups is None or self._proxy is None:
+            return []
+        ordered = sorted(addresses)
+        joins = [action for address in ordered for action in self._groups.join(address)]
+        return joins + self._proxy.defend(ordered, now=now)
+
+    def _release(self, addresses: frozenset[IPv6Address]) -> list[Action]:
+        if self._proxy is not None:
+            self._proxy.release(addresses)
+        return self._leave_groups(addresses)
+
+    def _leave_groups(self, addresses: frozenset[IPv6Address]) -> list[Action]:
+        if self._groups is None:
+            return []
+        return [action for address in sorted(addresses) for action in self._groups.leave(address)]
+
+    def _withdraw(self, entry: BindingCacheEntry, *, reason: str) -> list[Action]:
+        """Give the home address back to the home link."""
+        return [
+            StopIntercepting(home_address=entry.home_address),
+            RemoveTunnel(home_address=entry.home_address),
+            *self._release(_addresses_of(entry)),
+            _report("binding-removed", entry, reason=reason),
+        ]
+
+    def _expire(self, now: float) -> list[Action]:
+        return [
+            action
+            for entry in self._cache.pop_expired(now)
+            for action in self._withdraw(entry, reason="expired")
+        ]
+
+    # The host.
+
+    def _on_link_up(self, event: LinkUp, now: float) -> list[Action]:
+        if self._groups is None or self._proxy is None:
+            return []
+        if event.interface != self._settings.home_link:
+            return []
+        self._is_home_link_up = True
+        self._proxy.link_layer_address = event.link_layer_address
+        return self._groups.rejoin() + self._proxy.announce_all(now)
+
+    def _on_link_down(self, event: LinkDown, now: float) -> list[Action]:
+        """Bindings stay: correspondents elsewhere still reach the mobile nodes through us.
+
+        A probe cannot be trusted any more; the mobile node's next Binding Update starts it again.
+        """
+        if event.interface != self._settings.home_link:
+            return []
+        self._is_home_link_up = False
+        return [action for each in tuple(self._probing) for action in self._stop_probing(each)]
+
+    def _on_action_failed(self, event: ActionFailed, now: float) -> list[Action]:
+        match event.action:
+            case InterceptHomeAddress(home_address=home_address):
+                return self._give_up(home_address, event, now)
+            case SetTunnel(home_address=home_address):
+                return self._give_up(home_address, event, now)
+            case JoinGroup(group=group):
+                return self._on_join_failed(group, event)
+        return []
+
+    def _give_up(self, home_address: IPv6Address, event: ActionFailed, now: float) -> list[Action]:
+        """The host cannot take the mobile node's packets: no binding then, and none for a while."""
+        entry = self._cache.find(home_address)
+        if entry is None:
+            return []
+        self._refused_until[home_address] = now + HOST_FAILURE_DELAY
+        self._cache.remove(home_address)
+        return self._withdraw(entry, reason=event.reason or "host-refused")
+
+    def _on_join_failed(self, group: IPv6Address, event: ActionFailed) -> list[Action]:
+        """Without the group a probe is deaf; a defended address still has its announcements."""
+        actions: list[Action] = []
+        for home_address, registration in list(self._probing.items()):
+            if group in map(solicited_node_group, registration.probe.addresses):
+                actions += self._stop_probing(home_address)
+                actions += self._reject(registration.request, BindingStatus.INSUFFICIENT_RESOURCES)
+        return actions
+
+    def _on_shutdown_requested(self, event: ShutdownRequested, now: float) -> list[Action]:
+        """Leave the host as it was; the Binding Error after a restart tells the mobile nodes."""
+        actions = [action for each in tuple(self._probing) for action in self._stop_probing(each)]
+        for entry in self.bindings:
+            self._cache.remove(entry.home_address)
+            actions += self._withdraw(entry, reason="shutdown")
+        self._cache = BindingCache(max_entries=self._settings.max_bindings)
+        self._is_stopped = True
+        return [*actions, Finish()]
+
+
+def _defended_addresses(request: BindingRequest) -> frozenset[IPv6Address]:
+    """The addresses to test and defend, by the L bit (RFC 6275 10.3.1)."""
+    if request.update.link_local_compatibility:
+        return frozenset((request.home_address, derived_link_local(request.home_address)))
+    return frozenset((request.home_address,))
+
+
+def _addresses_of(entry: BindingCacheEntry) -> frozenset[IPv6Address]:
+    if entry.is_link_local_defended:
+        return frozenset((entry.home_address, derived_link_local(entry.home_address)))
+    return frozenset((entry.home_address,))
+
+
+def _is_valid_neighbor_message(
+    packet: IPv6Packet, message: NeighborSolicitation | NeighborAdvertisement
+) -> bool:
+    """The tests of RFC 4861 7.1.1 and 7.1.2 that decoding leaves open."""
+    if message.target.is_multicast:
+        return False
+    if isinstance(message, NeighborAdvertisement):
+        return not (packet.destination.is_multicast and message.solicited)
+    if packet.source != UNSPECIFIED_ADDRESS:
+        return True
+    has_source_option = any(isinstance(each, SourceLinkLayerAddress) for each in message.options)
+    return packet.destination == solicited_node_group(message.target) and not has_source_option
+
+
+def _report(name: str, entry: BindingCacheEntry, *, reason: str | None = None) -> ReportEvent:
+    details: Iterator[tuple[str, str | None]] = iter(
+        (
+            ("home_address", str(entry.home_address)),
+            ("care_of_address", str(entry.care_of_address)),
+            ("lifetime", f"{entry.granted_lifetime:.0f}"),
+            ("reason", reason),
+        )
+    )
+    return ReportEvent(
+        name=name, details=tuple((key, value) for key, value in details if value is not None)
+    )
