@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 IPV6_HEADER_LENGTH: Final = 40
+MINIMUM_IPV6_MTU: Final = 1280
+"""Octets every link carries (RFC 8200 5)."""
 MAX_EXTENSION_HEADERS: Final = 16
 """More in one packet than this is an attack: nothing sends them."""
 MAX_NESTING: Final = 4

@@ -21,6 +21,7 @@ from typing import ClassVar, Final
 
 from mnagent.wire import constants, ndisc
 from mnagent.wire.buffer import DecodeError, unsigned
+from mnagent.wire.constants import IPV6_HEADER_LENGTH, MINIMUM_IPV6_MTU
 from mnagent.wire.ndisc import NdMessage, NdOption, decode_nd_options, encode_nd_options
 
 ICMPV6_HEADER_LENGTH: Final = 4
@@ -176,6 +177,7 @@ Icmp6Message = (
     | UnknownIcmp6
 )
 
+_ERROR_HEADER_LENGTH: Final = 8
 _FIRST_INFORMATIONAL: Final = 128
 _MANAGED: Final = 0x8000
 _OTHER: Final = 0x4000
@@ -201,6 +203,14 @@ _MINIMUM_LENGTHS: Final = {
     constants.ICMPV6_MOBILE_PREFIX_ADVERTISEMENT: 8,
     **ndisc.MINIMUM_LENGTHS,
 }
+
+
+def quote(packet: bytes, *, overhead: int = 0) -> bytes:
+    """As much of ``packet`` as an error may quote: it stays within 1280 octets (RFC 4443 2.4).
+
+    ``overhead`` is the length in octets of extension headers the error message will carry.
+    """
+    return packet[: MINIMUM_IPV6_MTU - IPV6_HEADER_LENGTH - _ERROR_HEADER_LENGTH - overhead]
 
 
 def encode_icmp6_message(message: Icmp6Message) -> bytes:

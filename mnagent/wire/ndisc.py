@@ -82,6 +82,11 @@ class AdvertisementInterval:
     interval: float
     """Seconds; the wire carries milliseconds."""
 
+    @classmethod
+    def of_router(cls, max_interval: float) -> AdvertisementInterval:
+        """The option for a router's MaxRtrAdvInterval (seconds): 20 ms more below 200 ms (7.5)."""
+        return cls(max_interval + (0.02 if max_interval < 0.2 else 0))
+
 
 @dataclass(frozen=True, slots=True)
 class HomeAgentInformation:

@@ -13,6 +13,7 @@ from ipaddress import IPv6Address
 from struct import pack
 from typing import Final
 
+from mnagent.wire import constants
 from mnagent.wire.buffer import ChecksumError, DecodeError, unsigned
 from mnagent.wire.checksum import upper_layer_checksum
 from mnagent.wire.constants import (
@@ -88,11 +89,11 @@ class MobilityHeaderError(DecodeError):
     """
 
     def __init__(
-        self, reason: str, offset: int, *, problem: MobilityHeaderProblem, context: _Context
+        self, reason: str, offset: int, *, problem: MobilityHeaderProblem, opened: _Opened
     ) -> None:
         super().__init__(reason, offset)
         self.problem = problem
-        packet = context.packet
+        packet = opened.packet
         self.source: IPv6Address = packet.source
         """Source address of the IPv6 header, where a Parameter Problem goes to."""
         self.destination: IPv6Address = packet.destination
@@ -100,7 +101,7 @@ class MobilityHeaderError(DecodeError):
         """From the Home Address option."""
         self.message_type: int | None = None
         """MH Type, once it is known."""
-        self.invoking: bytes = context.data
+        self.invoking: bytes = opened.data
         """The whole packet, to be quoted by a Parameter Problem."""
 
     @property
@@ -113,11 +114,17 @@ class MobilityHeaderError(DecodeError):
 
 
 @dataclass(frozen=True, slots=True)
-class _Context:
-    """The packet around a payload being decoded; its payload is still raw."""
+class _Opened:
+    """A packet whose headers are decoded and whose payload is not."""
 
     packet: IPv6Packet
+    """With a RawPayload."""
     data: bytes
+    """The whole packet without what follows its payload length."""
+    next_header: int
+    """Protocol of the payload."""
+    offset: int
+    """Where the payload starts."""
 
 
 _MOBILITY_CLASSES: Final = (
@@ -220,30 +227,28 @@ def decode_invoking(data: bytes) -> IPv6Packet:
 
     DecodeError when its headers are not all there.
     """
-    return _decode_headers(data, allow_truncated=True)[0]
+    return _open(data, allow_truncated=True).packet
 
 
 def _decode_packet(data: bytes, levels: int) -> IPv6Packet:
     if levels == 0:
         raise DecodeError(f"more than {MAX_NESTING} IPv6 headers in one packet", 0)
-    packet, data, offset = _decode_headers(data, allow_truncated=False)
-    headers = packet.extension_headers
-    if _stays_raw(headers):
+    opened = _open(data, allow_truncated=False)
+    packet = opened.packet
+    if _stays_raw(packet.extension_headers):
         return packet
-    payload = _decode_payload(_Context(packet, data), offset, levels)
     return IPv6Packet(
         packet.source,
         packet.destination,
-        payload,
-        extension_headers=headers,
+        _decode_payload(opened, levels),
+        extension_headers=packet.extension_headers,
         hop_limit=packet.hop_limit,
         traffic_class=packet.traffic_class,
         flow_label=packet.flow_label,
     )
 
 
-def _decode_headers(data: bytes, *, allow_truncated: bool) -> tuple[IPv6Packet, bytes, int]:
-    """The packet with a raw payload, its octets without what follows, the payload's offset."""
+def _open(data: bytes, *, allow_truncated: bool) -> _Opened:
     if len(data) < IPV6_HEADER_LENGTH:
         raise DecodeError("IPv6 header is cut off", 0)
     first = int.from_bytes(data[:4], "big")
@@ -253,17 +258,17 @@ def _decode_headers(data: bytes, *, allow_truncated: bool) -> tuple[IPv6Packet, 
     if end > len(data) and not allow_truncated:
         raise DecodeError("packet is shorter than its payload length", 4)
     data = bytes(data[:end])
-    headers, number, offset = _decode_extension_headers(data)
+    headers, next_header, offset = _decode_extension_headers(data)
     packet = IPv6Packet(
         IPv6Address(data[8:24]),
         IPv6Address(data[24:40]),
-        RawPayload(number, data[offset:]),
+        RawPayload(next_header, data[offset:]),
         extension_headers=headers,
         hop_limit=data[7],
         traffic_class=first >> 20 & 0xFF,
         flow_label=first & 0xFFFFF,
     )
-    return packet, data, offset
+    return _Opened(packet, data, next_header, offset)
 
 
 def _decode_extension_headers(data: bytes) -> tuple[tuple[ExtensionHeader, ...], int, int]:
@@ -283,45 +288,48 @@ def _decode_extension_headers(data: bytes) -> tuple[tuple[ExtensionHeader, ...],
     return tuple(headers), number, offset
 
 
-def _decode_payload(context: _Context, offset: int, levels: int) -> Payload:
-    packet = context.packet
-    raw = packet.payload
-    assert isinstance(raw, RawPayload)
-    match raw:
-        case RawPayload(next_header=number, data=data) if number == NEXT_HEADER_MOBILITY:
-            return _decode_mobility(context, data, offset)
-        case RawPayload(next_header=number, data=data) if number == NEXT_HEADER_ICMPV6:
-            return _decode_icmp6(packet, data, offset)
-        case RawPayload(next_header=number, data=data) if number == NEXT_HEADER_ESP:
-            return decode_esp(data, offset)
-        case RawPayload(next_header=number, data=data) if number == NEXT_HEADER_IPV6:
-            return _decode_packet(data, levels - 1)
-    return raw
+def _decode_payload(opened: _Opened, levels: int) -> Payload:
+    match opened.next_header:
+        case constants.NEXT_HEADER_MOBILITY:
+            return _decode_mobility(opened)
+        case constants.NEXT_HEADER_ICMPV6:
+            return _decode_icmp6(opened)
+        case constants.NEXT_HEADER_ESP:
+            return decode_esp(opened.data[opened.offset :], opened.offset)
+        case constants.NEXT_HEADER_IPV6:
+            return _decode_packet(opened.data[opened.offset :], levels - 1)
+        case _:
+            return opened.packet.payload
 
 
-def _decode_icmp6(packet: IPv6Packet, data: bytes, offset: int) -> Icmp6Message:
+def _checksum_is_right(opened: _Opened, data: bytes) -> bool:
+    """Whether the sum over ``data`` and the pseudo-header of the logical addresses comes out."""
+    source, destination = opened.packet.logical_source, opened.packet.logical_destination
+    return upper_layer_checksum(source, destination, opened.next_header, data) == 0
+
+
+def _decode_icmp6(opened: _Opened) -> Icmp6Message:
+    data, offset = opened.data[opened.offset :], opened.offset
     if len(data) < ICMPV6_HEADER_LENGTH:
         raise DecodeError("ICMPv6 header is cut off", offset)
-    source, destination = packet.logical_source, packet.logical_destination
-    if upper_layer_checksum(source, destination, NEXT_HEADER_ICMPV6, data):
+    if not _checksum_is_right(opened, data):
         raise ChecksumError("ICMPv6 checksum is wrong", offset + 2)
     return decode_icmp6_message(data, offset)
 
 
-def _decode_mobility(context: _Context, data: bytes, offset: int) -> MobilityMessage:
+def _decode_mobility(opened: _Opened) -> MobilityMessage:
     """Check in the order of RFC 6275 9.2, then decode."""
+    data, offset = opened.data[opened.offset :], opened.offset
 
     def fail(problem: MobilityHeaderProblem, reason: str, at: int) -> MobilityHeaderError:
-        error = MobilityHeaderError(reason, at, problem=problem, context=context)
-        if len(data) > 2:
-            error.message_type = data[2]
+        error = MobilityHeaderError(reason, at, problem=problem, opened=opened)
+        error.message_type = data[2] if len(data) > 2 else None
         return error
 
     if len(data) < 8 or (data[1] + 1) * 8 > len(data):
         raise fail(MobilityHeaderProblem.TRUNCATED, "Mobility Header is cut off", offset + 1)
     data = data[: (data[1] + 1) * 8]
-    source, destination = context.packet.logical_source, context.packet.logical_destination
-    if upper_layer_checksum(source, destination, NEXT_HEADER_MOBILITY, data):
+    if not _checksum_is_right(opened, data):
         raise fail(MobilityHeaderProblem.CHECKSUM, "Mobility Header checksum is wrong", offset + 4)
     minimum = MINIMUM_LENGTHS.get(data[2])
     if minimum is not None:
