@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
+from dataclasses import dataclass
 
 import pytest
 
-from mnagent.core.security import Direction, EspMode, EspTransform
+from mnagent.core.security import Direction, EspMode, EspTransform, SecurityAssociation
 from mnagent.ipsec.association import SecurityAssociationDatabase, SequenceExhausted
 from mnagent.ipsec.esp_reference import (
     EspError,
@@ -33,7 +34,7 @@ MESSAGE = bytes(range(24))
 PLAIN = ipv6(60, destination_options(MOBILITY_HEADER) + MESSAGE)
 
 
-def refused(packet: bytes, *associations) -> EspFailure:  # type: ignore[no-untyped-def]
+def refused(packet: bytes, *associations: SecurityAssociation) -> EspFailure:
     with pytest.raises(EspError) as caught:
         unprotect(associations or (association(Direction.INBOUND),), packet)
     return caught.value.failure
@@ -98,23 +99,60 @@ def test_esp_null_shows_padding_one_two_three_and_next_header() -> None:
     assert body[8:-16] == b"abc" + bytes((1, 2, 3, 3, MOBILITY_HEADER))
 
 
-def test_esp_aes_gcm_known_answer_of_the_gcm_specification() -> None:
-    """The sample of draft-mcgrew-gcm-test-01 (ESP over AES-GCM, 128 bit key, 32 bit sequence)."""
-    key = bytes.fromhex("4c80cdefbb5d10da906ac73c3613a634") + bytes.fromhex("2e443b68")
-    outbound = association(
-        transform=EspTransform.AES_GCM_16, mode=EspMode.TUNNEL, spi=0x4321, encryption_key=key
+@dataclass(frozen=True, kw_only=True)
+class KnownAnswer:
+    """An ESP packet somebody else made; texts are hexadecimal."""
+
+    transform: EspTransform
+    key: str
+    spi: int
+    sequence: int
+    vector: str
+    next_header: int
+    payload: str
+    sealed: str
+
+
+GCM_SAMPLE = KnownAnswer(  # draft-mcgrew-gcm-test-01, the second sample
+    transform=EspTransform.AES_GCM_16,
+    key="feffe9928665731c6d6a8f9467308308cafebabe",
+    spi=0xA5F8,
+    sequence=10,
+    vector="facedbaddecaf888",
+    next_header=1,
+    payload="4500003e698f000080114dccc0a80102c0a801010a980035002a2343b2d0010000010000000000000373"
+    "69700963796265726369747902646b0000010001",
+    sealed="deb22cd9b07c72c16e3a65beeb8df304a5a5897d33ae530f1ba76d5d114d2a5c3de81827c10e9a4f51330d0"
+    "eec416642cfbb85a5b47e48a4ec3b9ba95d918bd183b70d3aa8bc6ee4c309e9d85a41ad4a",
+)
+CHACHA_SAMPLE = KnownAnswer(  # RFC 7634 appendix A
+    transform=EspTransform.CHACHA20_POLY1305,
+    key="808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9fa0a1a2a3",
+    spi=0x01020304,
+    sequence=5,
+    vector="1011121314151617",
+    next_header=4,
+    payload="45000054a6f200004001e778c6336405c000020508005b7a3a080000553bec100007362708090a0b0c0d0e"
+    "0f101112131415161718191a1b1c1d1e1f202122232425262728292a2b2c2d2e2f3031323334353637",
+    sealed="24039428b97f417e3c13753a4f05087b67c352e6a7fab1b982d466ef407ae5c614ee8099d52844eb61aa95"
+    "dfab4c02f72aa71e7c4c4f64c9befe2facc638e8f3cbec163fac469b502773f6fb94e664da9165b82829f641e0"
+    "76aaa8266b7fb0f7b11b369907e1ad43",
+)
+
+
+@pytest.mark.parametrize("sample", [GCM_SAMPLE, CHACHA_SAMPLE], ids=lambda s: s.transform.value)
+def test_esp_published_sample_comes_out_octet_by_octet(sample: KnownAnswer) -> None:
+    key = bytes.fromhex(sample.key)
+    outbound, inbound = (
+        association(direction, transform=sample.transform, spi=sample.spi, encryption_key=key)
+        for direction in (Direction.OUTBOUND, Direction.INBOUND)
     )
-    inbound = association(
-        Direction.INBOUND,
-        transform=EspTransform.AES_GCM_16,
-        spi=0x4321,
-        encryption_key=key,
-    )
-    inner = ipv6(17, b"payload!")
-    vector = bytes.fromhex("4956ed7e3b244cfe")
-    sealed = protect(outbound, 0x87654321, ipv6(41, inner), initialization_vector=vector)
-    assert sealed[40:56].hex() == "00004321876543214956ed7e3b244cfe"
-    assert unprotect([inbound], sealed)[0] == ipv6(41, inner)
+    packet = ipv6(sample.next_header, bytes.fromhex(sample.payload))
+    vector = bytes.fromhex(sample.vector)
+    made = protect(outbound, sample.sequence, packet, initialization_vector=vector)
+    header = struct.pack("!II", sample.spi, sample.sequence)
+    assert made[40:] == header + vector + bytes.fromhex(sample.sealed)
+    assert unprotect([inbound], made)[0] == packet
 
 
 def test_esp_default_vector_differs_with_each_sequence_number() -> None:
