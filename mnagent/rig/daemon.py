@@ -1,0 +1,264 @@
+"""The programs under test and their real peers: mnagent in its two roles, and radvd.
+
+`AgentDaemon` starts ``mnagent run``, learns what it does through its control socket, and can stop
+it or kill it outright. Nothing here sleeps for a fixed time: everything waits for an event or a
+status.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv6Address, IPv6Network
+from pathlib import Path
+from typing import Any
+
+from mnagent.control.client import Client
+from mnagent.rig.host import START_TIMEOUT, Host, Process
+from mnagent.rig.namespace import RigError, run
+
+MNAGENT = (sys.executable, "-m", "mnagent.cli.main")
+POLL_INTERVAL = 0.02
+"""Seconds between two looks at a socket that is not there yet."""
+MOBILE_NODE_KEYS = "mobile-node.toml"
+HOME_AGENT_KEYS = "home-agent.toml"
+
+RADVD_CONFIGURATION = """\
+interface {interface} {{
+    AdvSendAdvert on;
+    # A solicitation is answered at once, and the next one 30 ms later too (RFC 6275 section 7.5).
+    MinRtrAdvInterval 3;
+    MaxRtrAdvInterval 10;
+    MinDelayBetweenRAs 0.03;
+    AdvIntervalOpt on;
+    AdvDefaultLifetime 1800;
+{home_agent}
+    prefix {prefix} {{
+        AdvOnLink on;
+        AdvAutonomous on;
+        AdvRouterAddr on;
+    }};
+}};
+"""
+RADVD_HOME_AGENT = """\
+    AdvHomeAgentFlag on;
+    AdvHomeAgentInfo on;
+    HomeAgentLifetime 1800;
+    HomeAgentPreference 0;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonEvent:
+    """One entry of the daemon's event history."""
+
+    name: str
+    at: float
+    """Seconds on CLOCK_BOOTTIME."""
+    details: Mapping[str, str]
+
+
+async def start_radvd(
+    host: Host, interface: str, prefix: IPv6Network, *, home_agent: bool = False
+) -> Process:
+    """Advertise a prefix on a link with radvd; returns once it is configured. Raises RigError."""
+    name = f"radvd-{interface}-{prefix.network_address.exploded[10:14].lstrip('0')}"
+    path = host.directory / f"{name}.conf"
+    path.write_text(
+        RADVD_CONFIGURATION.format(
+            interface=interface,
+            prefix=prefix,
+            home_agent=RADVD_HOME_AGENT if home_agent else "",
+        )
+    )
+    pid_file = path.with_suffix(".pid")
+    radvd = ("radvd", "-n", "-C", str(path), "-p", str(pid_file), "-m", "stderr")
+    process = await host.start(name, radvd)
+    # radvd writes its pid only after it has read its configuration and opened its socket.
+    async with asyncio.timeout(START_TIMEOUT):
+        while not (pid_file.exists() and pid_file.read_text().strip()):
+            if process.returncode is not None:
+                raise RigError(f"radvd ended: see {host.directory / name}.log")
+            await asyncio.sleep(POLL_INTERVAL)
+    return process
+
+
+def toml_value(value: Any) -> str:
+    """One TOML value of the kinds configurations hold."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return str(value)
+        case list():
+            return f"[{', '.join(toml_value(item) for item in value)}]"
+        case _:
+            return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def toml_document(settings: Mapping[str, Any]) -> str:
+    """A TOML document of one level of tables, and lists of tables under ``table.name`` keys."""
+    lines = [f"{key} = {toml_value(value)}" for key, value in settings.items() if not _deep(value)]
+    for key, value in settings.items():
+        if _deep(value):
+            for table in value if isinstance(value, list) else [value]:
+                lines.append(f"\n[[{key}]]" if isinstance(value, list) else f"\n[{key}]")
+                lines += [f"{name} = {toml_value(item)}" for name, item in table.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _deep(value: Any) -> bool:
+    return isinstance(value, Mapping) or (
+        isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)
+    )
+
+
+def make_keys(directory: Path, *, home_address: IPv6Address, home_agent: IPv6Address) -> None:
+    """Make the key files of both ends with ``mnagent keygen``. Raises RigError."""
+    run(
+        *MNAGENT,
+        "keygen",
+        "--home-address",
+        str(home_address),
+        "--home-agent",
+        str(home_agent),
+        "--mobile-node-file",
+        str(directory / MOBILE_NODE_KEYS),
+        "--home-agent-file",
+        str(directory / HOME_AGENT_KEYS),
+    )
+
+
+class AgentDaemon:
+    """One ``mnagent run`` in a host, over as many lives as a scenario gives it."""
+
+    def __init__(self, host: Host, name: str, settings: Mapping[str, Any]) -> None:
+        self.name = name
+        self.events: list[DaemonEvent] = []
+        """What its event stream told, over all its lives."""
+        self.process: Process | None = None
+        self._host = host
+        self._lives = 0
+        self._changed = asyncio.Event()
+        self._follower: asyncio.Task[None] | None = None
+        self.socket = host.directory / f"{name}.sock"
+        self.configuration = host.directory / f"{name}.conf.toml"
+        machine = {
+            "state_directory": str(host.directory / f"{name}.state"),
+            "control_socket": str(self.socket),
+            "log_level": "debug",
+        }
+        self.write({**settings, "host": {**machine, **settings.get("host", {})}})
+
+    def write(self, settings: Mapping[str, Any]) -> None:
+        """Write its configuration; it is read at the next start."""
+        self.configuration.write_text(toml_document(settings))
+
+    async def start(self) -> None:
+        """Start it; returns once its control socket answers. Raises RigError."""
+        self.process = await self.launch()
+        await self._wait_for_socket(self.process)
+        self._follower = asyncio.create_task(self._follow())
+
+    async def launch(self) -> Process:
+        """Start the program and return at once. Raises RigError when it cannot even be started."""
+        self._lives += 1
+        command = (*MNAGENT, "run", "-c", str(self.configuration))
+        return await self._host.start(self.name, command)
+
+    async def _wait_for_socket(self, process: Process) -> None:
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                while True:
+                    with contextlib.suppress(OSError):
+                        await self.status()
+                        return
+                    if process.returncode is not None:
+                        raise RigError(f"{self.name} ended: {self.log_tail()}")
+                    await asyncio.sleep(POLL_INTERVAL)
+        except TimeoutError:
+            raise RigError(f"{self.name} does not answer: {self.log_tail()}") from None
+
+    def log_tail(self, lines: int = 8) -> str:
+        """The end of what it wrote on standard error."""
+        log = self._host.directory / f"{self.name}.log"
+        return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+
+    async def status(self) -> dict[str, Any]:
+        """Its status, as ``mnagent status --json`` shows it. Raises OSError."""
+        status: dict[str, Any] = await Client(self.socket).status()
+        return status
+
+    async def _follow(self) -> None:
+        with contextlib.suppress(OSError, EOFError):
+            async for event in Client(self.socket).events():
+                details = {key: str(value) for key, value in dict(event["details"]).items()}
+                self.events.append(DaemonEvent(event["name"], float(event["at"]), details))
+                self._notify()
+        self._notify()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def wait_for(
+        self,
+        name: str,
+        *,
+        after: float,
+        timeout: float,
+        matching: Callable[[DaemonEvent], bool] = lambda event: True,
+    ) -> DaemonEvent:
+        """The first event of a name at or after an instant. Raises RigError after ``timeout`` s."""
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    changed = self._changed
+                    if (event := self.find(name, after=after, matching=matching)) is not None:
+                        return event
+                    if self.process is None or self.process.returncode is not None:
+                        raise RigError(f"{self.name} ended: {self.log_tail()}")
+                    await changed.wait()
+        except TimeoutError:
+            seen = [event.name for event in self.events if event.at >= after]
+            raise RigError(
+                f"{self.name}: no {name} within {timeout} s, only {', '.join(seen) or 'nothing'}"
+            ) from None
+
+    def find(
+        self,
+        name: str,
+        *,
+        after: float,
+        matching: Callable[[DaemonEvent], bool] = lambda event: True,
+    ) -> DaemonEvent | None:
+        """The first event of a name at or after an instant, so far."""
+        for event in self.events:
+            if event.name == name and event.at >= after and matching(event):
+                return event
+        return None
+
+    async def kill(self) -> None:
+        """SIGKILL: it gets no chance to tidy up."""
+        await self._end(signal.SIGKILL)
+
+    async def stop(self, *, timeout: float = 10.0) -> None:
+        """SIGTERM, and wait for its end."""
+        await self._end(signal.SIGTERM, timeout)
+
+    async def _end(self, number: int, timeout: float = 10.0) -> None:
+        if self.process is not None:
+            self.process.send_signal(number)
+            with contextlib.suppress(TimeoutError):
+                await self.process.wait(timeout=timeout)
+            await self.process.stop()
+            self.process = None
+        if self._follower is not None:
+            self._follower.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._follower
+            self._follower = None

@@ -1,0 +1,315 @@
+"""One mobile node that roams: the topology with its wires, routers, daemons, traffic and captures.
+
+What the demo tells as a story and what the scenarios of ``tests/rig`` poke at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from dataclasses import asdict, dataclass, field
+from ipaddress import IPv6Address
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from mnagent.rig.daemon import (
+    HOME_AGENT_KEYS,
+    MOBILE_NODE_KEYS,
+    AgentDaemon,
+    make_keys,
+    start_radvd,
+)
+from mnagent.rig.host import Host, Process, boottime
+from mnagent.rig.impairment import Impairment
+from mnagent.rig.namespace import RigError
+from mnagent.rig.topology import (
+    ACCESS,
+    CORRESPONDENT,
+    FOREIGN_PREFIXES,
+    HOME,
+    HOME_ADDRESS,
+    HOME_AGENT,
+    HOME_PREFIX,
+    LINK_A,
+    LINK_B,
+    MOBILE_INTERFACE,
+    Topology,
+)
+
+OUTGOING_PORT = 47001
+INCOMING_PORT = 47002
+REGISTRATION_TIMEOUT = 15.0
+"""Seconds a handover may take before the rig gives up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoamingSettings:
+    """What can be varied."""
+
+    impairment: Impairment = field(default_factory=lambda: Impairment(delay=0.02))
+    payload_protection: str = "none"
+    """``none`` or ``esp``."""
+    virtual_home: bool = False
+    lifetime: int = 600
+    """Seconds of a binding."""
+    mobile_node: dict[str, Any] = field(default_factory=dict)
+    """Further keys of the mobile node's configuration."""
+    home_agent: dict[str, Any] = field(default_factory=dict)
+    """Further keys of the home agent's configuration."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """The mobile node was re-plugged. Instants are CLOCK_BOOTTIME seconds."""
+
+    origin: str
+    destination: str
+    link_down_at: float
+    link_up_at: float
+    """Just before the carrier was given back: what is measured from here is never too short."""
+
+
+class Roaming:
+    """An asynchronous context: built on entry (no daemons yet), all of it gone on exit.
+
+    Raises RigError when the bench fails, on entry or in any method.
+    """
+
+    def __init__(self, settings: RoamingSettings | None = None) -> None:
+        self.settings = settings or RoamingSettings()
+        self.topology = Topology(virtual_home=self.settings.virtual_home)
+        self.hosts: dict[str, Host] = {}
+        self.wires: dict[str, Process] = {}
+        self.agents: dict[str, AgentDaemon] = {}
+        self.capture: Process | None = None
+        self.moves: list[Move] = []
+
+    async def __aenter__(self) -> Roaming:
+        try:
+            await self._build()
+        except BaseException:
+            await self._tear_down()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._tear_down()
+
+    @property
+    def directory(self) -> Path:
+        """Where configuration, keys, state and logs are while the rig stands."""
+        return self.topology.directory
+
+    @property
+    def mobile_node(self) -> AgentDaemon:
+        """The daemon on the mobile node."""
+        return self.agents["mobile-node"]
+
+    @property
+    def home_agent(self) -> AgentDaemon:
+        """The daemon on the home agent."""
+        return self.agents["home-agent"]
+
+    async def _build(self) -> None:
+        topology = self.topology
+        topology.build()
+        for role in ("switch", "home-agent", "router-a", "router-b", "correspondent", "mobile"):
+            self.hosts[role] = Host(topology[role], topology.directory)
+        impairment = json.dumps(asdict(self.settings.impairment))
+        for link, ends in topology.wires.items():
+            self.wires[link] = await self.hosts["switch"].start_module(
+                f"wire-{link}", "mnagent.rig.impairment", *ends, impairment
+            )
+        for link, wire in self.wires.items():
+            await wire.wait_for_kind("ready")
+            topology.join_wire(link)
+        for link, router in ((LINK_A, "router-a"), (LINK_B, "router-b")):
+            await start_radvd(self.hosts[router], ACCESS, FOREIGN_PREFIXES[link])
+        if not self.settings.virtual_home:
+            await start_radvd(self.hosts["home-agent"], ACCESS, HOME_PREFIX, home_agent=True)
+        make_keys(self.directory, home_address=HOME_ADDRESS, home_agent=HOME_AGENT)
+        self.agents["mobile-node"] = AgentDaemon(
+            self.hosts["mobile"], "mobile-node", self.mobile_node_configuration()
+        )
+        self.agents["home-agent"] = AgentDaemon(
+            self.hosts["home-agent"], "home-agent", self.home_agent_configuration()
+        )
+
+    async def _tear_down(self) -> None:
+        # Shielded: a second Ctrl-C must not leave half of it standing.
+        await asyncio.shield(self._end_everything())
+
+    async def _end_everything(self) -> None:
+        try:
+            with contextlib.suppress(Exception):
+                await asyncio.gather(*(agent.kill() for agent in self.agents.values()))
+            for host in self.hosts.values():
+                with contextlib.suppress(Exception):
+                    await host.stop()
+        finally:
+            self.topology.remove()
+
+    def mobile_node_configuration(self) -> dict[str, Any]:
+        """The mobile node's configuration."""
+        return {
+            "role": "mobile-node",
+            "mobile_node": {
+                "home_address": str(HOME_ADDRESS),
+                "home_prefix_length": HOME_PREFIX.prefixlen,
+                "home_agent": str(HOME_AGENT),
+                "interfaces": [MOBILE_INTERFACE],
+                "keys": str(self.directory / MOBILE_NODE_KEYS),
+                "lifetime": self.settings.lifetime,
+                "payload_protection": self.settings.payload_protection,
+                **self.settings.mobile_node,
+            },
+        }
+
+    def home_agent_configuration(self) -> dict[str, Any]:
+        """The home agent's configuration."""
+        home_link = {} if self.settings.virtual_home else {"home_link": ACCESS}
+        return {
+            "role": "home-agent",
+            "home_agent": {
+                "address": str(HOME_AGENT),
+                "home_prefix": str(HOME_PREFIX),
+                **home_link,
+                "interfaces": ["to-core"],
+                "payload_protection": self.settings.payload_protection,
+                **self.settings.home_agent,
+            },
+            "home_agent.mobile_nodes": [
+                {
+                    "home_address": str(HOME_ADDRESS),
+                    "keys": str(self.directory / HOME_AGENT_KEYS),
+                }
+            ],
+        }
+
+    async def start_captures(self, directory: Path) -> dict[str, Path]:
+        """Capture every link into ``directory``; returns link -> file."""
+        files = {
+            point.name: directory / f"{point.name}.pcap" for point in self.topology.capture_points
+        }
+        arguments = [
+            f"{point.namespace.name}:{point.interface}:{files[point.name]}"
+            for point in self.topology.capture_points
+        ]
+        self.capture = await self.hosts["switch"].start_module(
+            "capture", "mnagent.rig.capture", *arguments
+        )
+        await self.capture.wait_for_kind("ready")
+        return files
+
+    async def finish_captures(self) -> int:
+        """End the captures; returns how many frames the kernel could not hand over."""
+        if self.capture is None:
+            raise RigError("no capture was started")
+        self.capture.end_input()
+        await self.capture.wait(timeout=10)
+        return int(self.capture.of_kind("finished")[0]["dropped"])
+
+    async def impair(self, link: str, impairment: Impairment) -> None:
+        """Change what the wire towards a foreign link does; returns once it does."""
+        wire = self.wires[link]
+        seen = len(wire.of_kind("report"))
+        wire.tell(asdict(impairment))
+        await wire.wait_for(lambda _: len(wire.of_kind("report")) > seen)
+
+    def move(self, destination: str) -> Move:
+        """Re-plug the mobile node."""
+        origin = self.topology.position or "nowhere"
+        down_at = boottime()
+        self.topology.unplug()
+        up_at = boottime()
+        self.topology.plug(destination)
+        self.moves.append(Move(origin, destination, down_at, up_at))
+        return self.moves[-1]
+
+    async def settled(self, move: Move, *, timeout: float = REGISTRATION_TIMEOUT) -> float:
+        """Wait until the mobile node is registered from where it moved to, or known to be home;
+        returns when the home agent's answer came (for home: when the node had returned)."""
+        if move.destination == HOME:
+            event = await self.mobile_node.wait_for(
+                "returned-home", after=move.link_up_at, timeout=timeout
+            )
+            return event.at
+        prefix = FOREIGN_PREFIXES[move.destination]
+        event = await self.mobile_node.wait_for(
+            "binding-accepted",
+            after=move.link_up_at,
+            timeout=timeout,
+            matching=lambda event: IPv6Address(event.details["care_of_address"]) in prefix,
+        )
+        return event.at
+
+
+@dataclass(slots=True)
+class Traffic:
+    """The three kinds of traffic of the demo."""
+
+    ping: Process
+    outgoing: tuple[Process, Process]
+    """The mobile node's end and the correspondent's of a connection the mobile node opened."""
+    incoming: tuple[Process, Process]
+    """The mobile node's end (a server) and the correspondent's of one it accepted."""
+
+    @classmethod
+    async def start(cls, roaming: Roaming) -> Traffic:
+        """Start all three; returns once both connections are up and a ping was answered."""
+        mobile, correspondent = roaming.hosts["mobile"], roaming.hosts["correspondent"]
+        module = "mnagent.rig.traffic"
+        ping = await mobile.start_module("ping", module, "ping", str(CORRESPONDENT))
+        outer = await correspondent.start_module(
+            "outgoing-peer", module, "serve", str(OUTGOING_PORT)
+        )
+        inner = await mobile.start_module("incoming", module, "serve", str(INCOMING_PORT))
+        await outer.wait_for_kind("listening")
+        await inner.wait_for_kind("listening")
+        outgoing = await mobile.start_module(
+            "outgoing", module, "connect", str(CORRESPONDENT), str(OUTGOING_PORT)
+        )
+        incoming = await correspondent.start_module(
+            "incoming-peer", module, "connect", str(HOME_ADDRESS), str(INCOMING_PORT)
+        )
+        traffic = cls(ping, (outgoing, outer), (inner, incoming))
+        for process in (*traffic.outgoing, *traffic.incoming):
+            await process.wait_for_kind("connected", timeout=15)
+        await ping.wait_for_kind("reply", timeout=15)
+        return traffic
+
+    async def resumed(self, after: float, *, timeout: float) -> None:
+        """Wait until all of it got something through again after an instant."""
+        for process in (*self.outgoing, *self.incoming):
+            await process.wait_for(
+                lambda record: record["kind"] == "received" and record["at"] >= after,
+                timeout=timeout,
+            )
+        await self.ping.wait_for(
+            lambda record: record["kind"] == "reply" and record["sent_at"] >= after, timeout=timeout
+        )
+
+    async def finish(self) -> None:
+        """End all of it in order; what became of it is in the processes' records."""
+        processes = [self.ping, *self.outgoing, *self.incoming]
+        for process in (self.ping, self.outgoing[0], self.incoming[1]):
+            process.end_input()
+        for process in processes:
+            with contextlib.suppress(TimeoutError):
+                await process.wait(timeout=15)
+
+    @staticmethod
+    def survived(connection: tuple[Process, Process]) -> bool:
+        """True when a connection ended in order and each end received all that the other sent."""
+        ends = [process.of_kind("finished") for process in connection]
+        if not all(ends):
+            return False
+        left, right = ends[0][0], ends[1][0]
+        return bool(left["sent"] == right["received"] and right["sent"] == left["received"])

@@ -1,0 +1,217 @@
+"""Links between namespaces: virtual Ethernet cables, bridges as links, and a node that is
+re-plugged.
+
+The topology of the demo and of the scenarios (`Topology`)::
+
+      correspondent                     2001:db8:c::2, knows nothing of mobility
+            |
+            | 2001:db8:c::/64
+            |
+          core -----------------------+----------------------+
+            |                         |                      |
+            | 2001:db8:f0::/64        | 2001:db8:f1::/64     | 2001:db8:f2::/64
+            |                      [ wire ]               [ wire ]     delay, loss, rate
+            |                         |                      |
+       home-agent                 router-a               router-b      radvd on each
+            |                         |                      |
+     ==home==========          ==link-a========       ==link-b========
+     2001:db8:1::/64           2001:db8:a::/64        2001:db8:b::/64
+            :                         :                      :
+            +...... mobile's eth0, plugged into one of the three ......+
+
+The links are bridges in a namespace of their own, ``switch``; a capture on a bridge sees each
+frame of its link once. Moving the mobile node takes its port down, puts it into another bridge and
+takes it up: the node sees its carrier go and come, as with a cable. With ``virtual_home`` there is
+no home link: the home prefix is routed to the home agent, as to a rented server.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from ipaddress import IPv6Address, IPv6Interface, IPv6Network
+
+from mnagent.rig.namespace import RUN_DIRECTORY, Namespace, unique_prefix
+
+HOME = "home"
+LINK_A = "link-a"
+LINK_B = "link-b"
+
+HOME_PREFIX = IPv6Network("2001:db8:1::/64")
+HOME_ADDRESS = IPv6Address("2001:db8:1::10")
+HOME_AGENT = IPv6Address("2001:db8:1::1")
+CORRESPONDENT = IPv6Address("2001:db8:c::2")
+FOREIGN_PREFIXES = {LINK_A: IPv6Network("2001:db8:a::/64"), LINK_B: IPv6Network("2001:db8:b::/64")}
+
+MOBILE_INTERFACE = "eth0"
+MOBILE_INDEX = 62
+"""Index of the mobile node's interface: unlike its peer's, or the kernel takes the pair for one
+device and reports its carrier up to a second late (linkwatch_urgent_event)."""
+
+ACCESS = "access"
+"""A router's interface on its link."""
+
+ROLES = ("switch", "core", "home-agent", "router-a", "router-b", "correspondent", "mobile")
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One end of a cable: a namespace, the name of the interface in it, and its addresses."""
+
+    namespace: Namespace
+    interface: str
+    addresses: tuple[IPv6Interface, ...] = ()
+
+    def configure(self) -> None:
+        """Give it its addresses (without DAD: the rig numbers them apart) and take it up."""
+        self.namespace.complete_checksums(self.interface)
+        self.bring_up()
+
+    def bring_up(self) -> None:
+        """Give it its addresses and take it up."""
+        self.namespace.ip(
+            *(f"addr add {address} dev {self.interface} nodad" for address in self.addresses),
+            f"link set {self.interface} up",
+        )
+
+
+def connect(left: End, right: End) -> None:
+    """Lay a cable (veth) between two namespaces and configure both ends. Raises RigError."""
+    left.namespace.ip(
+        f"link add name {left.interface} type veth"
+        f" peer name {right.interface} netns {right.namespace.name}"
+    )
+    for end in (left, right):
+        end.configure()
+
+
+def add_bridge(namespace: Namespace, name: str) -> None:
+    """Make a link: a bridge that forwards at once and floods multicast. Raises RigError."""
+    namespace.ip(
+        f"link add name {name} type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
+        f"link set {name} up",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CapturePoint:
+    """Where a link can be captured."""
+
+    name: str
+    namespace: Namespace
+    interface: str
+
+
+class Topology:
+    """The namespaces and cables of the picture above. Needs root; raises RigError."""
+
+    def __init__(self, *, virtual_home: bool = False) -> None:
+        self.prefix = unique_prefix()
+        self.virtual_home = virtual_home
+        self.directory = RUN_DIRECTORY / self.prefix
+        self.position: str | None = None
+        """The link the mobile node is plugged into, or None."""
+        self._namespaces: dict[str, Namespace] = {}
+
+    def __getitem__(self, role: str) -> Namespace:
+        return self._namespaces[role]
+
+    @property
+    def wires(self) -> dict[str, tuple[str, str]]:
+        """Impaired wires still to be put in: link -> the two ends, ``NAMESPACE:INTERFACE``."""
+        core = self["core"].name
+        return {
+            LINK_A: (f"{core}:to-a", f"{self['router-a'].name}:to-core"),
+            LINK_B: (f"{core}:to-b", f"{self['router-b'].name}:to-core"),
+        }
+
+    @property
+    def capture_points(self) -> list[CapturePoint]:
+        """One a link."""
+        switch, core = self["switch"], self["core"]
+        points = [
+            CapturePoint(LINK_A, switch, LINK_A),
+            CapturePoint(LINK_B, switch, LINK_B),
+            CapturePoint("core-home-agent", core, "to-home"),
+            CapturePoint("core-router-a", core, "to-a"),
+            CapturePoint("core-router-b", core, "to-b"),
+            CapturePoint("core-correspondent", core, "to-peer"),
+        ]
+        return points if self.virtual_home else [CapturePoint(HOME, switch, HOME), *points]
+
+    def build(self) -> None:
+        """Make everything but the impaired wires, whose devices a process makes; then
+        `join_wire`."""
+        RUN_DIRECTORY.mkdir(mode=0o700, exist_ok=True)
+        self.directory.mkdir(mode=0o700)
+        for role in ROLES:
+            self._namespaces[role] = Namespace.create(f"{self.prefix}-{role}")
+        self["switch"].sysctl(ipv6__conf__all__disable_ipv6=1)
+        for router in ("core", "home-agent", "router-a", "router-b"):
+            self[router].sysctl(ipv6__conf__all__forwarding=1)
+        for link in (LINK_A, LINK_B) if self.virtual_home else (HOME, LINK_A, LINK_B):
+            add_bridge(self["switch"], link)
+        self._build_backbone()
+        self._build_links()
+
+    def _build_backbone(self) -> None:
+        core = self["core"]
+        connect(
+            End(core, "to-peer", (IPv6Interface("2001:db8:c::1/64"),)),
+            End(self["correspondent"], "eth0", (IPv6Interface(f"{CORRESPONDENT}/64"),)),
+        )
+        self["correspondent"].ip("route add default via 2001:db8:c::1")
+        connect(
+            End(core, "to-home", (IPv6Interface("2001:db8:f0::1/64"),)),
+            End(self["home-agent"], "to-core", (IPv6Interface("2001:db8:f0::2/64"),)),
+        )
+        core.ip(f"route add {HOME_PREFIX} via 2001:db8:f0::2")
+        self["home-agent"].ip("route add default via 2001:db8:f0::1")
+        if self.virtual_home:
+            self["home-agent"].ip(f"addr add {HOME_AGENT}/128 dev lo")
+
+    def _build_links(self) -> None:
+        switch = self["switch"]
+        routers = {LINK_A: ("router-a", 0xA), LINK_B: ("router-b", 0xB)}
+        if not self.virtual_home:
+            routers[HOME] = ("home-agent", 1)
+        for link, (role, subnet) in routers.items():
+            connect(
+                End(self[role], ACCESS, (IPv6Interface(f"2001:db8:{subnet:x}::1/64"),)),
+                End(switch, f"{link}-router"),
+            )
+            switch.ip(f"link set {link}-router master {link}")
+        self["mobile"].ip(
+            f"link add name {MOBILE_INTERFACE} index {MOBILE_INDEX} type veth"
+            f" peer name mobile-port netns {switch.name}"
+        )
+        for namespace, interface in ((switch, "mobile-port"), (self["mobile"], MOBILE_INTERFACE)):
+            namespace.complete_checksums(interface)
+        self["mobile"].ip(f"link set {MOBILE_INTERFACE} up")
+
+    def join_wire(self, link: str) -> None:
+        """Configure the two ends of a wire whose devices are there now."""
+        number, letter = {LINK_A: (1, "a"), LINK_B: (2, "b")}[link]
+        near, far = f"2001:db8:f{number}::1", f"2001:db8:f{number}::2"
+        core, router = self["core"], self[f"router-{letter}"]
+        End(core, f"to-{letter}", (IPv6Interface(f"{near}/64"),)).bring_up()
+        End(router, "to-core", (IPv6Interface(f"{far}/64"),)).bring_up()
+        core.ip(f"route add {FOREIGN_PREFIXES[link]} via {far}")
+        router.ip(f"route add default via {near}")
+
+    def unplug(self) -> None:
+        """Take the mobile node's carrier away."""
+        self["switch"].ip("link set mobile-port down")
+        self.position = None
+
+    def plug(self, link: str) -> None:
+        """Put the mobile node into a link: its carrier comes up there."""
+        self["switch"].ip(f"link set mobile-port master {link}", "link set mobile-port up")
+        self.position = link
+
+    def remove(self) -> None:
+        """Remove all of it, processes included; can be repeated."""
+        for namespace in self._namespaces.values():
+            namespace.remove()
+        self._namespaces.clear()
+        shutil.rmtree(self.directory, ignore_errors=True)
