@@ -24,7 +24,8 @@ class RouterFound:
     """Prefixes it advertises, on-link or for addresses; None when nobody told (kernel routes)."""
     link_layer_address: bytes = b""
     addresses: tuple[tuple[IPv6Address, bytes], ...] = ()
-    """Global router addresses of the advertisement (R bit, RFC 6275 7.2) and their link-layer address."""
+    """Global router addresses of the advertisement (R bit, RFC 6275 7.2) and their link-layer
+    address."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,5 @@
-"""Binding Update sequence numbers: 16 bits, compared modulo 2**16, never used twice (RFC 6275 9.5.1).
+"""Binding Update sequence numbers: 16 bits, compared modulo 2**16, never used twice (RFC 6275
+9.5.1).
 
 Numbers are reserved in stable storage a block ahead, so a node that crashes goes on after the block
 instead of below a number the home agent has already seen (RFC 6275 11.7.1, RFC 3776 4.4).
@@ -15,8 +16,8 @@ from mnagent.mobility.constants import SEQUENCE_BLOCK, SEQUENCE_MODULUS
 def sequence_newer(candidate: int, reference: int) -> bool:
     """Whether ``candidate`` comes after ``reference`` modulo 2**16 (RFC 6275 9.5.1).
 
-    A number that lies exactly half the circle away counts as older, so 15 -> 32783 is refused: RFC 6275
-    9.5.1 calls the window's older half the 32768 values up to and including the reference.
+    A number that lies exactly half the circle away counts as older, so 15 -> 32783 is refused: RFC
+    6275 9.5.1 calls the window's older half the 32768 values up to and including the reference.
     """
     distance = (candidate - reference) % SEQUENCE_MODULUS
     return 0 < distance < SEQUENCE_MODULUS // 2
@@ -30,7 +31,8 @@ class SequenceCounter:
     def __init__(self, key: str, *, random: Random, persisted: str | None = None) -> None:
         """Start after the persisted block, or at a random number (RFC 6275 11.7.2) without one.
 
-        A record that is not a number counts as missing: the home agent's status 135 then puts us right.
+        A record that is not a number counts as missing: the home agent's status 135 then puts us
+        right.
         """
         self._key = key
         if persisted is not None and persisted.isdecimal():

@@ -1,0 +1,412 @@
+"""The mobile node: one home address, kept reachable wherever the node is (RFC 6275 11).
+
+It composes three machines and owns the tunnel:
+
+    RouterFound, AddressUsable ...    BA, BE, BRR            NS, NA
+               |                          |                    |
+            Movement -- attachment --> HomeRegistration <--- HomeLink
+               `------------------------- | -------------------' returning home
+                                        tunnel: none, held, or to a care-of address
+
+The tunnel follows what the home agent acknowledged. Between a movement and its acknowledgement the
+home address's packets are held, not sent with a stale care-of address (11.3.1): unless the old
+address still works, or the node is told to trust that the update will be accepted.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from ipaddress import IPv6Address, IPv6Network
+from random import Random
+from typing import Final
+
+from mnagent.core.actions import (
+    Finish,
+    HoldTunnel,
+    LeaveHomeLink,
+    RemoveTunnel,
+    ReportEvent,
+    SetTunnel,
+    TunnelEnd,
+    UseHomeLink,
+)
+from mnagent.core.events import (
+    AddressAppeared,
+    AddressVanished,
+    LinkDown,
+    LinkUp,
+    PacketReceived,
+    ShutdownRequested,
+)
+from mnagent.core.indications import (
+    AddressLost,
+    AddressUsable,
+    BindingAccepted,
+    BindingDeleted,
+    BindingExpired,
+    BindingRejected,
+    Output,
+    RouterFound,
+    RouterLost,
+)
+from mnagent.core.timers import earliest
+from mnagent.mobility.addresses import derived_link_local
+from mnagent.mobility.constants import (
+    INITIAL_BINDACK_TIMEOUT_FIRST_REGISTRATION,
+    MAX_SHUTDOWN_UPDATES,
+)
+from mnagent.mobility.home_link import HomeLink, HomeLinkState
+from mnagent.mobility.home_registration import (
+    CareOf,
+    HomeRegistration,
+    HomeRegistrationSettings,
+    RegistrationState,
+)
+from mnagent.mobility.movement import AtHome, Attachment, Away, Detached, Movement
+from mnagent.wire.icmp6 import (
+    DestinationUnreachable,
+    PacketTooBig,
+    ParameterProblem,
+    TimeExceeded,
+)
+from mnagent.wire.mobility import BindingAcknowledgement, BindingError, BindingRefreshRequest
+from mnagent.wire.ndisc import NeighborAdvertisement, NeighborSolicitation
+
+HELD: Final = "held"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MobileNodeSettings:
+    """What an administrator decides about a mobile node."""
+
+    home_address: IPv6Address
+    home_agent_address: IPv6Address
+    home_prefix_length: int = 64
+    interfaces: tuple[str, ...] = ()
+    """Names in order of preference; empty takes all."""
+    lifetime: float = 600.0
+    """Binding lifetime to ask for, seconds."""
+    initial_bindack_timeout_first_registration: float = INITIAL_BINDACK_TIMEOUT_FIRST_REGISTRATION
+    """Seconds (RFC 6275 13)."""
+    home_address_valid_until: float = math.inf
+    """Instant at which the home address ends."""
+    optimistic_tunnel: bool = False
+    """Tunnel from a new care-of address as soon as its update has left, before it is
+    acknowledged."""
+    max_shutdown_updates: int = MAX_SHUTDOWN_UPDATES
+    """Deregistrations tried when stopping."""
+
+    @property
+    def home_prefix(self) -> IPv6Network:
+        return IPv6Network((self.home_address, self.home_prefix_length), strict=False)
+
+
+MobileNodeEvent = (
+    LinkUp
+    | LinkDown
+    | AddressAppeared
+    | AddressVanished
+    | RouterFound
+    | RouterLost
+    | AddressUsable
+    | AddressLost
+    | PacketReceived
+    | ShutdownRequested
+)
+
+
+@dataclass(slots=True)
+class _Link:
+    link_layer_address: bytes
+    link_local: IPv6Address | None = None
+
+
+class MobileNode:
+    """One home address of a mobile node."""
+
+    def __init__(
+        self,
+        settings: MobileNodeSettings,
+        *,
+        random: Random,
+        persisted_sequence: str | None = None,
+        persisted_binding: str | None = None,
+    ) -> None:
+        """The persisted values are those of `HomeRegistration`'s records, or None."""
+        self.settings = settings
+        self.registration = HomeRegistration(
+            HomeRegistrationSettings(
+                home_address=settings.home_address,
+                home_agent_address=settings.home_agent_address,
+                lifetime=settings.lifetime,
+                home_address_valid_until=settings.home_address_valid_until,
+                initial_bindack_timeout_first_registration=(
+                    settings.initial_bindack_timeout_first_registration
+                ),
+            ),
+            random=random,
+            persisted_sequence=persisted_sequence,
+            persisted_binding=persisted_binding,
+        )
+        self.home_link = HomeLink(
+            settings.home_address,
+            settings.home_prefix_length,
+            registration=self.registration,
+            random=random,
+        )
+        self._movement = Movement(
+            home_address=settings.home_address,
+            home_prefix=settings.home_prefix,
+            interfaces=settings.interfaces,
+        )
+        self._attachment: Attachment = Detached()
+        self._links: dict[int, _Link] = {}
+        self._tunnel: IPv6Address | str | None = None
+        self._is_stopping = False
+        self._is_finished = False
+
+    @property
+    def attachment(self) -> Attachment:
+        """Where the node is."""
+        return self._attachment
+
+    @property
+    def tunnel_address(self) -> IPv6Address | None:
+        """The care-of address packets are tunnelled from now, or None."""
+        return self._tunnel if isinstance(self._tunnel, IPv6Address) else None
+
+    @property
+    def state(self) -> str:
+        """One word for people: detached, or at-home, or the registration's state."""
+        if self.registration.state is RegistrationState.ADDRESS_DUPLICATE:
+            return str(self.registration.state.value)
+        if isinstance(self._attachment, AtHome):
+            is_settled = self.home_link.state is HomeLinkState.IN_USE
+            return "at-home" if is_settled else f"at-home-{self.home_link.state.value}"
+        if isinstance(self._attachment, Detached):
+            return "detached"
+        return str(self.registration.state.value)
+
+    def handle(self, event: MobileNodeEvent, now: float) -> list[Output]:
+        """Only actions come out: indications of the machines below end here."""
+        match event:
+            case PacketReceived():
+                return self._settle(self._on_packet(event, now), now)
+            case ShutdownRequested():
+                return self._settle(self._on_shutdown(now), now)
+            case AddressAppeared() | AddressVanished():
+                return self._on_link_address(event)
+            case LinkUp():
+                link = self._links.setdefault(event.interface, _Link(b""))
+                link.link_layer_address = event.link_layer_address
+                return self._follow(self._movement.handle(event, now), now)
+            case LinkDown():
+                self._links.pop(event.interface, None)
+                return self._follow(self._movement.handle(event, now), now)
+            case _:
+                return self._follow(self._movement.handle(event, now), now)
+
+    def handle_timer(self, now: float) -> list[Output]:
+        outputs: list[Output] = []
+        deadline = self._movement.next_deadline()
+        if deadline is not None and deadline <= now:
+            outputs += self._follow(self._movement.handle_timer(now), now)
+        outputs += self._settle(self.registration.handle_timer(now), now)
+        return outputs + self._settle(self.home_link.handle_timer(now), now)
+
+    def next_deadline(self) -> float | None:
+        return earliest(
+            self._movement.next_deadline(),
+            self.registration.next_deadline(),
+            self.home_link.next_deadline(),
+        )
+
+    # Events.
+
+    def _on_packet(self, event: PacketReceived, now: float) -> list[Output]:
+        match event.packet.payload:
+            case BindingAcknowledgement() | BindingError() | BindingRefreshRequest():
+                return self.registration.handle(event, now)
+            case NeighborSolicitation() | NeighborAdvertisement():
+                return self.home_link.handle(event, now)
+            case (
+                DestinationUnreachable() | PacketTooBig() | TimeExceeded() | ParameterProblem()
+            ) as error:
+                return self.registration.handle_icmp_error(error.invoking)
+        return []
+
+    def _on_link_address(self, event: AddressAppeared | AddressVanished) -> list[Output]:
+        link = self._links.get(event.interface)
+        if link is None or not event.address.is_link_local:
+            return []
+        if isinstance(event, AddressVanished) or event.duplicate:
+            if link.link_local == event.address:
+                link.link_local = None
+        else:
+            link.link_local = event.address
+        return []
+
+    def _on_shutdown(self, now: float) -> list[Output]:
+        if self._is_stopping or not self.registration.may_be_bound(now):
+            return self._finish()
+        self._is_stopping = True
+        return self.registration.deregister(now, tries=self.settings.max_shutdown_updates)
+
+    def _finish(self) -> list[Output]:
+        self._is_stopping = True
+        if self._is_finished:
+            return []
+        self._is_finished = True
+        return [
+            *self.home_link.leave(),
+            *self._remove_tunnel(),
+            LeaveHomeLink(home_address=self.settings.home_address),
+            Finish(),
+        ]
+
+    # Indications of home registration and home link.
+
+    def _settle(self, outputs: list[Output], now: float) -> list[Output]:
+        """Act on what the machines below say, and pass on what they do."""
+        settled: list[Output] = []
+        for output in outputs:
+            match output:
+                case BindingAccepted():
+                    settled += self._set_tunnel(output.care_of_address)
+                case BindingRejected():
+                    settled += self._on_rejected()
+                case BindingExpired():
+                    settled += self._on_expired()
+                case BindingDeleted():
+                    settled += self._on_deleted(now)
+                case UseHomeLink():
+                    settled += [output, *self._remove_tunnel()]
+                case _:
+                    settled.append(output)
+        return settled
+
+    def _on_rejected(self) -> list[Output]:
+        if self.registration.state is RegistrationState.ADDRESS_DUPLICATE:
+            return self._remove_tunnel()
+        # A refused refresh leaves the binding to its end; a refused movement leaves nothing valid.
+        return self._hold() if self._tunnel != self.registration.bound_address else []
+
+    def _on_expired(self) -> list[Output]:
+        return self._hold() if isinstance(self._attachment, Away) else []
+
+    def _on_deleted(self, now: float) -> list[Output]:
+        if self._is_stopping:
+            return self._finish()
+        return self._settle(self.home_link.binding_deleted(now), now)
+
+    # Movement.
+
+    def _follow(self, attachment: Attachment, now: float) -> list[Output]:
+        previous, self._attachment = self._attachment, attachment
+        if self._is_stopping or self.registration.state is RegistrationState.ADDRESS_DUPLICATE:
+            return []
+        match attachment:
+            case AtHome():
+                return self._on_home(previous, attachment, now)
+            case Away():
+                return self._on_away(previous, attachment, now)
+            case Detached():
+                return self._on_detached(previous)
+
+    def _on_home(self, previous: Attachment, attachment: AtHome, now: float) -> list[Output]:
+        router = attachment.router.router
+        if isinstance(previous, AtHome) and previous.interface == attachment.interface:
+            if previous.router.router == router:
+                return []
+            return self._settle(self.home_link.change_router(router), now)
+        self.registration.suspend()
+        link = self._links[attachment.interface]
+        known = dict(attachment.router.addresses).get(self.settings.home_agent_address)
+        outputs = self.home_link.arrive(
+            interface=attachment.interface,
+            router=router,
+            link_layer_address=link.link_layer_address,
+            link_local=link.link_local,
+            home_agent_link_layer_address=known,
+            link_local_compatibility=self._is_compatible(link),
+            now=now,
+        )
+        return [
+            *self._leave_home(previous),
+            *self._hold(),
+            *self._settle(outputs, now),
+        ]
+
+    def _on_away(self, previous: Attachment, attachment: Away, now: float) -> list[Output]:
+        address = attachment.address
+        outputs = self._leave_home(previous)
+        is_new = not isinstance(previous, Away) or previous.address.address != address.address
+        if is_new:
+            details = (("address", str(address.address)), ("interface", str(attachment.interface)))
+            outputs.append(ReportEvent(name="care-of-address-ready", details=details))
+            outputs += self._prepare_tunnel(address.address, now)
+        care_of = CareOf(
+            address=address.address,
+            interface=attachment.interface,
+            valid_until=address.valid_until,
+            link_local_compatibility=self._is_compatible(self._links[attachment.interface]),
+        )
+        outputs += self._settle(self.registration.register(care_of, now), now)
+        if is_new and self.settings.optimistic_tunnel:
+            outputs += self._set_tunnel(address.address)
+        return outputs
+
+    def _on_detached(self, previous: Attachment) -> list[Output]:
+        if isinstance(previous, Detached):
+            return []
+        self.registration.suspend()
+        return [*self._leave_home(previous), *self._hold()]
+
+    def _leave_home(self, previous: Attachment) -> list[Output]:
+        if not isinstance(previous, AtHome):
+            return []
+        return [
+            *self.home_link.leave(),
+            LeaveHomeLink(home_address=self.settings.home_address),
+            ReportEvent(name="left-home"),
+        ]
+
+    def _is_compatible(self, link: _Link) -> bool:
+        """The L bit's condition (RFC 6275 11.7.1)."""
+        return link.link_local == derived_link_local(self.settings.home_address)
+
+    # The tunnel.
+
+    def _prepare_tunnel(self, address: IPv6Address, now: float) -> list[Output]:
+        if self.registration.is_bound_to(address, now):
+            return self._set_tunnel(address)
+        current = self.tunnel_address
+        if current is not None and self._movement.is_usable(current):
+            return []
+        return self._hold()
+
+    def _set_tunnel(self, address: IPv6Address) -> list[Output]:
+        attachment = self._attachment
+        if self._tunnel == address or not isinstance(attachment, Away):
+            return []
+        self._tunnel = address
+        return [
+            SetTunnel(
+                end=TunnelEnd.MOBILE_NODE,
+                home_address=self.settings.home_address,
+                local=address,
+                remote=self.settings.home_agent_address,
+                interface=attachment.interface,
+            )
+        ]
+
+    def _hold(self) -> list[Output]:
+        if self._tunnel == HELD:
+            return []
+        self._tunnel = HELD
+        return [HoldTunnel(home_address=self.settings.home_address)]
+
+    def _remove_tunnel(self) -> list[Output]:
+        self._tunnel = None
+        return [RemoveTunnel(home_address=self.settings.home_address)]
