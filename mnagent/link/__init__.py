@@ -1,1 +1,1 @@
-"""link"""
+"""From the kernel's notifications to the events that machines understand."""

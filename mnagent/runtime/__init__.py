@@ -1,1 +1,1 @@
-"""runtime"""
+"""The only asyncio, sockets and file descriptors of the project."""

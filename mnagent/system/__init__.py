@@ -1,1 +1,1 @@
-"""system"""
+"""The outside world as small Protocols, each with an in-memory fake beside it."""

@@ -1,0 +1,219 @@
+"""Carries out actions, in order. What cannot be done comes back as `ActionFailed`."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Callable, Iterable
+from ipaddress import IPv6Address
+from typing import Any, Protocol
+
+from mnagent.core.actions import (
+    Action,
+    AddAddress,
+    AddDefaultRouter,
+    Finish,
+    HoldTunnel,
+    InterceptHomeAddress,
+    JoinGroup,
+    LeaveGroup,
+    LeaveHomeLink,
+    PersistRecord,
+    RemoveAddress,
+    RemoveDefaultRouter,
+    RemoveTunnel,
+    ReportEvent,
+    SendPacket,
+    SetTunnel,
+    StopIntercepting,
+    UseHomeLink,
+)
+from mnagent.core.events import ActionFailed
+from mnagent.runtime.host import HostState, OwnAddress
+from mnagent.runtime.policy_routing import HomeAgentRouting, MobileNodeRouting
+from mnagent.runtime.tunnels import TunnelKeeper
+from mnagent.system.kernel import Kernel, Route
+from mnagent.system.store import Store
+
+logger = logging.getLogger(__name__)
+
+_FIRST_ROUTER_METRIC = 1000
+_LAST_ROUTER_METRIC = 300
+
+
+class PacketSender(Protocol):
+    """`mnagent.runtime.sockets.Sender`."""
+
+    def send(self, action: SendPacket) -> None: ...
+
+
+class Executor:
+    """One method an action; exceptions become `ActionFailed` in one place."""
+
+    def __init__(
+        self,
+        *,
+        kernel: Kernel,
+        host: HostState,
+        tunnels: TunnelKeeper,
+        routing: MobileNodeRouting | HomeAgentRouting,
+        sender: PacketSender,
+        store: Store,
+        report: Callable[[ReportEvent], None],
+        finish: Callable[[], None],
+    ) -> None:
+        self._kernel = kernel
+        self._host = host
+        self._tunnels = tunnels
+        self._routing = routing
+        self._store = store
+        self._report = report
+        self._finish = finish
+        self._router_metrics: dict[str, int] = {}
+        self._methods: dict[type[Any], Callable[[Any], None]] = {
+            SendPacket: sender.send,
+            AddAddress: self._add_address,
+            RemoveAddress: self._remove_address,
+            AddDefaultRouter: self._add_default_router,
+            RemoveDefaultRouter: self._remove_default_router,
+            JoinGroup: self._join_group,
+            LeaveGroup: self._leave_group,
+            SetTunnel: tunnels.set_tunnel,
+            HoldTunnel: self._hold_tunnel,
+            RemoveTunnel: self._remove_tunnel,
+            UseHomeLink: self._use_home_link,
+            LeaveHomeLink: self._leave_home_link,
+            InterceptHomeAddress: self._intercept,
+            StopIntercepting: self._stop_intercepting,
+            PersistRecord: self._persist,
+            ReportEvent: report,
+            Finish: self._finished,
+        }
+
+    def perform(self, actions: Iterable[Action]) -> list[ActionFailed]:
+        """Do them in order; a failure does not keep the later ones from being tried, except that
+        after a record that could not be kept nothing is sent (its number might be used twice)."""
+        failures: list[ActionFailed] = []
+        unsafe = False
+        for action in actions:
+            if unsafe and isinstance(action, SendPacket):
+                failures.append(
+                    ActionFailed(action=action, errno=errno.EIO, reason="a record was not kept")
+                )
+                continue
+            failure = self._perform_one(action)
+            if failure is not None:
+                failures.append(failure)
+                unsafe = unsafe or isinstance(action, PersistRecord)
+        return failures
+
+    def _perform_one(self, action: Action) -> ActionFailed | None:
+        try:
+            self._methods[type(action)](action)
+        except OSError as error:
+            code = error.errno or errno.EIO
+            reason = error.strerror or str(error)
+        except KeyError as error:
+            code, reason = errno.ENOKEY, f"no security association {error.args[0]}"
+        else:
+            return None
+        logger.debug("failed to perform %s: %s", type(action).__name__, reason)
+        return ActionFailed(action=action, errno=code, reason=reason)
+
+    def _add_address(self, action: AddAddress) -> None:
+        own = OwnAddress(
+            interface=action.interface,
+            address=action.address,
+            prefix_length=action.prefix_length,
+        )
+        self._host.set_address(
+            own,
+            valid_lifetime=action.valid_lifetime,
+            preferred_lifetime=action.preferred_lifetime,
+        )
+
+    def _remove_address(self, action: RemoveAddress) -> None:
+        self._host.remove_address(
+            OwnAddress(
+                interface=action.interface,
+                address=action.address,
+                prefix_length=action.prefix_length,
+            )
+        )
+
+    def _add_default_router(self, action: AddDefaultRouter) -> None:
+        if action.link_layer_address:
+            known = self._kernel.link_layer_address(action.interface, action.router)
+            if known != action.link_layer_address:
+                self._kernel.set_neighbour(
+                    action.interface,
+                    action.router,
+                    link_layer_address=action.link_layer_address,
+                )
+        purpose = _router_purpose(action.interface, action.router)
+        metric = self._router_metrics.get(purpose)
+        if metric is None:
+            # The latest router first; each its own metric, or the kernel would merge or replace them.
+            lowest = min(self._router_metrics.values(), default=_FIRST_ROUTER_METRIC)
+            metric = max(lowest - 1, _LAST_ROUTER_METRIC)
+        route = Route(
+            interface=action.interface,
+            gateway=action.router,
+            metric=metric,
+            lifetime=max(1, int(action.lifetime)) if action.lifetime < 1 << 31 else None,
+        )
+        self._host.set_route(purpose, route)
+        self._router_metrics[purpose] = metric
+
+    def _remove_default_router(self, action: RemoveDefaultRouter) -> None:
+        purpose = _router_purpose(action.interface, action.router)
+        self._router_metrics.pop(purpose, None)
+        self._host.remove_route(purpose)
+
+    def _join_group(self, action: JoinGroup) -> None:
+        self._kernel.join_group(action.interface, action.group)
+
+    def _leave_group(self, action: LeaveGroup) -> None:
+        self._kernel.leave_group(action.interface, action.group)
+
+    def _hold_tunnel(self, action: HoldTunnel) -> None:
+        self._tunnels.hold_tunnel(action.home_address)
+
+    def _remove_tunnel(self, action: RemoveTunnel) -> None:
+        self._tunnels.remove_tunnel(action.home_address)
+
+    def _mobile_node(self) -> MobileNodeRouting:
+        if not isinstance(self._routing, MobileNodeRouting):
+            raise OSError(errno.EOPNOTSUPP, "only a mobile node can do this")
+        return self._routing
+
+    def _home_agent(self) -> HomeAgentRouting:
+        if not isinstance(self._routing, HomeAgentRouting):
+            raise OSError(errno.EOPNOTSUPP, "only a home agent can do this")
+        return self._routing
+
+    def _use_home_link(self, action: UseHomeLink) -> None:
+        self._mobile_node().use_home_link(action)
+
+    def _leave_home_link(self, action: LeaveHomeLink) -> None:
+        self._mobile_node().leave_home_link()
+
+    def _intercept(self, action: InterceptHomeAddress) -> None:
+        routing = self._home_agent()
+        routing.intercept(action.home_address)
+        mtu = self._tunnels.tunnel_mtu(action.home_address)
+        if mtu is not None:
+            routing.tunnel_mtu_changed(action.home_address, mtu)
+
+    def _stop_intercepting(self, action: StopIntercepting) -> None:
+        self._home_agent().stop_intercepting(action.home_address)
+
+    def _persist(self, action: PersistRecord) -> None:
+        self._store.put(action.key, action.value)
+
+    def _finished(self, action: Finish) -> None:
+        self._finish()
+
+
+def _router_purpose(interface: int, router: IPv6Address) -> str:
+    return f"router-{interface}-{router}"

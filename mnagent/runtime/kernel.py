@@ -1,0 +1,338 @@
+"""The Linux kernel behind `mnagent.system.kernel.Kernel`: rtnetlink, /proc/sys, multicast membership."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import socket
+import struct
+from collections.abc import Iterator
+from ipaddress import IPv6Address
+from pathlib import Path as FilePath
+from typing import Any
+
+from mnagent.link.messages import AddressMessage, LinkMessage, Message, RouteMessage, RuleMessage
+from mnagent.runtime import netlink
+from mnagent.runtime.netlink import RequestSocket, new_message
+from mnagent.system.kernel import LinkInformation, Path, Route, Rule
+
+ROUTE_PROTOCOL = 62
+"""rtm_protocol, FRA_PROTOCOL and IFA_PROTO of everything we make, so that leftovers are known."""
+
+IFA_F_NODAD = 0x02
+IFA_F_NOPREFIXROUTE = 0x200
+NTF_USE = 0x01
+FR_ACT_TO_TBL = 1
+RTAX_MTU = 2
+RTAX_LOCK_MTU = 1 << RTAX_MTU
+IFF_NOARP = 0x80
+ARPHRD_ETHER = 1
+SETTINGS_ROOT = FilePath("/proc/sys")
+
+
+def _seconds(lifetime: float | None) -> int:
+    if lifetime is None or math.isinf(lifetime):
+        return netlink.INFINITE
+    return max(0, min(int(lifetime), netlink.INFINITE - 1))
+
+
+@contextlib.contextmanager
+def _accepting(*codes: int) -> Iterator[None]:
+    """Swallow these errno values: the state asked for is there already."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in codes:
+            raise
+
+
+class LinuxKernel:
+    """Talks to the network namespace the process is in."""
+
+    def __init__(self) -> None:
+        self._requests = RequestSocket()
+        self._groups = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._joined: set[tuple[int, IPv6Address]] = set()
+
+    def close(self) -> None:
+        """Give the descriptors back; leaves all groups."""
+        self._requests.close()
+        self._groups.close()
+
+    # addresses
+
+    def set_address(
+        self,
+        interface: int,
+        address: IPv6Address,
+        *,
+        prefix_length: int,
+        valid_lifetime: float | None = None,
+        preferred_lifetime: float | None = None,
+        prefix_route: bool = True,
+    ) -> None:
+        """See `Kernel.set_address`."""
+        flags = IFA_F_NODAD | (0 if prefix_route else IFA_F_NOPREFIXROUTE)
+        valid = _seconds(valid_lifetime)
+        message = new_message(
+            netlink.RTM_NEWADDR,
+            netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE,
+            family=socket.AF_INET6,
+            prefixlen=prefix_length,
+            flags=flags & 0xFF,
+            index=interface,
+        )
+        cache = {
+            "ifa_preferred": min(_seconds(preferred_lifetime), valid),
+            "ifa_valid": valid,
+            "cstamp": 0,
+            "tstamp": 0,
+        }
+        message["attrs"] = [
+            ("IFA_LOCAL", str(address)),
+            ("IFA_ADDRESS", str(address)),
+            ("IFA_CACHEINFO", cache),
+            ("IFA_FLAGS", flags),
+            ("IFA_PROTO", ROUTE_PROTOCOL),
+        ]
+        self._requests.change(message)
+
+    def remove_address(self, interface: int, address: IPv6Address, *, prefix_length: int) -> None:
+        """See `Kernel.remove_address`."""
+        message = new_message(
+            netlink.RTM_DELADDR,
+            0,
+            family=socket.AF_INET6,
+            prefixlen=prefix_length,
+            index=interface,
+        )
+        message["attrs"] = [("IFA_LOCAL", str(address)), ("IFA_ADDRESS", str(address))]
+        with _accepting(errno.EADDRNOTAVAIL, errno.ENODEV):
+            self._requests.change(message)
+
+    # routes and rules
+
+    def _route_message(self, message_type: int, flags: int, *, route: Route) -> Any:
+        message = new_message(
+            message_type,
+            flags,
+            family=socket.AF_INET6,
+            dst_len=route.destination.prefixlen,
+            table=route.table if route.table < 256 else 0,
+            proto=ROUTE_PROTOCOL,
+            scope=0,
+            type=netlink.RTN_UNICAST,
+        )
+        attributes: list[tuple[str, Any]] = [
+            ("RTA_TABLE", route.table),
+            ("RTA_OIF", route.interface),
+            ("RTA_PRIORITY", route.metric),
+        ]
+        if route.destination.prefixlen:
+            attributes.append(("RTA_DST", str(route.destination.network_address)))
+        if route.gateway is not None:
+            attributes.append(("RTA_GATEWAY", str(route.gateway)))
+        message["attrs"] = attributes
+        return message
+
+    def set_route(self, route: Route) -> None:
+        """See `Kernel.set_route`. A gateway is taken to be on the link, whatever the prefixes say."""
+        message = self._route_message(
+            netlink.RTM_NEWROUTE, netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE, route=route
+        )
+        if route.gateway is not None:
+            message["flags"] = 4  # RTNH_F_ONLINK
+        if route.source is not None:
+            message["attrs"].append(("RTA_PREFSRC", str(route.source)))
+        if route.mtu is not None:
+            metrics = {"attrs": [("RTAX_MTU", route.mtu), ("RTAX_LOCK", RTAX_LOCK_MTU)]}
+            message["attrs"].append(("RTA_METRICS", metrics))
+        if route.lifetime is not None:
+            message["attrs"].append(("RTA_EXPIRES", struct.pack("=I", route.lifetime)))
+        self._requests.change(message)
+
+    def remove_route(self, route: Route) -> None:
+        """See `Kernel.remove_route`."""
+        with _accepting(errno.ESRCH, errno.ENODEV, errno.ENOENT):
+            self._requests.change(self._route_message(netlink.RTM_DELROUTE, 0, route=route))
+
+    def _rule_message(self, message_type: int, flags: int, *, rule: Rule) -> Any:
+        message = new_message(
+            message_type,
+            flags,
+            family=socket.AF_INET6,
+            src_len=128 if rule.source is not None else 0,
+            table=rule.table if rule.table < 256 else 0,
+            action=FR_ACT_TO_TBL,
+            flags=netlink.FIB_RULE_FIND_SADDR if rule.chooses_source else 0,
+        )
+        attributes: list[tuple[str, Any]] = [
+            ("FRA_TABLE", rule.table),
+            ("FRA_PRIORITY", rule.priority),
+            ("FRA_PROTOCOL", ROUTE_PROTOCOL),
+        ]
+        if rule.source is not None:
+            attributes.append(("FRA_SRC", str(rule.source)))
+        if rule.mark is not None:
+            attributes.append(("FRA_FWMARK", rule.mark))
+        message["attrs"] = attributes
+        return message
+
+    def set_rule(self, rule: Rule) -> None:
+        """See `Kernel.set_rule`."""
+        with _accepting(errno.EEXIST):
+            self._requests.change(
+                self._rule_message(
+                    netlink.RTM_NEWRULE, netlink.NLM_F_CREATE | netlink.NLM_F_EXCL, rule=rule
+                )
+            )
+
+    def remove_rule(self, rule: Rule) -> None:
+        """See `Kernel.remove_rule`."""
+        with _accepting(errno.ENOENT):
+            self._requests.change(self._rule_message(netlink.RTM_DELRULE, 0, rule=rule))
+
+    # paths and neighbours
+
+    def path(self, destination: IPv6Address, *, source: IPv6Address, interface: int | None) -> Path:
+        """See `Kernel.path`."""
+        message = new_message(
+            netlink.RTM_GETROUTE, 0, family=socket.AF_INET6, dst_len=128, src_len=128
+        )
+        message["attrs"] = [("RTA_DST", str(destination)), ("RTA_SRC", str(source))]
+        if interface is not None:
+            message["attrs"].append(("RTA_OIF", interface))
+        answer = self._requests.ask(message)
+        index = answer.get_attr("RTA_OIF")
+        if index is None or answer["type"] not in (netlink.RTN_UNICAST, 2):
+            raise OSError(errno.ENETUNREACH, "no unicast route")
+        gateway = answer.get_attr("RTA_GATEWAY")
+        metrics = answer.get_attr("RTA_METRICS")
+        mtu = metrics.get_attr("RTAX_MTU") if metrics is not None else None
+        return Path(
+            interface=index,
+            neighbour=IPv6Address(gateway) if gateway else destination,
+            mtu=min(mtu or 1 << 16, self.link(index).mtu),
+        )
+
+    def link_layer_address(self, interface: int, neighbour: IPv6Address) -> bytes | None:
+        """See `Kernel.link_layer_address`."""
+        message = new_message(netlink.RTM_GETNEIGH, 0, family=socket.AF_INET6, ifindex=interface)
+        message["attrs"] = [("NDA_DST", str(neighbour))]
+        try:
+            answer = self._requests.ask(message)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENODEV):
+                return None
+            raise
+        if not answer["state"] & netlink.NUD_USABLE:
+            return None
+        return netlink.link_layer_bytes(answer.get_attr("NDA_LLADDR")) or None
+
+    def solicit(self, interface: int, neighbour: IPv6Address) -> None:
+        """See `Kernel.solicit`: NTF_USE does what sending a packet to it would do."""
+        message = new_message(
+            netlink.RTM_NEWNEIGH,
+            netlink.NLM_F_CREATE,
+            family=socket.AF_INET6,
+            ifindex=interface,
+            flags=NTF_USE,
+        )
+        message["attrs"] = [("NDA_DST", str(neighbour))]
+        with _accepting(errno.ENODEV, errno.ENETDOWN):
+            self._requests.change(message)
+
+    def set_neighbour(
+        self, interface: int, neighbour: IPv6Address, *, link_layer_address: bytes
+    ) -> None:
+        """See `Kernel.set_neighbour`."""
+        message = new_message(
+            netlink.RTM_NEWNEIGH,
+            netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE,
+            family=socket.AF_INET6,
+            ifindex=interface,
+            state=netlink.NUD_STALE,
+        )
+        message["attrs"] = [
+            ("NDA_DST", str(neighbour)),
+            ("NDA_LLADDR", link_layer_address.hex(":")),
+        ]
+        self._requests.change(message)
+
+    # links
+
+    def link(self, interface: int) -> LinkInformation:
+        """See `Kernel.link`."""
+        answer = self._requests.ask(new_message(netlink.RTM_GETLINK, 0, index=interface))
+        hardware_address = netlink.link_layer_bytes(answer.get_attr("IFLA_ADDRESS"))
+        return LinkInformation(
+            interface=interface,
+            name=answer.get_attr("IFLA_IFNAME"),
+            link_layer_address=hardware_address,
+            mtu=answer.get_attr("IFLA_MTU") or 1500,
+            needs_resolution=answer["ifi_type"] == ARPHRD_ETHER and not answer["flags"] & IFF_NOARP,
+        )
+
+    def set_link(self, interface: int, *, up: bool | None = None, mtu: int | None = None) -> None:
+        """Bring a link up or down, or change its MTU (octets)."""
+        message = new_message(netlink.RTM_NEWLINK, 0, index=interface)
+        if up is not None:
+            message["flags"] = netlink.IFF_UP if up else 0
+            message["change"] = netlink.IFF_UP
+        if mtu is not None:
+            message["attrs"] = [("IFLA_MTU", mtu)]
+        self._requests.change(message)
+
+    # whole tables
+
+    def _dump(self, message_type: int, answer_type: int, **fields: Any) -> list[Message]:
+        answers = self._requests.dump(new_message(message_type, 0, **fields))
+        values = (netlink.convert(answer_type, answer) for answer in answers)
+        return [value for value in values if value is not None]
+
+    def links(self) -> list[LinkMessage]:
+        """Every interface."""
+        values = self._dump(netlink.RTM_GETLINK, netlink.RTM_NEWLINK)
+        return [value for value in values if isinstance(value, LinkMessage)]
+
+    def addresses(self) -> list[AddressMessage]:
+        """Every IPv6 address."""
+        values = self._dump(netlink.RTM_GETADDR, netlink.RTM_NEWADDR, family=socket.AF_INET6)
+        return [value for value in values if isinstance(value, AddressMessage)]
+
+    def routes(self) -> list[RouteMessage]:
+        """Every unicast IPv6 route of every table."""
+        values = self._dump(netlink.RTM_GETROUTE, netlink.RTM_NEWROUTE, family=socket.AF_INET6)
+        return [value for value in values if isinstance(value, RouteMessage)]
+
+    def rules(self) -> list[RuleMessage]:
+        """Every IPv6 policy rule."""
+        values = self._dump(netlink.RTM_GETRULE, netlink.RTM_NEWRULE, family=socket.AF_INET6)
+        return [value for value in values if isinstance(value, RuleMessage)]
+
+    # settings
+
+    def read_setting(self, name: str) -> str:
+        """See `Kernel.read_setting`."""
+        return (SETTINGS_ROOT / name).read_text().strip()
+
+    def write_setting(self, name: str, value: str) -> None:
+        """See `Kernel.write_setting`."""
+        (SETTINGS_ROOT / name).write_text(value + "\n")
+
+    # groups
+
+    def join_group(self, interface: int, group: IPv6Address) -> None:
+        """See `Kernel.join_group`; the kernel reports it by MLD, so that switches let it pass."""
+        request = group.packed + struct.pack("@I", interface)
+        with _accepting(errno.EADDRINUSE):
+            self._groups.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, request)
+        self._joined.add((interface, group))
+
+    def leave_group(self, interface: int, group: IPv6Address) -> None:
+        """See `Kernel.leave_group`."""
+        request = group.packed + struct.pack("@I", interface)
+        with _accepting(errno.EADDRNOTAVAIL, errno.ENODEV):
+            self._groups.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_LEAVE_GROUP, request)
+        self._joined.discard((interface, group))

@@ -1,0 +1,358 @@
+"""A thin rtnetlink socket: requests that are answered at once, and notifications.
+
+Requests are synchronous: the kernel answers inside the system call, in some tens of microseconds, so
+that actions are carried out in order without yielding to the event loop between them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from ipaddress import IPv6Address, IPv6Network
+from typing import Any
+
+from mnagent.link.messages import (
+    AddressMessage,
+    LinkMessage,
+    Message,
+    NeighbourMessage,
+    Overrun,
+    RouteMessage,
+    RuleMessage,
+)
+from mnagent.runtime.rtnetlink_types import fibmsg, ifaddrmsg, ifinfmsg, ndmsg, rtmsg
+
+NETLINK_ROUTE = 0
+SOL_NETLINK = 270
+NETLINK_ADD_MEMBERSHIP = 1
+NETLINK_EXT_ACK = 11
+NETLINK_GET_STRICT_CHK = 12
+SO_RCVBUFFORCE = 33
+
+NLMSG_ERROR = 2
+NLMSG_DONE = 3
+NLM_F_REQUEST = 0x1
+NLM_F_ACK = 0x4
+NLM_F_DUMP_INTR = 0x10
+NLM_F_REPLACE = 0x100
+NLM_F_EXCL = 0x200
+NLM_F_CREATE = 0x400
+NLM_F_DUMP = 0x300
+
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
+RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
+RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
+RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
+RTM_NEWRULE, RTM_DELRULE, RTM_GETRULE = 32, 33, 34
+
+RTNLGRP_LINK = 1
+RTNLGRP_NEIGH = 3
+RTNLGRP_IPV6_IFADDR = 9
+RTNLGRP_IPV6_ROUTE = 11
+RTNLGRP_IPV6_RULE = 19
+GROUPS = (
+    RTNLGRP_LINK,
+    RTNLGRP_NEIGH,
+    RTNLGRP_IPV6_IFADDR,
+    RTNLGRP_IPV6_ROUTE,
+    RTNLGRP_IPV6_RULE,
+)
+
+IFF_UP = 0x1
+IFF_LOWER_UP = 0x10000
+OPERATIONAL_UP = ("UP", "UNKNOWN")
+IFA_F_TEMPORARY = 0x01
+IFA_F_OPTIMISTIC = 0x04
+IFA_F_DADFAILED = 0x08
+IFA_F_DEPRECATED = 0x20
+IFA_F_TENTATIVE = 0x40
+FIB_RULE_FIND_SADDR = 0x10000
+INFINITE = 0xFFFFFFFF
+NUD_STALE = 0x04
+NUD_FAILED = 0x20
+NUD_USABLE = 0x02 | NUD_STALE | 0x08 | 0x10 | 0x40 | 0x80
+"""REACHABLE, STALE, DELAY, PROBE, NOARP, PERMANENT."""
+RT_TABLE_MAIN = 254
+RTN_UNICAST = 1
+
+_TYPES: dict[int, Any] = {
+    **dict.fromkeys((RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK), ifinfmsg),
+    **dict.fromkeys((RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR), ifaddrmsg),
+    **dict.fromkeys((RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE), rtmsg),
+    **dict.fromkeys((RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH), ndmsg),
+    **dict.fromkeys((RTM_NEWRULE, RTM_DELRULE, RTM_GETRULE), fibmsg),
+}
+_HEADER = struct.Struct("=IHHII")
+_BUFFER = 1 << 16
+
+
+def new_message(message_type: int, header_flags: int, **fields: Any) -> Any:
+    """A pyroute2 message of that type, its header filled in; ``fields`` are header fields."""
+    message = _TYPES[message_type]()
+    message["header"]["type"] = message_type
+    message["header"]["flags"] = header_flags | NLM_F_REQUEST
+    for name, value in fields.items():
+        message[name] = value
+    return message
+
+
+def _split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    offset = 0
+    while offset + _HEADER.size <= len(data):
+        length, message_type, flags, sequence, _ = _HEADER.unpack_from(data, offset)
+        if length < _HEADER.size:
+            return
+        yield message_type, flags, sequence, data[offset : offset + length]
+        offset += (length + 3) & ~3
+
+
+def _decode(message_type: int, data: bytes) -> Any:
+    message = _TYPES[message_type](data)
+    message.decode()
+    return message
+
+
+class RequestSocket:
+    """Sends one request at a time and waits for its answer."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE)
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
+        self._socket.bind((0, 0))
+        self._sequence = 0
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        self._socket.close()
+
+    def change(self, message: Any) -> None:
+        """Send a change and wait for its acknowledgement; OSError with the kernel's errno."""
+        message["header"]["flags"] |= NLM_F_ACK
+        for _ in self._exchange(message):
+            pass
+
+    def ask(self, message: Any) -> Any:
+        """Send a question that has one answer."""
+        message["header"]["flags"] |= NLM_F_ACK
+        answers = list(self._exchange(message))
+        if not answers:
+            raise OSError(errno.ENOENT, "no answer from the kernel")
+        return answers[0]
+
+    def dump(self, message: Any) -> list[Any]:
+        """Read a whole table; read again when it changed meanwhile."""
+        message["header"]["flags"] |= NLM_F_DUMP
+        answers: list[Any] = []
+        for _ in range(5):
+            self._interrupted = False
+            answers = list(self._exchange(message))
+            if not self._interrupted:
+                break
+        return answers
+
+    def _exchange(self, message: Any) -> Iterator[Any]:
+        self._sequence = (self._sequence + 1) & 0x7FFFFFFF
+        message["header"]["sequence_number"] = self._sequence
+        message.reset()
+        message.encode()
+        self._socket.sendto(bytes(message.data), (0, 0))
+        while True:
+            data, sender = self._socket.recvfrom(_BUFFER)
+            if sender[0] != 0:
+                continue
+            for message_type, flags, sequence, part in _split(data):
+                if sequence != self._sequence:
+                    continue
+                if flags & NLM_F_DUMP_INTR:
+                    self._interrupted = True
+                if message_type == NLMSG_DONE:
+                    return
+                if message_type == NLMSG_ERROR:
+                    code = -int(struct.unpack_from("=i", part, _HEADER.size)[0])
+                    if code:
+                        raise OSError(code, os.strerror(code))
+                    return
+                if message_type in _TYPES:
+                    yield _decode(message_type, part)
+
+    _interrupted = False
+
+
+class NotificationSocket:
+    """Receives rtnetlink notifications; never blocks."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_ROUTE
+        )
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 20)
+        self._socket.bind((0, 0))
+        for group in GROUPS:
+            self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
+
+    def fileno(self) -> int:
+        """For the event loop."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        self._socket.close()
+
+    def receive(self) -> list[Message]:
+        """Everything that waits; an `Overrun` where the kernel had to drop some.
+
+        Only the kernel (port 0) is believed: any process may send to a netlink socket.
+        """
+        messages: list[Message] = []
+        while True:
+            try:
+                data, sender = self._socket.recvfrom(_BUFFER)
+            except BlockingIOError:
+                return messages
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                messages.append(Overrun())
+                continue
+            if sender[0] != 0:
+                continue
+            for message_type, _, _, part in _split(data):
+                value = decode_notification(message_type, part)
+                if value is not None:
+                    messages.append(value)
+
+
+def decode_notification(message_type: int, data: bytes) -> Message | None:
+    """One netlink message as the value the daemon works with, or None when it is of no interest."""
+    if message_type not in _TYPES:
+        return None
+    return convert(message_type, _decode(message_type, data))
+
+
+def convert(message_type: int, message: Any) -> Message | None:
+    """A decoded pyroute2 message as the value the daemon works with, or None."""
+    if message_type in (RTM_NEWLINK, RTM_DELLINK):
+        return _convert_link(message, message_type == RTM_DELLINK)
+    if message.get("family") != socket.AF_INET6:
+        return None
+    if message_type in (RTM_NEWADDR, RTM_DELADDR):
+        return _convert_address(message, message_type == RTM_DELADDR)
+    if message_type in (RTM_NEWROUTE, RTM_DELROUTE):
+        return _convert_route(message, message_type == RTM_DELROUTE)
+    if message_type in (RTM_NEWRULE, RTM_DELRULE):
+        return _convert_rule(message, message_type == RTM_DELRULE)
+    if message_type in (RTM_NEWNEIGH, RTM_DELNEIGH):
+        return _convert_neighbour(message, message_type == RTM_DELNEIGH)
+    return None
+
+
+def link_layer_bytes(text: str | None) -> bytes:
+    """``02:00:...`` as octets, empty when there is none or it is not one."""
+    if not text:
+        return b""
+    try:
+        return bytes.fromhex(text.replace(":", ""))
+    except ValueError:
+        return b""
+
+
+def _convert_link(message: Any, removed: bool) -> Message | None:
+    if message.get_attr("IFLA_WIRELESS") is not None:
+        return None
+    if message.get("family") not in (0, None):
+        return None  # a bridge port's or an AF_INET6 notice: not about the link itself
+    flags = message["flags"]
+    carrier = message.get_attr("IFLA_CARRIER")
+    usable = bool(
+        flags & IFF_UP
+        and flags & IFF_LOWER_UP
+        and carrier != 0
+        and message.get_attr("IFLA_OPERSTATE") in OPERATIONAL_UP
+    )
+    return LinkMessage(
+        interface=message["index"],
+        name=message.get_attr("IFLA_IFNAME") or "",
+        usable=usable and not removed,
+        carrier_changes=message.get_attr("IFLA_CARRIER_CHANGES") or 0,
+        link_layer_address=link_layer_bytes(message.get_attr("IFLA_ADDRESS")),
+        mtu=message.get_attr("IFLA_MTU") or 1500,
+        master=message.get_attr("IFLA_MASTER") or 0,
+        removed=removed,
+    )
+
+
+def _lifetime(seconds: int) -> float | None:
+    return None if seconds == INFINITE else float(seconds)
+
+
+def _convert_address(message: Any, removed: bool) -> Message | None:
+    text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+    if text is None:
+        return None
+    flags = message.get_attr("IFA_FLAGS") or message["flags"]
+    cache = message.get_attr("IFA_CACHEINFO") or {}
+    return AddressMessage(
+        interface=message["index"],
+        address=IPv6Address(text),
+        prefix_length=message["prefixlen"],
+        tentative=bool(flags & IFA_F_TENTATIVE) and not flags & IFA_F_OPTIMISTIC,
+        optimistic=bool(flags & IFA_F_OPTIMISTIC),
+        deprecated=bool(flags & IFA_F_DEPRECATED),
+        duplicate=bool(flags & IFA_F_DADFAILED),
+        temporary=bool(flags & IFA_F_TEMPORARY),
+        valid_lifetime=_lifetime(cache.get("ifa_valid", INFINITE)),
+        preferred_lifetime=_lifetime(cache.get("ifa_preferred", INFINITE)),
+        removed=removed,
+    )
+
+
+def _convert_route(message: Any, removed: bool) -> Message | None:
+    if message["type"] != RTN_UNICAST or message["flags"] & 0x200:  # RTM_F_CLONED
+        return None
+    gateway = message.get_attr("RTA_GATEWAY")
+    destination = message.get_attr("RTA_DST") or "::"
+    return RouteMessage(
+        destination=IPv6Network((destination, message["dst_len"]), strict=False),
+        table=message.get_attr("RTA_TABLE") or message["table"],
+        interface=message.get_attr("RTA_OIF") or 0,
+        gateway=IPv6Address(gateway) if gateway else None,
+        protocol=message["proto"],
+        metric=message.get_attr("RTA_PRIORITY") or 0,
+        removed=removed,
+    )
+
+
+def _convert_rule(message: Any, removed: bool) -> Message:
+    source = message.get_attr("FRA_SRC")
+    return RuleMessage(
+        priority=message.get_attr("FRA_PRIORITY") or 0,
+        table=message.get_attr("FRA_TABLE") or message["table"],
+        protocol=message.get_attr("FRA_PROTOCOL") or 0,
+        source=IPv6Address(source) if source else None,
+        mark=message.get_attr("FRA_FWMARK"),
+        chooses_source=bool(message["flags"] & FIB_RULE_FIND_SADDR),
+        removed=removed,
+    )
+
+
+def _convert_neighbour(message: Any, removed: bool) -> Message | None:
+    text = message.get_attr("NDA_DST")
+    if text is None:
+        return None
+    link_layer_address = link_layer_bytes(message.get_attr("NDA_LLADDR"))
+    state = message["state"]
+    return NeighbourMessage(
+        interface=message["ifindex"],
+        address=IPv6Address(text),
+        link_layer_address=link_layer_address,
+        usable=bool(state & NUD_USABLE) and bool(link_layer_address) and not removed,
+        failed=bool(state & NUD_FAILED),
+        stale=bool(state & NUD_STALE),
+        removed=removed,
+    )

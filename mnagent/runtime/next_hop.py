@@ -1,0 +1,134 @@
+"""Which neighbour carries a tunnel's outer packets, and its link-layer address, kept fresh.
+
+The engine writes whole frames, so the kernel does not notice that a neighbour is in use: we tell it
+(`Kernel.solicit`) when resolution is wanted and every `VERIFY_INTERVAL`, and its neighbour
+unreachability detection does the rest.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+
+from mnagent.datapath import NextHop
+from mnagent.link.messages import (
+    LinkMessage,
+    Message,
+    NeighbourMessage,
+    Overrun,
+    RouteMessage,
+    RuleMessage,
+)
+from mnagent.system.kernel import Kernel, Path
+
+logger = logging.getLogger(__name__)
+
+VERIFY_INTERVAL = 3.0
+"""Seconds between two hints to the kernel that a neighbour is in use."""
+MINIMUM_MTU = 1280
+"""RFC 8200 5."""
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelPath:
+    """The ends of a tunnel and the interface it must leave by, if it must."""
+
+    local: IPv6Address
+    remote: IPv6Address
+    interface: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolution:
+    """What is known of the way to a tunnel's other end."""
+
+    path: Path | None = None
+    """None: there is no route."""
+    next_hop: NextHop | None = None
+    """None with ``ready``: the link needs no link-layer address, the kernel sends."""
+    ready: bool = False
+    """Packets can be sent now."""
+
+    @property
+    def mtu(self) -> int:
+        """Octets of an outer packet."""
+        return self.path.mtu if self.path is not None else MINIMUM_MTU
+
+
+class NextHopResolver:
+    """Follows the paths of all tunnels."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._resolutions: dict[TunnelPath, Resolution] = {}
+
+    def follow(self, paths: set[TunnelPath]) -> None:
+        """Follow exactly these paths from now on; new ones are resolved at once."""
+        for path in self._resolutions.keys() - paths:
+            del self._resolutions[path]
+        for path in paths - self._resolutions.keys():
+            self._resolutions[path] = self._resolve(path, solicit=True)
+
+    def resolution(self, path: TunnelPath) -> Resolution:
+        """What is known of a followed path."""
+        return self._resolutions.get(path, Resolution())
+
+    def concerns(self, message: Message) -> bool:
+        """True when the notification may change an answer."""
+        if not self._resolutions:
+            return False
+        if isinstance(message, NeighbourMessage):
+            return any(
+                resolution.path is not None
+                and resolution.path.neighbour == message.address
+                and resolution.path.interface == message.interface
+                for resolution in self._resolutions.values()
+            )
+        return isinstance(message, (RouteMessage, LinkMessage, RuleMessage, Overrun))
+
+    def refresh(self) -> bool:
+        """Ask again for every path; True when an answer changed."""
+        changed = False
+        for path, before in list(self._resolutions.items()):
+            after = self._resolve(path, solicit=before.path is None)
+            changed = changed or after != before
+            self._resolutions[path] = after
+        return changed
+
+    def verify(self) -> None:
+        """Tell the kernel that the neighbours are in use, and retry those that failed."""
+        neighbours = {
+            (resolution.path.interface, resolution.path.neighbour)
+            for resolution in self._resolutions.values()
+            if resolution.path is not None
+        }
+        for interface, neighbour in neighbours:
+            self._solicit(interface, neighbour)
+
+    def _solicit(self, interface: int, neighbour: IPv6Address) -> None:
+        try:
+            self._kernel.solicit(interface, neighbour)
+        except OSError as error:
+            logger.debug("failed to solicit %s: %s", neighbour, error)
+
+    def _resolve(self, tunnel: TunnelPath, *, solicit: bool) -> Resolution:
+        try:
+            path = self._kernel.path(tunnel.remote, source=tunnel.local, interface=tunnel.interface)
+            link = self._kernel.link(path.interface)
+        except OSError as error:
+            logger.debug("no path to %s: %s", tunnel.remote, error)
+            return Resolution()
+        if not link.needs_resolution:
+            return Resolution(path=path, ready=True)
+        address = self._kernel.link_layer_address(path.interface, path.neighbour)
+        if solicit or address is None:
+            self._solicit(path.interface, path.neighbour)
+        if address is None:
+            return Resolution(path=path)
+        next_hop = NextHop(
+            interface=path.interface,
+            source_mac=link.link_layer_address,
+            destination_mac=address,
+        )
+        return Resolution(path=path, next_hop=next_hop, ready=True)

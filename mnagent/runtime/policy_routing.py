@@ -1,0 +1,162 @@
+"""Which packets take the tunnel: rules and routes of the mobile node and of the home agent.
+
+Mobile node. One rule sends what comes *from the home address* to a table of our own; that table's
+default route leads to the tunnel device when away and to the home router when at home. With
+``new_connections = "home-address"`` the rule also has the kernel's FIB_RULE_FIND_SADDR flag: a packet
+that has no source address yet is tried against it, and takes it when source address selection on the
+tunnel device gives the home address. So a new connection gets the home address, a socket bound to any
+other address of this host is left alone, and no rule is needed for care-of addresses.
+
+Home agent. A host route per intercepted home address leads to the tunnel device.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Address, IPv6Network
+
+from mnagent.core.actions import UseHomeLink
+from mnagent.runtime.host import HostState, OwnAddress
+from mnagent.system.kernel import Route, Rule
+
+_HOME_DEFAULT = "home-default"
+_HOME_PREFIX = "home-prefix"
+_HOME_MAIN = "home-main-default"
+_HOME_LINK_METRIC = 64
+"""Better than what router advertisements make (1024) and than our care-of routes."""
+
+
+class MobileNodeRouting:
+    """The mobile node's rule, table, and home address."""
+
+    def __init__(
+        self,
+        host: HostState,
+        *,
+        home_address: IPv6Address,
+        tunnel_interface: int,
+        table: int,
+        priority: int,
+        new_connections: bool,
+    ) -> None:
+        self._host = host
+        self._home_address = home_address
+        self._tunnel_interface = tunnel_interface
+        self._table = table
+        self._priority = priority
+        self._new_connections = new_connections
+        self._mtu: int | None = None
+        self._home_link: OwnAddress | None = None
+
+    def start(self) -> None:
+        """Put the home address on the tunnel device and lead its packets there."""
+        own = OwnAddress(
+            interface=self._tunnel_interface, address=self._home_address, prefix_length=128
+        )
+        self._host.set_address(own, pinned=True)
+        self._lead_to_tunnel()
+        rule = Rule(
+            priority=self._priority,
+            table=self._table,
+            source=self._home_address,
+            chooses_source=self._new_connections,
+        )
+        self._host.set_rule("home-address", rule)
+
+    def _lead_to_tunnel(self) -> None:
+        route = Route(
+            table=self._table,
+            interface=self._tunnel_interface,
+            source=self._home_address,
+            mtu=self._mtu,
+        )
+        self._host.set_route(_HOME_DEFAULT, route)
+
+    def tunnel_mtu_changed(self, mtu: int) -> None:
+        """Let the kernel size its segments, and refuse what is too big, by the tunnel's MTU (octets)."""
+        self._mtu = mtu
+        if self._home_link is None:
+            self._lead_to_tunnel()
+
+    def use_home_link(self, action: UseHomeLink) -> None:
+        """See `UseHomeLink`."""
+        own = OwnAddress(
+            interface=action.interface,
+            address=action.home_address,
+            prefix_length=action.prefix_length,
+        )
+        if self._home_link not in (None, own):
+            self.leave_home_link()
+        self._host.set_address(own)
+        self._home_link = own
+        prefix = IPv6Network((action.home_address, action.prefix_length), strict=False)
+        self._host.set_route(
+            _HOME_PREFIX,
+            Route(
+                destination=prefix,
+                table=self._table,
+                interface=action.interface,
+                source=action.home_address,
+            ),
+        )
+        default = Route(
+            table=self._table,
+            interface=action.interface,
+            gateway=action.router,
+            source=action.home_address,
+        )
+        self._host.set_route(_HOME_DEFAULT, default)
+        if self._new_connections:
+            # Source address selection may favour another address of the home prefix on this interface.
+            self._host.set_route(
+                _HOME_MAIN,
+                Route(
+                    interface=action.interface,
+                    gateway=action.router,
+                    source=action.home_address,
+                    metric=_HOME_LINK_METRIC,
+                ),
+            )
+
+    def leave_home_link(self) -> None:
+        """See `LeaveHomeLink`."""
+        own, self._home_link = self._home_link, None
+        self._host.remove_route(_HOME_MAIN)
+        self._lead_to_tunnel()
+        self._host.remove_route(_HOME_PREFIX)
+        if own is not None:
+            self._host.remove_address(own)
+
+
+class HomeAgentRouting:
+    """The home agent's host routes."""
+
+    def __init__(self, host: HostState, *, tunnel_interface: int) -> None:
+        self._host = host
+        self._tunnel_interface = tunnel_interface
+        self._intercepted: dict[IPv6Address, int | None] = {}
+
+    def _purpose(self, home_address: IPv6Address) -> str:
+        return f"intercept-{home_address}"
+
+    def intercept(self, home_address: IPv6Address) -> None:
+        """See `InterceptHomeAddress`."""
+        self._set(home_address, self._intercepted.get(home_address))
+
+    def stop_intercepting(self, home_address: IPv6Address) -> None:
+        """See `StopIntercepting`."""
+        self._intercepted.pop(home_address, None)
+        self._host.remove_route(self._purpose(home_address))
+
+    def tunnel_mtu_changed(self, home_address: IPv6Address, mtu: int) -> None:
+        """Let the kernel answer too big packets by the tunnel's MTU (octets)."""
+        if home_address in self._intercepted:
+            self._set(home_address, mtu)
+
+    def _set(self, home_address: IPv6Address, mtu: int | None) -> None:
+        route = Route(
+            destination=IPv6Network((home_address, 128)),
+            interface=self._tunnel_interface,
+            mtu=mtu,
+        )
+        self._host.set_route(self._purpose(home_address), route)
+        self._intercepted[home_address] = mtu

@@ -1,0 +1,128 @@
+"""What the daemon does to itself: privileges, core dumps, the service manager's messages, one copy only."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import resource
+import socket
+from pathlib import Path
+
+PR_SET_DUMPABLE = 4
+PR_CAPBSET_DROP = 24
+PR_SET_NO_NEW_PRIVS = 38
+CAP_NET_ADMIN = 12
+CAP_NET_RAW = 13
+KEPT_CAPABILITIES = (1 << CAP_NET_ADMIN) | (1 << CAP_NET_RAW)
+_CAPABILITY_VERSION_3 = 0x20080522
+_LAST_CAPABILITY = 63
+
+
+class PrivilegeError(OSError):
+    """The process may not do what the daemon has to do."""
+
+
+class AlreadyRunning(OSError):
+    """Another copy holds the state directory."""
+
+
+class _CapabilityHeader(ctypes.Structure):
+    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+class _CapabilityData(ctypes.Structure):
+    _fields_ = (
+        ("effective", ctypes.c_uint32),
+        ("permitted", ctypes.c_uint32),
+        ("inheritable", ctypes.c_uint32),
+    )
+
+
+def effective_capabilities() -> int:
+    """The bit mask of /proc/self/status."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return int(line.split()[1], 16)
+    return 0
+
+
+def require_capabilities() -> None:
+    """Raise `PrivilegeError` unless the network may be configured."""
+    missing = KEPT_CAPABILITIES & ~effective_capabilities()
+    if missing:
+        raise PrivilegeError(
+            1,
+            "CAP_NET_ADMIN and CAP_NET_RAW are needed: run as root, or by the systemd unit, "
+            "which grants just these",
+        )
+
+
+def forbid_core_dumps() -> None:
+    """Keys must not end up in a core file, nor be read by a debugger of another process."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def drop_capabilities() -> None:
+    """Keep CAP_NET_ADMIN and CAP_NET_RAW. Call before threads start: they inherit it."""
+    library = ctypes.CDLL(None, use_errno=True)
+    for capability in range(_LAST_CAPABILITY + 1):
+        if not KEPT_CAPABILITIES >> capability & 1:
+            library.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
+    header = _CapabilityHeader(_CAPABILITY_VERSION_3, 0)
+    data = (_CapabilityData * 2)()
+    data[0].effective = data[0].permitted = KEPT_CAPABILITIES
+    if library.capset(ctypes.byref(header), data) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"failed to drop capabilities: {os.strerror(code)}")
+    library.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def lock(path: Path) -> int:
+    """Take the lock that only one daemon may hold; the descriptor keeps it. `AlreadyRunning` if taken."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+        os.close(descriptor)
+        raise AlreadyRunning(
+            error.errno,
+            f"another copy is running (process {holder or 'unknown'}, lock {path}); "
+            "stop it, or give this one another state_directory",
+        ) from error
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor
+
+
+def boot_identifier() -> str:
+    """Different after every boot."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+class ServiceManager:
+    """sd_notify(3): silent where there is no service manager."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self._address = environment.get("NOTIFY_SOCKET", "")
+        self.watchdog_interval: float | None = None
+        """Seconds between two signs of life, None when none are wanted."""
+        if environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid()):
+            microseconds = int(environment.get("WATCHDOG_USEC", "0") or 0)
+            if microseconds > 0:
+                self.watchdog_interval = microseconds / 2_000_000
+
+    def notify(self, state: str) -> None:
+        """Send a state such as ``READY=1``."""
+        if not self._address:
+            return
+        address = self._address
+        if address.startswith("@"):
+            address = "\0" + address[1:]
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as datagram:
+            try:
+                datagram.sendto(state.encode(), address)
+            except OSError:
+                return

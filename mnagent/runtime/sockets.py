@@ -1,0 +1,103 @@
+"""How control packets leave: a raw IPv6 socket, or a packet socket where we choose the frame's destination."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from ipaddress import IPv6Address
+
+from mnagent.core.actions import SendPacket
+from mnagent.system.datapath import Datapath
+from mnagent.wire.ipv6 import IPv6Packet
+from mnagent.wire.packet import encode_packet
+
+ETH_P_IPV6 = 0x86DD
+IPV6_FREEBIND = 78
+SO_MARK = 36
+SOCKET_MARK = 6275
+"""Mark of our own sockets: their packets never enter the tunnel."""
+_FIRST_ND_TYPE, _LAST_ND_TYPE = 133, 137
+_IPV6_HEADER = 40
+_ICMPV6 = 58
+
+
+class LinkNotReady(OSError):
+    """The packet cannot leave now: no interface, no neighbour, or the queue is full. Try again."""
+
+
+def multicast_link_layer_address(group: IPv6Address) -> bytes:
+    """33:33 and the last four octets (RFC 2464 7)."""
+    return b"\x33\x33" + group.packed[-4:]
+
+
+def is_neighbour_discovery(data: bytes) -> bool:
+    """True for the five ND messages (RFC 4861 4), which have no extension headers here."""
+    return (
+        len(data) > _IPV6_HEADER
+        and data[6] == _ICMPV6
+        and _FIRST_ND_TYPE <= data[_IPV6_HEADER] <= _LAST_ND_TYPE
+    )
+
+
+class Sender:
+    """Sends what machines ask for. Protection is the engine's work."""
+
+    def __init__(self, datapath: Datapath) -> None:
+        self._datapath = datapath
+        self._raw = socket.socket(
+            socket.AF_INET6,
+            socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC,
+            socket.IPPROTO_RAW,
+        )
+        # The care-of address may not be configured yet, or be tentative, when its packets leave.
+        self._raw.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
+        self._raw.setsockopt(socket.SOL_SOCKET, SO_MARK, SOCKET_MARK)
+        self._frames = socket.socket(
+            socket.AF_PACKET,
+            socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC,
+            0,
+        )
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        self._raw.close()
+        self._frames.close()
+
+    def send(self, action: SendPacket) -> None:
+        """Send one packet; OSError says why not, KeyError that its association is missing."""
+        data = encode_packet(action.packet)
+        if action.protect_with is not None:
+            data = self._datapath.protect(action.protect_with, data)
+        destination = action.packet.destination
+        link_layer_destination = action.link_layer_destination
+        if link_layer_destination is None and destination.is_multicast:
+            link_layer_destination = multicast_link_layer_address(destination)
+        try:
+            if link_layer_destination is None:
+                self._send_raw(data, packet=action.packet, interface=action.interface)
+            elif action.interface is None:
+                raise LinkNotReady(errno.EADDRNOTAVAIL, "no interface to send the frame by")
+            else:
+                self._send_frame(data, action.interface, destination=link_layer_destination)
+        except BlockingIOError as error:
+            raise LinkNotReady(errno.EAGAIN, "transmit queue is full") from error
+
+    def _send_raw(self, data: bytes, *, packet: IPv6Packet, interface: int | None) -> None:
+        index = interface or 0
+        # An unspecified source (duplicate address detection) must not be asked for.
+        information = packet.source.packed + struct.pack("@I", index)
+        scope = index if packet.destination.is_link_local else 0
+        self._raw.sendmsg(
+            [data],
+            [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, information)],
+            0,
+            (str(packet.destination), 0, 0, scope),
+        )
+
+    def _send_frame(self, data: bytes, interface: int, *, destination: bytes) -> None:
+        try:
+            name = socket.if_indextoname(interface)
+        except OSError as error:
+            raise LinkNotReady(errno.ENODEV, "the interface is gone") from error
+        self._frames.sendto(data, (name, ETH_P_IPV6, 0, 0, destination))

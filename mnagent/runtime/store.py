@@ -1,0 +1,59 @@
+"""Records as files: one per key, replaced atomically and synced before `put` returns."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from mnagent.system.store import KEY_PATTERN, check_key
+
+_SUFFIX = ".record"
+
+
+def write_atomically(path: Path, text: str, *, synced: bool = True) -> None:
+    """Replace a file so that a crash leaves the old or the new content, never a mixture.
+
+    ``synced`` also survives a power cut; without it only a crash of this process.
+    """
+    temporary = path.with_name(path.name + ".new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, text.encode())
+        if synced:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    temporary.replace(path)
+    if synced:
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+class FileStore:
+    """A store in a directory that nobody else may read."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for stale in directory.glob("*.new"):
+            stale.unlink()
+
+    def load(self) -> Mapping[str, str]:
+        """Every record."""
+        records: dict[str, str] = {}
+        for path in self._directory.glob(f"*{_SUFFIX}"):
+            key = path.name.removesuffix(_SUFFIX)
+            if KEY_PATTERN.fullmatch(key):
+                with contextlib.suppress(UnicodeDecodeError):
+                    records[key] = path.read_text()
+        return records
+
+    def put(self, key: str, value: str) -> None:
+        """Keep ``value`` under ``key``; OSError when it cannot be made safe."""
+        check_key(key)
+        write_atomically(self._directory / f"{key}{_SUFFIX}", value)

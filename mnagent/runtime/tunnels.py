@@ -1,0 +1,190 @@
+"""From the agent's wishes about tunnels to the engine's tables, the nftables shield and route MTUs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+from typing import Protocol
+
+from mnagent.core.actions import SetTunnel, TunnelEnd
+from mnagent.core.security import Direction, EspTransform, SecurityAssociation
+from mnagent.datapath import Tables, TunnelEntry
+from mnagent.runtime.next_hop import MINIMUM_MTU, NextHopResolver, TunnelPath
+from mnagent.system.datapath import Datapath
+
+logger = logging.getLogger(__name__)
+
+IPV6_HEADER = 40
+ESP_HEADER = 8
+ESP_TRAILER = 2
+_UNSPECIFIED = IPv6Address(0)
+
+# initialization vector, block, integrity check value; in octets
+_ESP_SIZES = {
+    EspTransform.AES_CBC_HMAC_SHA256_128: (16, 16, 16),
+    EspTransform.AES_GCM_16: (8, 4, 16),
+    EspTransform.CHACHA20_POLY1305: (8, 4, 16),
+    EspTransform.NULL_HMAC_SHA256_128: (0, 4, 16),
+}
+
+
+def tunnel_mtu(path_mtu: int, *, transform: EspTransform | None) -> int:
+    """Octets an inner packet may have (RFC 2473 7.1), never below the IPv6 minimum link MTU.
+
+    Below that minimum the engine fragments the outer packet.
+    """
+    room = path_mtu - IPV6_HEADER
+    if transform is not None:
+        vector, block, check = _ESP_SIZES[transform]
+        room -= ESP_HEADER + vector + check
+        room -= room % block
+        room -= ESP_TRAILER
+    return max(room, MINIMUM_MTU)
+
+
+class Guard(Protocol):
+    """What `mnagent.runtime.nftables.Shield` is told."""
+
+    def guard(
+        self,
+        *,
+        local_addresses: Iterable[IPv6Address],
+        peers: Iterable[tuple[IPv6Address, IPv6Address]],
+        spis: Iterable[int],
+    ) -> None: ...
+
+
+@dataclass(slots=True)
+class _Wish:
+    """What the agent wants for one home address."""
+
+    tunnel: SetTunnel | None = None
+    hold: bool = False
+
+
+class TunnelKeeper:
+    """Keeps the engine's tables equal to what is wanted and what is possible."""
+
+    def __init__(
+        self,
+        *,
+        datapath: Datapath,
+        resolver: NextHopResolver,
+        shield: Guard,
+        associations: tuple[SecurityAssociation, ...],
+        end: TunnelEnd,
+        mtu_changed: Callable[[IPv6Address, int], None],
+    ) -> None:
+        self._datapath = datapath
+        self._resolver = resolver
+        self._shield = shield
+        self._associations = associations
+        self._by_spi = {
+            (association.spi, association.direction): association for association in associations
+        }
+        self._end = end
+        self._mtu_changed = mtu_changed
+        self._wishes: dict[IPv6Address, _Wish] = {}
+        self._mtus: dict[IPv6Address, int] = {}
+        self._local_addresses: frozenset[IPv6Address] = frozenset()
+        self._published: Tables | None = None
+
+    def set_local_addresses(self, addresses: frozenset[IPv6Address]) -> None:
+        """Packets from outside are ours when they are for one of these."""
+        if addresses != self._local_addresses:
+            self._local_addresses = addresses
+            self.publish()
+
+    def set_tunnel(self, action: SetTunnel) -> None:
+        """See `SetTunnel`."""
+        for spi, direction in (
+            (action.outbound_spi, Direction.OUTBOUND),
+            (action.inbound_spi, Direction.INBOUND),
+        ):
+            if spi is not None and (spi, direction) not in self._by_spi:
+                raise KeyError(spi)
+        self._wishes[action.home_address] = _Wish(action)
+        self.publish()
+
+    def hold_tunnel(self, home_address: IPv6Address) -> None:
+        """See `HoldTunnel`."""
+        self._wishes.setdefault(home_address, _Wish()).hold = True
+        self.publish()
+
+    def remove_tunnel(self, home_address: IPv6Address) -> None:
+        """See `RemoveTunnel`."""
+        if self._wishes.pop(home_address, None) is not None:
+            self._mtus.pop(home_address, None)
+            self.publish()
+
+    def refresh(self) -> None:
+        """Routes or neighbours changed."""
+        if self._resolver.refresh():
+            self.publish()
+
+    def tunnel_mtu(self, home_address: IPv6Address) -> int | None:
+        """Octets of an inner packet, None when there is no tunnel."""
+        return self._mtus.get(home_address)
+
+    def publish(self) -> None:
+        """Bring engine, shield and routes to the wished state."""
+        tunnels = [wish.tunnel for wish in self._wishes.values() if wish.tunnel is not None]
+        self._resolver.follow({_path_of(tunnel) for tunnel in tunnels})
+        entries = tuple(self._entry(home, wish) for home, wish in self._wishes.items())
+        tables = Tables(
+            tunnels=entries,
+            associations=self._associations,
+            local_addresses=tuple(sorted(self._local_addresses)),
+        )
+        if tables != self._published:
+            self._datapath.publish(tables)
+            self._published = tables
+            self._shield.guard(
+                local_addresses=self._local_addresses,
+                peers=[(tunnel.remote, tunnel.local) for tunnel in tunnels],
+                spis=[
+                    association.spi
+                    for association in self._associations
+                    if association.direction is Direction.INBOUND
+                ],
+            )
+        for entry in entries:
+            if not entry.hold and self._mtus.get(entry.home_address) != entry.mtu:
+                self._mtus[entry.home_address] = entry.mtu
+                self._mtu_changed(entry.home_address, entry.mtu)
+
+    def _entry(self, home_address: IPv6Address, wish: _Wish) -> TunnelEntry:
+        tunnel = wish.tunnel
+        if tunnel is None:
+            return TunnelEntry(
+                end=self._end,
+                home_address=home_address,
+                local=_UNSPECIFIED,
+                remote=_UNSPECIFIED,
+                next_hop=None,
+                mtu=MINIMUM_MTU,
+                outbound_spi=None,
+                inbound_spi=None,
+                hold=True,
+            )
+        resolution = self._resolver.resolution(_path_of(tunnel))
+        transform = None
+        if tunnel.outbound_spi is not None:
+            transform = self._by_spi[tunnel.outbound_spi, Direction.OUTBOUND].transform
+        return TunnelEntry(
+            end=tunnel.end,
+            home_address=home_address,
+            local=tunnel.local,
+            remote=tunnel.remote,
+            next_hop=resolution.next_hop,
+            mtu=tunnel_mtu(resolution.mtu, transform=transform),
+            outbound_spi=tunnel.outbound_spi,
+            inbound_spi=tunnel.inbound_spi,
+            hold=wish.hold or not resolution.ready,
+        )
+
+
+def _path_of(tunnel: SetTunnel) -> TunnelPath:
+    return TunnelPath(tunnel.local, tunnel.remote, tunnel.interface)
