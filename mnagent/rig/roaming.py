@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from ipaddress import IPv6Address
 from pathlib import Path
@@ -21,7 +22,7 @@ from mnagent.rig.daemon import (
     make_keys,
     start_radvd,
 )
-from mnagent.rig.host import Host, Process, boottime
+from mnagent.rig.host import Host, Process, Record, boottime
 from mnagent.rig.impairment import Impairment
 from mnagent.rig.namespace import RigError
 from mnagent.rig.topology import (
@@ -285,15 +286,13 @@ class Traffic:
         await ping.wait_for_kind("reply", timeout=15)
         return traffic
 
-    async def resumed(self, after: float, *, timeout: float) -> None:
-        """Wait until all of it got something through again after an instant."""
-        for process in (*self.outgoing, *self.incoming):
-            await process.wait_for(
-                lambda record: record["kind"] == "received" and record["at"] >= after,
-                timeout=timeout,
-            )
+    async def resumed(self, since: float, *, timeout: float) -> None:
+        """Wait until all of it got something through that was sent after an instant, both ways."""
+        for left, right in (self.outgoing, self.incoming):
+            for sender, receiver in ((left, right), (right, left)):
+                await receiver.wait_for(_is_beyond(octets_sent(sender, since)), timeout=timeout)
         await self.ping.wait_for(
-            lambda record: record["kind"] == "reply" and record["sent_at"] >= after, timeout=timeout
+            lambda record: record["kind"] == "reply" and record["sent_at"] >= since, timeout=timeout
         )
 
     async def finish(self) -> None:
@@ -313,3 +312,13 @@ class Traffic:
             return False
         left, right = ends[0][0], ends[1][0]
         return bool(left["sent"] == right["received"] and right["sent"] == left["received"])
+
+
+def octets_sent(sender: Process, before: float) -> int:
+    """How much one end of a connection had written before an instant."""
+    written = [record["octets"] for record in sender.of_kind("sent") if record["at"] < before]
+    return written[-1] if written else 0
+
+
+def _is_beyond(octets: int) -> Callable[[Record], bool]:
+    return lambda record: record["kind"] == "received" and record["octets"] > octets

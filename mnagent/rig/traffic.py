@@ -177,6 +177,7 @@ class Connection:
         # A full buffer while nothing gets through is no error: skip this turn.
         with contextlib.suppress(BlockingIOError):
             self._sent += self._socket.send(pattern_at(self._sent, CHUNK))
+            report("sent", octets=self._sent)
 
     def _receive(self) -> bool:
         data = self._socket.recv(1 << 18)

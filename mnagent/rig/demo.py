@@ -1,0 +1,394 @@
+"""``mnagent demo``: a mobile node leaves home, visits two foreign links and comes back.
+
+Real daemons, routers and packets in network namespaces (the picture is in `mnagent.rig.topology`),
+while an ordinary TCP connection, an incoming one to a server on the node, and a ping go on. Ends
+with a table of the handovers and a verdict; the exit status is 0 only if everything survived and
+every check held. However it is ended, it leaves no namespace, process or interface behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import shutil
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from mnagent.rig.capture import read_capture
+from mnagent.rig.checks import Check, LinkSummary, check_captures, summarize
+from mnagent.rig.daemon import MOBILE_NODE_KEYS
+from mnagent.rig.handover import Handover, lost_probes, measure
+from mnagent.rig.host import Process
+from mnagent.rig.impairment import Impairment
+from mnagent.rig.keyfile import read_associations, write_wireshark_profile
+from mnagent.rig.namespace import RigError, remove_stale
+from mnagent.rig.report import COLUMNS, Point, Result, plain_table, table_rows, write_report
+from mnagent.rig.roaming import Move, Roaming, RoamingSettings, Traffic
+from mnagent.rig.topology import (
+    FOREIGN_PREFIXES,
+    HOME,
+    HOME_ADDRESS,
+    HOME_AGENT,
+    LINK_A,
+    LINK_B,
+)
+
+PATH = (LINK_A, LINK_B, LINK_A, HOME)
+"""Where the node goes, from home."""
+RESUME_TIMEOUT = 20.0
+"""Seconds after a handover until the demo gives up waiting for traffic."""
+NEEDED_TOOLS = ("ip", "radvd")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoOptions:
+    """What the command line chose."""
+
+    output: Path
+    json_file: Path | None = None
+    delay: float = 0.02
+    """Seconds, one way."""
+    loss: float = 0.0
+    """Share of frames, 0 to 1."""
+    payload_protection: str = "none"
+    gap_limit: float = 1.0
+    """Seconds from link up within which all traffic must have resumed."""
+    dwell: float = 2.0
+    """Seconds of traffic on each link after it has resumed."""
+    path: tuple[str, ...] = PATH
+
+
+class Narrator:
+    """Tells the story: with rich on a terminal, in plain lines elsewhere."""
+
+    def __init__(self) -> None:
+        self._console = None
+        if sys.stdout.isatty():
+            try:
+                from rich.console import Console
+            except ImportError:
+                return
+            self._console = Console(highlight=False)
+
+    def say(self, text: str) -> None:
+        """One line of the story."""
+        if self._console is None:
+            print(text, flush=True)
+        else:
+            self._console.print(text, markup=False)
+
+    def step(self, text: str) -> None:
+        """Something begins."""
+        if self._console is None:
+            print(f"== {text}", flush=True)
+        else:
+            self._console.rule(text, align="left", style="blue")
+
+    def table(self, handovers: list[Handover]) -> None:
+        """The handovers so far."""
+        if self._console is None:
+            print(plain_table(handovers), flush=True)
+            return
+        from rich.table import Table
+
+        table = Table(title="From link up, per handover", title_justify="left")
+        for index, column in enumerate(COLUMNS):
+            table.add_column(column, justify="left" if index < 2 else "right")
+        for row in table_rows(handovers):
+            table.add_row(*row)
+        self._console.print(table)
+
+    def check(self, check: Check) -> None:
+        """One claim and whether it held."""
+        detail = f" ({check.detail})" if check.detail else ""
+        if self._console is None:
+            print(f"{'ok  ' if check.held else 'FAIL'} {check.claim}{detail}", flush=True)
+        else:
+            mark, style = ("✓", "green") if check.held else ("✗", "bold red")
+            self._console.print(f"{mark} {check.claim}{detail}", style=style, markup=False)
+
+
+class Demo:
+    """The story, told once."""
+
+    def __init__(self, options: DemoOptions, narrator: Narrator) -> None:
+        self._options = options
+        self._narrator = narrator
+        self._problems: list[str] = []
+
+    async def run(self) -> Result:
+        """Tell it. Raises RigError when the bench, or a daemon's start, fails."""
+        options = self._options
+        settings = RoamingSettings(
+            impairment=Impairment(delay=options.delay, loss=options.loss),
+            payload_protection=options.payload_protection,
+        )
+        self._narrator.step("Building a home link, two foreign links and a correspondent")
+        async with Roaming(settings) as roaming:
+            try:
+                captures = await roaming.start_captures(options.output)
+                traffic = await self._begin(roaming)
+                for destination in options.path:
+                    await self._move(roaming, traffic, destination)
+                self._narrator.step("Ending the connections in order")
+                await traffic.finish()
+                dropped = await self._end(roaming)
+            finally:
+                self._keep_logs(roaming)
+            return self._judge(roaming, traffic, captures, dropped)
+
+    async def _begin(self, roaming: Roaming) -> Traffic:
+        self._narrator.step("Starting the home agent and the mobile node, at home")
+        await roaming.home_agent.start()
+        move = roaming.move(HOME)
+        await roaming.mobile_node.start()
+        await roaming.settled(move)
+        self._narrator.say(f"{HOME_ADDRESS} is home, its home agent is {HOME_AGENT}")
+        self._narrator.step("Starting an outgoing and an incoming TCP connection, and a ping")
+        traffic = await Traffic.start(roaming)
+        await asyncio.sleep(self._options.dwell)
+        return traffic
+
+    async def _move(self, roaming: Roaming, traffic: Traffic, destination: str) -> None:
+        self._narrator.step(f"Moving from {roaming.topology.position} to {destination}")
+        move = roaming.move(destination)
+        try:
+            await roaming.settled(move, timeout=RESUME_TIMEOUT)
+            await traffic.resumed(move.link_down_at, timeout=RESUME_TIMEOUT)
+        except RigError as error:
+            self._problems.append(f"{move.origin} to {destination}: {error}")
+            self._narrator.say(str(error))
+        await asyncio.sleep(self._options.dwell)
+        self._tell(measure(roaming, traffic)[-1], move)
+
+    def _tell(self, handover: Handover, move: Move) -> None:
+        gap = handover.since_link_up(handover.resumed_at)
+        when = "not resumed" if gap is None else f"all traffic resumed after {gap:.0f} ms"
+        self._narrator.say(f"now on {move.destination}: {when}, {handover.lost} probes lost")
+
+    async def _end(self, roaming: Roaming) -> int:
+        for agent in (roaming.mobile_node, roaming.home_agent):
+            await agent.stop()
+        return await roaming.finish_captures()
+
+    def _keep_logs(self, roaming: Roaming) -> None:
+        output = self._options.output
+        associations = read_associations(roaming.directory / MOBILE_NODE_KEYS)
+        write_wireshark_profile(output / "wireshark", associations)
+        for log in roaming.directory.glob("*.log"):
+            shutil.copy(log, output / log.name)
+
+    def _judge(
+        self, roaming: Roaming, traffic: Traffic, captures: dict[str, Path], dropped: int
+    ) -> Result:
+        handovers = measure(roaming, traffic)
+        links = {
+            name: summarize(read_capture(path), home_address=HOME_ADDRESS, home_agent=HOME_AGENT)
+            for name, path in captures.items()
+        }
+        tcp_survived = Traffic.survived(traffic.outgoing)
+        incoming_tcp_survived = Traffic.survived(traffic.incoming)
+        checks = [
+            Check("the outgoing TCP connection survived, every octet in order", tcp_survived),
+            Check(
+                "the incoming TCP connection survived, every octet in order", incoming_tcp_survived
+            ),
+            *self._handover_checks(handovers, traffic.ping),
+            *self._capture_checks(roaming, links),
+            Check(
+                "the captures are complete", dropped == 0, f"{dropped} missed" if dropped else ""
+            ),
+        ]
+        checks += [
+            Check("the story went on without trouble", False, text) for text in self._problems
+        ]
+        return Result(
+            handovers=handovers,
+            checks=checks,
+            tcp_survived=tcp_survived,
+            incoming_tcp_survived=incoming_tcp_survived,
+            ping_sent=len(traffic.ping.of_kind("sent")),
+            ping_lost=len(lost_probes(traffic.ping)),
+            delay=self._options.delay,
+            payload_protection=self._options.payload_protection,
+            round_trips=[
+                Point(record["sent_at"], (record["at"] - record["sent_at"]) * 1000)
+                for record in traffic.ping.of_kind("reply")
+            ],
+            lost=[record["at"] for record in lost_probes(traffic.ping)],
+            progress=_progress(traffic),
+        )
+
+    def _handover_checks(self, handovers: list[Handover], ping: Process) -> list[Check]:
+        limit = self._options.gap_limit
+        late = [
+            f"{handover.origin} to {handover.destination}: "
+            + ("never" if handover.resumed_at is None else f"{gap:.0f} ms")
+            for handover in handovers
+            if (gap := handover.since_link_up(handover.resumed_at)) is None or gap > limit * 1000
+        ]
+        checks = [
+            Check(
+                f"after each handover all traffic resumed within {limit * 1000:.0f} ms of link up",
+                len(handovers) == len(self._options.path) and not late,
+                ", ".join(late),
+            )
+        ]
+        if not self._options.loss:
+            in_flight = 2 * self._options.delay + 0.1
+            stray = [
+                record["sequence"]
+                for record in lost_probes(ping)
+                if not any(
+                    handover.link_down_at - in_flight
+                    <= record["at"]
+                    <= (handover.ping_resumed_at or float("inf"))
+                    for handover in handovers
+                )
+            ]
+            detail = f"{len(stray)} others" if stray else ""
+            checks.append(Check("only probes of the gaps were lost", not stray, detail))
+        return checks
+
+    def _capture_checks(self, roaming: Roaming, links: dict[str, LinkSummary]) -> list[Check]:
+        visited = {link: prefix for link, prefix in FOREIGN_PREFIXES.items()}
+        return check_captures(
+            links,
+            foreign={link: visited[link] for link in visited if link in self._options.path},
+            associations=read_associations(roaming.directory / MOBILE_NODE_KEYS),
+            payload_protection=self._options.payload_protection,
+        )
+
+
+def _progress(traffic: Traffic) -> dict[str, list[Point]]:
+    ends = {
+        "outgoing, to the peer": traffic.outgoing[1],
+        "outgoing, to the node": traffic.outgoing[0],
+        "incoming, to the peer": traffic.incoming[1],
+        "incoming, to the node": traffic.incoming[0],
+    }
+    return {
+        name: [Point(record["at"], record["octets"]) for record in process.of_kind("received")]
+        for name, process in ends.items()
+    }
+
+
+async def tell(options: DemoOptions, narrator: Narrator) -> Result:
+    """Run the demo so that SIGINT, SIGTERM and SIGHUP end it in order; raises CancelledError
+    then."""
+    task = asyncio.current_task()
+    assert task is not None
+    loop = asyncio.get_running_loop()
+    stopping = False
+
+    def stop() -> None:
+        # Only the first counts: taking everything down must not itself be interrupted.
+        nonlocal stopping
+        if not stopping:
+            stopping = True
+            task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, stop)
+    return await Demo(options, narrator).run()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mnagent demo", description="Watch a mobile node roam, in network namespaces."
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there, too")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("demo-out"),
+        metavar="DIR",
+        help="captures, report, logs, keys (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--delay",
+        type=float,
+        default=20.0,
+        metavar="MS",
+        help="one way, milliseconds (default: 20)",
+    )
+    parser.add_argument(
+        "--loss", type=float, default=0.0, metavar="PERCENT", help="of frames (default: 0)"
+    )
+    parser.add_argument("--payload", choices=("none", "esp"), default="none")
+    parser.add_argument(
+        "--limit", type=float, default=1000.0, metavar="MS", help="longest gap (default: 1000)"
+    )
+    parser.add_argument(
+        "--dwell", type=float, default=2.0, metavar="S", help="stay on each link (default: 2)"
+    )
+    parser.add_argument(
+        "--cleanup", action="store_true", help="only remove what killed demos left behind"
+    )
+    return parser
+
+
+def _prepare(output: Path) -> None:
+    if os.geteuid() != 0:
+        raise RigError("network namespaces need root: try `sudo mnagent demo`")
+    for tool in NEEDED_TOOLS:
+        if shutil.which(tool) is None:
+            raise RigError(f"{tool} is not installed: try `apt install iproute2 radvd`")
+    output.mkdir(parents=True, exist_ok=True)
+    for old in (*output.glob("*.pcap"), *output.glob("*.log")):
+        old.unlink()
+
+
+def _give_back(*paths: Path) -> None:
+    """Files made under sudo belong to who called it."""
+    if (owner := os.environ.get("SUDO_UID")) is None:
+        return
+    group = os.environ.get("SUDO_GID", "-1")
+    for path in paths:
+        for entry in (path, *path.rglob("*")) if path.is_dir() else (path,):
+            os.chown(entry, int(owner), int(group))
+
+
+def main(argv: list[str]) -> int:
+    """Run the command; returns its exit status: 0 only if everything held."""
+    arguments = _parser().parse_args(argv)
+    narrator = Narrator()
+    options = DemoOptions(
+        output=arguments.output,
+        json_file=arguments.json,
+        delay=arguments.delay / 1000,
+        loss=arguments.loss / 100,
+        payload_protection=arguments.payload,
+        gap_limit=arguments.limit / 1000,
+        dwell=arguments.dwell,
+    )
+    try:
+        if arguments.cleanup:
+            for name in remove_stale():
+                narrator.say(f"removed {name}")
+            return 0
+        _prepare(options.output)
+        remove_stale()
+        result = asyncio.run(tell(options, narrator))
+    except RigError as error:
+        print(f"mnagent demo: {error}", file=sys.stderr)
+        return 2
+    except asyncio.CancelledError:
+        print("mnagent demo: stopped, nothing is left behind", file=sys.stderr)
+        return 130
+    page = write_report(result, options.output, json_file=options.json_file)
+    _give_back(options.output, *([options.json_file] if options.json_file else []))
+    narrator.table(result.handovers)
+    for check in result.checks:
+        narrator.check(check)
+    narrator.say(f"report: {page}")
+    verdict = "everything survived" if result.succeeded else "NOT everything held"
+    narrator.say(f"{verdict}: {result.ping_lost} of {result.ping_sent} probes lost")
+    return 0 if result.succeeded else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

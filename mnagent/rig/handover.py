@@ -1,0 +1,128 @@
+"""What a handover cost, from what the node's daemon and its applications told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mnagent.rig.host import Process, Record
+from mnagent.rig.roaming import Move, Roaming, Traffic, octets_sent
+
+ROUND_TRIPS_IN_FLIGHT = 0.5
+"""Seconds before a link goes down from which on a probe counts as the handover's: its reply may
+have been on its way."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handover:
+    """One move. Instants are CLOCK_BOOTTIME seconds; None is what never came."""
+
+    origin: str
+    destination: str
+    link_down_at: float
+    link_up_at: float
+    care_of_address_at: float | None
+    """When the new care-of address could be used (never for the home link)."""
+    acknowledged_at: float | None
+    """When the Binding Acknowledgement, also of the deregistration, came."""
+    first_out_at: float | None
+    """When the correspondent got the first packet the node sent since the link went down."""
+    first_in_at: float | None
+    """When the node got the first packet the correspondent sent since then."""
+    ping_resumed_at: float | None
+    outgoing_resumed_at: float | None
+    """When the connection the node opened had carried something new both ways."""
+    incoming_resumed_at: float | None
+    """The same for the connection the node accepted."""
+    lost: int
+    """Probes without a reply."""
+
+    @property
+    def resumed_at(self) -> float | None:
+        """When the last of all kinds of traffic had resumed."""
+        instants = (self.ping_resumed_at, self.outgoing_resumed_at, self.incoming_resumed_at)
+        return None if None in instants else max(filter(None, instants))
+
+    def since_link_up(self, instant: float | None) -> float | None:
+        """Milliseconds from link up to an instant."""
+        return None if instant is None else round((instant - self.link_up_at) * 1000, 1)
+
+    def as_record(self) -> dict[str, Any]:
+        """For the JSON report; every ``_ms`` counts from link up."""
+        return {
+            "from": self.origin,
+            "to": self.destination,
+            "gap_ms": self.since_link_up(self.resumed_at),
+            "lost": self.lost,
+            "care_of_address_ms": self.since_link_up(self.care_of_address_at),
+            "acknowledged_ms": self.since_link_up(self.acknowledged_at),
+            "first_out_ms": self.since_link_up(self.first_out_at),
+            "first_in_ms": self.since_link_up(self.first_in_at),
+            "ping_gap_ms": self.since_link_up(self.ping_resumed_at),
+            "outgoing_tcp_gap_ms": self.since_link_up(self.outgoing_resumed_at),
+            "incoming_tcp_gap_ms": self.since_link_up(self.incoming_resumed_at),
+        }
+
+
+def lost_probes(ping: Process) -> list[Record]:
+    """The probes that no reply came to."""
+    answered = {record["sequence"] for record in ping.of_kind("reply")}
+    return [record for record in ping.of_kind("sent") if record["sequence"] not in answered]
+
+
+def first_fresh(sender: Process, receiver: Process, since: float) -> float | None:
+    """When ``receiver`` first got an octet that ``sender`` wrote after an instant."""
+    before = octets_sent(sender, since)
+    fresh = (
+        record["at"]
+        for record in receiver.of_kind("received")
+        if record["octets"] > before and record["at"] >= since
+    )
+    return next(fresh, None)
+
+
+def _later(left: float | None, right: float | None) -> float | None:
+    return None if left is None or right is None else max(left, right)
+
+
+def _earlier(*instants: float | None) -> float | None:
+    return min((instant for instant in instants if instant is not None), default=None)
+
+
+def measure(roaming: Roaming, traffic: Traffic) -> list[Handover]:
+    """All moves so far, once the traffic has resumed after the last."""
+    ends = [move.link_down_at for move in roaming.moves[1:]] + [float("inf")]
+    return [
+        _measure_one(roaming, traffic, move, until)
+        for move, until in zip(roaming.moves, ends, strict=True)
+        if move.origin != "nowhere"
+    ]
+
+
+def _measure_one(roaming: Roaming, traffic: Traffic, move: Move, until: float) -> Handover:
+    events = [event for event in roaming.mobile_node.events if move.link_up_at <= event.at < until]
+    times: dict[str, float] = {}
+    for event in events:
+        times.setdefault(event.name, event.at)
+    since = move.link_down_at
+    node_end, peer_end = traffic.outgoing
+    outgoing = (first_fresh(node_end, peer_end, since), first_fresh(peer_end, node_end, since))
+    node_end, peer_end = traffic.incoming
+    incoming = (first_fresh(node_end, peer_end, since), first_fresh(peer_end, node_end, since))
+    replies = (r["at"] for r in traffic.ping.of_kind("reply") if r["sent_at"] >= since)
+    ping_resumed_at = next(replies, None)
+    window = (since - ROUND_TRIPS_IN_FLIGHT, until - ROUND_TRIPS_IN_FLIGHT)
+    return Handover(
+        origin=move.origin,
+        destination=move.destination,
+        link_down_at=move.link_down_at,
+        link_up_at=move.link_up_at,
+        care_of_address_at=times.get("care-of-address-ready"),
+        acknowledged_at=_earlier(times.get("binding-accepted"), times.get("deregistered")),
+        first_out_at=_earlier(outgoing[0], incoming[0]),
+        first_in_at=_earlier(outgoing[1], incoming[1], ping_resumed_at),
+        ping_resumed_at=ping_resumed_at,
+        outgoing_resumed_at=_later(*outgoing),
+        incoming_resumed_at=_later(*incoming),
+        lost=sum(window[0] <= record["at"] < window[1] for record in lost_probes(traffic.ping)),
+    )
