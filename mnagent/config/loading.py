@@ -1,0 +1,361 @@
+"""From a file to a `Configuration`: TOML, then shape, then meaning; the first error ends it."""
+
+from __future__ import annotations
+
+import enum
+import re
+import tomllib
+from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv6Address, IPv6Network, NetmaskValueError
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from mnagent.config.errors import ConfigurationError
+from mnagent.config.model import (
+    Autoconfiguration,
+    Configuration,
+    HomeAgentConfiguration,
+    HostConfiguration,
+    LogLevel,
+    MobileNodeConfiguration,
+    NewConnections,
+    PayloadProtection,
+    Role,
+    ServedMobileNode,
+)
+from mnagent.config.raw import (
+    RawConfiguration,
+    RawHomeAgent,
+    RawHost,
+    RawMobileNode,
+)
+
+MAX_CONFIGURATION_LENGTH = 4 * 1024 * 1024
+"""Octets."""
+MAX_BINDING_LIFETIME = 0xFFFF * 4
+"""Seconds; what the 16 bit field of a Binding Update can say (RFC 6275 6.1.7)."""
+MIN_BINDING_LIFETIME = 4
+MAX_INITIAL_BINDACK_TIMEOUT = 32.0
+"""Seconds; MAX_BINDACK_TIMEOUT (RFC 6275 12)."""
+MAX_INTERFACE_NAME_LENGTH = 15
+MAX_SOCKET_PATH_LENGTH = 107
+"""Octets; what sockaddr_un holds."""
+MAX_ROUTE_TABLE = 2**32 - 1
+RESERVED_ROUTE_TABLES = (253, 254, 255)
+"""default, main, local."""
+MAX_RULE_PRIORITY = 32765
+"""The rule for the main table has 32766; ours must come before it."""
+
+Choice = TypeVar("Choice", bound=enum.Enum)
+
+_KIND_NAMES = {
+    "str": "a string",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+    "object | null": "a table",
+    "str | null": "a string",
+}
+
+
+def load(path: Path | str) -> Configuration:
+    """Read and check a configuration file; paths in it count from the file's directory.
+
+    Raises:
+        ConfigurationError: naming the file, the key, what was expected and the remedy.
+    """
+    path = Path(path)
+    return _Checker(path).check(_decode(path, _read(path)))
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_CONFIGURATION_LENGTH + 1)
+    except OSError as error:
+        remedy = "name the configuration file with -c FILE"
+        raise ConfigurationError(path, "", f"cannot be read: {error.strerror}", remedy) from None
+    if len(content) > MAX_CONFIGURATION_LENGTH:
+        raise ConfigurationError(path, "", "is too long", "name a configuration file")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        expected = f"expected UTF-8 text, found something else at octet {error.start}"
+        raise ConfigurationError(path, "", expected, "save it as UTF-8") from None
+
+
+def _decode(path: Path, text: str) -> RawConfiguration:
+    try:
+        return msgspec.convert(tomllib.loads(text), RawConfiguration)
+    except tomllib.TOMLDecodeError as error:
+        remedy = "correct the line (https://toml.io has the rules)"
+        raise ConfigurationError(path, "", f"expected valid TOML: {error}", remedy) from None
+    except msgspec.ValidationError as error:
+        raise _shape_error(path, str(error)) from None
+
+
+def _shape_error(path: Path, message: str) -> ConfigurationError:
+    """Put the decoder's words into ours: its path is ``$.mobile_node.lifetime``."""
+    words, _, place = message.partition(" - at `$")
+    table = place.rstrip("`").lstrip(".")
+    remedy = "see reference.toml, which has every key with its unit and default"
+    named = re.fullmatch(r"Object (contains unknown|missing required) field `(.*)`", words)
+    if named:
+        key_path = f"{table}.{named[2]}" if table else named[2]
+        missing = named[1] == "missing required"
+        expected = "missing, and has no default" if missing else "unknown key"
+        return ConfigurationError(path, key_path, expected, remedy)
+    kinds = re.fullmatch(r"Expected `(.*)`, got `(.*)`", words)
+    if kinds:
+        wanted, found = (_KIND_NAMES.get(kind, kind) for kind in kinds.groups())
+        return ConfigurationError(path, table, f"expected {wanted}, found {found}", remedy)
+    return ConfigurationError(path, table, words, remedy)
+
+
+@dataclass(frozen=True)
+class _Checker:
+    """Checks what the values mean; every method takes the path of the key it checks."""
+
+    path: Path
+
+    def check(self, raw: RawConfiguration) -> Configuration:
+        role = self._choice("role", raw.role, Role)
+        host = self._host(raw.host)
+        mobile_node = home_agent = None
+        if role is Role.MOBILE_NODE:
+            self._absent("home_agent", raw.home_agent, role)
+            mobile_node = self._mobile_node(self._present("mobile_node", raw.mobile_node, role))
+        else:
+            self._absent("mobile_node", raw.mobile_node, role)
+            home_agent = self._home_agent(self._present("home_agent", raw.home_agent, role))
+        configuration = Configuration(
+            path=self.path, role=role, mobile_node=mobile_node, home_agent=home_agent, host=host
+        )
+        self._tunnel_interface_is_free(configuration)
+        return configuration
+
+    def _error(
+        self, key_path: str, expected: str, remedy: str = "correct it"
+    ) -> ConfigurationError:
+        return ConfigurationError(self.path, key_path, expected, remedy)
+
+    Table = TypeVar("Table", RawMobileNode, RawHomeAgent)
+
+    def _present(self, name: str, table: Table | None, role: Role) -> Table:
+        if table is None:
+            raise self._error(name, f"missing, role is {role.value}", f"add the table [{name}]")
+        return table
+
+    def _absent(self, name: str, table: object, role: Role) -> None:
+        if table is not None:
+            remedy = "remove the table, or change role"
+            raise self._error(name, f"expected no such table, role is {role.value}", remedy)
+
+    def _mobile_node(self, raw: RawMobileNode) -> MobileNodeConfiguration:
+        at = "mobile_node."
+        length = self._within(f"{at}home_prefix_length", raw.home_prefix_length, 1, 127)
+        home_address = self._address(f"{at}home_address", raw.home_address)
+        home_agent = self._address(f"{at}home_agent", raw.home_agent)
+        prefix = IPv6Network((home_address, length), strict=False)
+        self._home_address_fits(f"{at}home_address", home_address, prefix, home_agent)
+        if not raw.interfaces:
+            raise self._error(f"{at}interfaces", "expected at least one interface name")
+        return MobileNodeConfiguration(
+            home_address=home_address,
+            home_prefix_length=length,
+            home_agent=home_agent,
+            interfaces=self._interfaces(f"{at}interfaces", raw.interfaces),
+            keys=self._file(f"{at}keys", raw.keys),
+            lifetime=self._lifetime(f"{at}lifetime", raw.lifetime),
+            initial_bindack_timeout_first_registration=self._seconds(
+                f"{at}initial_bindack_timeout_first_registration",
+                raw.initial_bindack_timeout_first_registration,
+                MAX_INITIAL_BINDACK_TIMEOUT,
+            ),
+            autoconfiguration=self._choice(
+                f"{at}autoconfiguration", raw.autoconfiguration, Autoconfiguration
+            ),
+            new_connections=self._choice(
+                f"{at}new_connections", raw.new_connections, NewConnections
+            ),
+            payload_protection=self._choice(
+                f"{at}payload_protection", raw.payload_protection, PayloadProtection
+            ),
+            optimistic=raw.optimistic,
+        )
+
+    def _home_agent(self, raw: RawHomeAgent) -> HomeAgentConfiguration:
+        at = "home_agent."
+        address = self._address(f"{at}address", raw.address)
+        prefix = self._prefix(f"{at}home_prefix", raw.home_prefix)
+        home_link = None
+        if raw.home_link is not None:
+            home_link = self._interface(f"{at}home_link", raw.home_link)
+        return HomeAgentConfiguration(
+            address=address,
+            home_prefix=prefix,
+            home_link=home_link,
+            interfaces=self._interfaces(f"{at}interfaces", raw.interfaces),
+            max_lifetime=self._lifetime(f"{at}max_lifetime", raw.max_lifetime),
+            payload_protection=self._choice(
+                f"{at}payload_protection", raw.payload_protection, PayloadProtection
+            ),
+            mobile_nodes=self._mobile_nodes(raw, prefix, address),
+        )
+
+    def _mobile_nodes(
+        self, raw: RawHomeAgent, prefix: IPv6Network, address: IPv6Address
+    ) -> tuple[ServedMobileNode, ...]:
+        nodes: dict[IPv6Address, ServedMobileNode] = {}
+        if not raw.mobile_nodes:
+            raise self._error("home_agent.mobile_nodes", "expected at least one mobile node")
+        for index, node in enumerate(raw.mobile_nodes):
+            at = f"home_agent.mobile_nodes[{index}]."
+            home_address = self._address(f"{at}home_address", node.home_address)
+            self._home_address_fits(f"{at}home_address", home_address, prefix, address)
+            if home_address in nodes:
+                raise self._error(f"{at}home_address", f"{home_address} is listed twice")
+            keys = self._file(f"{at}keys", node.keys)
+            nodes[home_address] = ServedMobileNode(home_address=home_address, keys=keys)
+        return tuple(nodes.values())
+
+    def _host(self, raw: RawHost) -> HostConfiguration:
+        at = "host."
+        table = self._within(f"{at}route_table", raw.route_table, 1, MAX_ROUTE_TABLE)
+        if table in RESERVED_ROUTE_TABLES:
+            expected = f"{table} is one of the kernel's own tables"
+            raise self._error(f"{at}route_table", expected, "use a table nobody else uses")
+        socket = self._absolute(f"{at}control_socket", raw.control_socket)
+        if len(str(socket).encode()) > MAX_SOCKET_PATH_LENGTH:
+            expected = f"expected at most {MAX_SOCKET_PATH_LENGTH} octets"
+            raise self._error(f"{at}control_socket", expected, "choose a shorter path")
+        return HostConfiguration(
+            tunnel_interface=self._interface(f"{at}tunnel_interface", raw.tunnel_interface),
+            route_table=table,
+            rule_priority=self._within(
+                f"{at}rule_priority", raw.rule_priority, 1, MAX_RULE_PRIORITY
+            ),
+            state_directory=self._absolute(f"{at}state_directory", raw.state_directory),
+            control_socket=socket,
+            log_level=self._choice(f"{at}log_level", raw.log_level, LogLevel),
+        )
+
+    def _tunnel_interface_is_free(self, configuration: Configuration) -> None:
+        used: tuple[str | None, ...] = ()
+        if configuration.mobile_node is not None:
+            used = configuration.mobile_node.interfaces
+        if configuration.home_agent is not None:
+            used = (*configuration.home_agent.interfaces, configuration.home_agent.home_link)
+        if configuration.host.tunnel_interface in used:
+            raise self._error(
+                "host.tunnel_interface",
+                f"{configuration.host.tunnel_interface} is listed as a physical interface too",
+                "choose a name that no interface has",
+            )
+
+    def _choice(self, key_path: str, text: str, choices: type[Choice]) -> Choice:
+        try:
+            return choices(text)
+        except ValueError:
+            names = " or ".join(f'"{choice.value}"' for choice in choices)
+            raise self._error(key_path, f'expected {names}, found "{text}"') from None
+
+    def _within(self, key_path: str, number: int, low: int, high: int) -> int:
+        if not low <= number <= high:
+            raise self._error(key_path, f"expected {low} to {high}, found {number}")
+        return number
+
+    def _lifetime(self, key_path: str, seconds: int) -> int:
+        if not MIN_BINDING_LIFETIME <= seconds <= MAX_BINDING_LIFETIME:
+            limits = f"{MIN_BINDING_LIFETIME} to {MAX_BINDING_LIFETIME} seconds"
+            raise self._error(key_path, f"expected {limits}, found {seconds}")
+        return seconds
+
+    def _seconds(self, key_path: str, seconds: float, high: float) -> float:
+        if not 0 < seconds <= high:  # also false for NaN
+            expected = f"expected more than 0 and at most {high:g} seconds, found {seconds:g}"
+            raise self._error(key_path, expected)
+        return seconds
+
+    def _address(self, key_path: str, text: str) -> IPv6Address:
+        try:
+            address = IPv6Address(text)
+        except AddressValueError:
+            expected = f'expected an IPv6 address such as "2001:db8:1::10", found "{text}"'
+            raise self._error(key_path, expected) from None
+        if (
+            address.is_multicast
+            or address.is_link_local
+            or address.is_loopback
+            or address.is_unspecified
+            or address.ipv4_mapped is not None
+            or address.scope_id is not None
+        ):
+            expected = f"expected a unicast address that can be routed, found {address}"
+            raise self._error(key_path, expected)
+        return address
+
+    def _prefix(self, key_path: str, text: str) -> IPv6Network:
+        try:
+            if "/" not in text:
+                raise AddressValueError
+            prefix = IPv6Network(text)
+        except (AddressValueError, NetmaskValueError):
+            expected = f'expected a prefix such as "2001:db8:1::/64", found "{text}"'
+            raise self._error(key_path, expected) from None
+        except ValueError:
+            network = IPv6Network(text, strict=False)
+            expected = f'expected no bits after the prefix length, found "{text}"'
+            raise self._error(key_path, expected, f'write "{network}"') from None
+        self._within(f"{key_path} (length)", prefix.prefixlen, 1, 127)
+        self._address(key_path, str(prefix[1]))
+        return prefix
+
+    def _home_address_fits(
+        self, key_path: str, address: IPv6Address, prefix: IPv6Network, home_agent: IPv6Address
+    ) -> None:
+        if address not in prefix:
+            expected = f"expected an address in the home prefix {prefix}, found {address}"
+            raise self._error(key_path, expected)
+        if address == home_agent:
+            expected = f"{address} is the home agent's address, expected another one"
+            raise self._error(key_path, expected)
+        if address == prefix.network_address:
+            expected = f"{address} is the prefix's subnet-router anycast address (RFC 4291 2.6.1)"
+            raise self._error(key_path, expected, "use another address of the prefix")
+
+    def _interface(self, key_path: str, name: str) -> str:
+        """Check a name as the kernel's dev_valid_name does."""
+        limit = MAX_INTERFACE_NAME_LENGTH
+        if (
+            not 0 < len(name.encode()) <= limit
+            or name in (".", "..")
+            or re.search(r"[/:\s\0]", name)
+        ):
+            expected = f'expected an interface name of at most {limit} octets, found "{name}"'
+            raise self._error(key_path, expected, "`ip link` lists the names")
+        return name
+
+    def _interfaces(self, key_path: str, names: list[str]) -> tuple[str, ...]:
+        checked = [
+            self._interface(f"{key_path}[{index}]", name) for index, name in enumerate(names)
+        ]
+        for index, name in enumerate(checked):
+            if name in checked[:index]:
+                raise self._error(f"{key_path}[{index}]", f'"{name}" is listed twice')
+        return tuple(checked)
+
+    def _file(self, key_path: str, text: str) -> Path:
+        if not text or "\0" in text:
+            raise self._error(key_path, "expected the path of a file")
+        return self.path.parent / text
+
+    def _absolute(self, key_path: str, text: str) -> Path:
+        path = Path(text)
+        if not path.is_absolute() or "\0" in text:
+            raise self._error(key_path, f'expected an absolute path, found "{text}"')
+        return path

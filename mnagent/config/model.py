@@ -1,0 +1,126 @@
+"""What a configuration says, checked and frozen. `mnagent.config.load` makes it.
+
+Names, units and defaults are those of ``reference.toml``.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from ipaddress import IPv6Address, IPv6Network
+from pathlib import Path
+
+
+class Role(enum.Enum):
+    """What this node is."""
+
+    MOBILE_NODE = "mobile-node"
+    HOME_AGENT = "home-agent"
+
+
+class Autoconfiguration(enum.Enum):
+    """Who configures care-of addresses."""
+
+    AGENT = "agent"
+    KERNEL = "kernel"
+    """The kernel or another daemon; the agent only watches."""
+
+
+class NewConnections(enum.Enum):
+    """Source address of new connections that ask for none."""
+
+    HOME_ADDRESS = "home-address"
+    CARE_OF_ADDRESS = "care-of-address"
+
+
+class PayloadProtection(enum.Enum):
+    """What the tunnel between care-of address and home agent is."""
+
+    NONE = "none"
+    """IPv6 in IPv6 (RFC 2473)."""
+    ESP = "esp"
+    """ESP tunnel mode (RFC 3776 3.4)."""
+
+
+class LogLevel(enum.Enum):
+    """The least important message that is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MobileNodeConfiguration:
+    """Table ``[mobile_node]``."""
+
+    home_address: IPv6Address
+    home_prefix_length: int
+    """Bits."""
+    home_agent: IPv6Address
+    interfaces: tuple[str, ...]
+    """Names, in order of preference."""
+    keys: Path
+    lifetime: int
+    """Seconds, asked for in Binding Updates."""
+    initial_bindack_timeout_first_registration: float
+    """Seconds (RFC 6275 11.8)."""
+    autoconfiguration: Autoconfiguration
+    new_connections: NewConnections
+    payload_protection: PayloadProtection
+    optimistic: bool
+    """Use the care-of address while duplicate address detection runs (RFC 4429)."""
+
+    @property
+    def home_prefix(self) -> IPv6Network:
+        """The home subnet prefix."""
+        return IPv6Network((self.home_address, self.home_prefix_length), strict=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedMobileNode:
+    """One ``[[home_agent.mobile_nodes]]``."""
+
+    home_address: IPv6Address
+    keys: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HomeAgentConfiguration:
+    """Table ``[home_agent]``."""
+
+    address: IPv6Address
+    home_prefix: IPv6Network
+    home_link: str | None
+    """Interface of the home link; None: a virtual home prefix, routed to this machine."""
+    interfaces: tuple[str, ...]
+    """Where tunnels arrive; empty for all that have carrier."""
+    max_lifetime: int
+    """Seconds; longer ones asked for are cut to this."""
+    payload_protection: PayloadProtection
+    mobile_nodes: tuple[ServedMobileNode, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostConfiguration:
+    """Table ``[host]``."""
+
+    tunnel_interface: str
+    route_table: int
+    rule_priority: int
+    state_directory: Path
+    control_socket: Path
+    log_level: LogLevel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configuration:
+    """A whole configuration; exactly the table of the role is there."""
+
+    path: Path
+    """The file it came from."""
+    role: Role
+    mobile_node: MobileNodeConfiguration | None
+    home_agent: HomeAgentConfiguration | None
+    host: HostConfiguration

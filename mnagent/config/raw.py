@@ -1,0 +1,61 @@
+"""The shape of a configuration file: key names, kinds of values, defaults. Meaning is checked
+later."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class RawMobileNode(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """``[mobile_node]``."""
+
+    home_address: str
+    home_prefix_length: int = 64
+    home_agent: str
+    interfaces: list[str]
+    keys: str
+    lifetime: int = 600
+    initial_bindack_timeout_first_registration: float = 1.5
+    autoconfiguration: str = "agent"
+    new_connections: str = "home-address"
+    payload_protection: str = "none"
+    optimistic: bool = True
+
+
+class RawServedMobileNode(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """``[[home_agent.mobile_nodes]]``."""
+
+    home_address: str
+    keys: str
+
+
+class RawHomeAgent(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """``[home_agent]``."""
+
+    address: str
+    home_prefix: str
+    home_link: str | None = None
+    interfaces: list[str] = []
+    max_lifetime: int = 3600
+    payload_protection: str = "none"
+    mobile_nodes: list[RawServedMobileNode]
+
+
+class RawHost(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """``[host]``."""
+
+    tunnel_interface: str = "mnagent0"
+    route_table: int = 6275
+    rule_priority: int = 6275
+    state_directory: str = "/var/lib/mnagent"
+    control_socket: str = "/run/mnagent/control.sock"
+    log_level: str = "info"
+
+
+class RawConfiguration(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """The whole file."""
+
+    role: str
+    mobile_node: RawMobileNode | None = None
+    home_agent: RawHomeAgent | None = None
+    host: RawHost = RawHost()

@@ -1,0 +1,259 @@
+"""Configuration files: what loads, and how each mistake is named."""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Address, IPv6Network
+from pathlib import Path
+
+import pytest
+
+from mnagent.config import (
+    Autoconfiguration,
+    Configuration,
+    ConfigurationError,
+    LogLevel,
+    NewConnections,
+    PayloadProtection,
+    Role,
+    load,
+)
+
+MOBILE_NODE = """
+role = "mobile-node"
+[mobile_node]
+home_address = "2001:db8:1::10"
+home_agent = "2001:db8:1::1"
+interfaces = ["wlan0", "eth0"]
+keys = "keys/mobile-node.toml"
+"""
+HOME_AGENT = """
+role = "home-agent"
+[home_agent]
+address = "2001:db8:1::1"
+home_prefix = "2001:db8:1::/64"
+[[home_agent.mobile_nodes]]
+home_address = "2001:db8:1::10"
+keys = "/etc/keys/home-agent.toml"
+"""
+
+
+def written(directory: Path, text: str | bytes) -> Path:
+    path = directory / "mnagent.toml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def loaded(directory: Path, text: str) -> Configuration:
+    return load(written(directory, text))
+
+
+def error_of(directory: Path, text: str | bytes) -> ConfigurationError:
+    path = written(directory, text)
+    with pytest.raises(ConfigurationError) as caught:
+        load(path)
+    error = caught.value
+    assert error.path == path
+    assert error.expected
+    assert error.remedy
+    assert str(error).startswith(str(path))
+    assert error.key_path in str(error)
+    assert "\n" not in str(error)
+    return error
+
+
+def test_mobile_node_smallest_file_has_the_defaults(tmp_path: Path) -> None:
+    configuration = loaded(tmp_path, MOBILE_NODE)
+    node = configuration.mobile_node
+    assert configuration.role is Role.MOBILE_NODE
+    assert configuration.home_agent is None
+    assert node is not None
+    assert node.home_address == IPv6Address("2001:db8:1::10")
+    assert node.home_prefix == IPv6Network("2001:db8:1::/64")
+    assert node.interfaces == ("wlan0", "eth0")
+    assert node.keys == tmp_path / "keys/mobile-node.toml"
+    assert (node.lifetime, node.initial_bindack_timeout_first_registration) == (600, 1.5)
+    assert node.autoconfiguration is Autoconfiguration.AGENT
+    assert node.new_connections is NewConnections.HOME_ADDRESS
+    assert node.payload_protection is PayloadProtection.NONE
+    assert node.optimistic
+    host = configuration.host
+    assert (host.tunnel_interface, host.route_table, host.rule_priority) == ("mnagent0", 6275, 6275)
+    assert host.control_socket == Path("/run/mnagent/control.sock")
+    assert host.state_directory == Path("/var/lib/mnagent")
+    assert host.log_level is LogLevel.INFO
+
+
+def test_home_agent_smallest_file_has_the_defaults(tmp_path: Path) -> None:
+    configuration = loaded(tmp_path, HOME_AGENT)
+    agent = configuration.home_agent
+    assert configuration.role is Role.HOME_AGENT
+    assert configuration.mobile_node is None
+    assert agent is not None
+    assert agent.home_link is None
+    assert agent.interfaces == ()
+    assert agent.max_lifetime == 3600
+    assert agent.mobile_nodes[0].keys == Path("/etc/keys/home-agent.toml")
+
+
+def test_home_agent_outside_the_prefix_loads(tmp_path: Path) -> None:
+    text = HOME_AGENT.replace('address = "2001:db8:1::1"', 'address = "2001:db8:9::1"', 1)
+    assert loaded(tmp_path, text).home_agent is not None
+
+
+def test_number_without_a_point_is_good_for_seconds(tmp_path: Path) -> None:
+    text = f"{MOBILE_NODE}initial_bindack_timeout_first_registration = 2"
+    node = loaded(tmp_path, text).mobile_node
+    assert node is not None
+    assert node.initial_bindack_timeout_first_registration == 2.0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key_path", "expected"),
+    [
+        ("", "colour = 1\n", "colour", "unknown key"),
+        ("interfaces", "interface", "mobile_node.interface", "unknown key"),
+        ("home_agent =", "lifetime = 5 #", "mobile_node.home_agent", "missing"),
+        ('role = "mobile-node"', "", "role", "missing"),
+        ('role = "mobile-node"', "role = 1", "role", "expected a string, found a whole number"),
+        ('role = "mobile-node"', 'role = "node"', "role", '"mobile-node" or "home-agent"'),
+        ('role = "mobile-node"', 'role = "home-agent"', "mobile_node", "no such table"),
+        ("1::10", "1::zz", "mobile_node.home_address", "an IPv6 address"),
+        ("2001:db8:1::10", "10.0.0.1", "mobile_node.home_address", "an IPv6 address"),
+        ("2001:db8:1::10", "fe80::1", "mobile_node.home_address", "can be routed"),
+        ("2001:db8:1::10", "ff0e::1", "mobile_node.home_address", "can be routed"),
+        ("2001:db8:1::10", "::1", "mobile_node.home_address", "can be routed"),
+        ("2001:db8:1::10", "::", "mobile_node.home_address", "can be routed"),
+        ("2001:db8:1::10", "::ffff:1.2.3.4", "mobile_node.home_address", "can be routed"),
+        ("2001:db8:1::10", "2001:db8:1::1", "mobile_node.home_address", "home agent's address"),
+        ("2001:db8:1::10", "2001:db8:1::", "mobile_node.home_address", "anycast"),
+        ('["wlan0", "eth0"]', "[]", "mobile_node.interfaces", "at least one"),
+        ('"wlan0"', '"eth0"', "mobile_node.interfaces[1]", "listed twice"),
+        ('"wlan0"', '"wlan 0"', "mobile_node.interfaces[0]", "an interface name"),
+        ('"wlan0"', '"a-very-long-name"', "mobile_node.interfaces[0]", "at most 15"),
+        ('"wlan0"', '""', "mobile_node.interfaces[0]", "an interface name"),
+        ('"wlan0"', '".."', "mobile_node.interfaces[0]", "an interface name"),
+        ('"wlan0"', "3", "mobile_node.interfaces[0]", "expected a string, found a whole"),
+        ('"wlan0"', '"mnagent0"', "host.tunnel_interface", "physical interface"),
+        ('"keys/mobile-node.toml"', '""', "mobile_node.keys", "path of a file"),
+    ],
+)
+def test_mistake_in_a_value_names_file_key_and_expectation(
+    old: str, new: str, key_path: str, expected: str, tmp_path: Path
+) -> None:
+    error = error_of(tmp_path, MOBILE_NODE.replace(old, new, 1))
+    assert error.key_path == key_path
+    assert expected in error.expected
+
+
+@pytest.mark.parametrize(
+    ("line", "key_path", "expected"),
+    [
+        ("lifetime = 3", "mobile_node.lifetime", "4 to 262140 seconds, found 3"),
+        ("lifetime = 262141", "mobile_node.lifetime", "4 to 262140"),
+        ('lifetime = "600"', "mobile_node.lifetime", "expected a whole number, found a string"),
+        ("lifetime = 6.5", "mobile_node.lifetime", "expected a whole number, found a number"),
+        ("lifetime = true", "mobile_node.lifetime", "found true or false"),
+        ("home_prefix_length = 0", "mobile_node.home_prefix_length", "1 to 127"),
+        ("home_prefix_length = 128", "mobile_node.home_prefix_length", "1 to 127"),
+        ("optimistic = 1", "mobile_node.optimistic", "expected true or false"),
+        ('autoconfiguration = "dhcp"', "mobile_node.autoconfiguration", '"agent" or "kernel"'),
+        ('new_connections = "x"', "mobile_node.new_connections", '"home-address" or'),
+        ('payload_protection = "x"', "mobile_node.payload_protection", '"none" or "esp"'),
+        *(
+            (
+                f"initial_bindack_timeout_first_registration = {value}",
+                "mobile_node.initial_bindack_timeout_first_registration",
+                "more than 0 and at most 32 seconds",
+            )
+            for value in ("0.0", "-1", "32.5", "nan", "inf")
+        ),
+        ("[host]\nroute_table = 0", "host.route_table", "1 to 4294967295"),
+        ("[host]\nroute_table = 254", "host.route_table", "kernel's own"),
+        ("[host]\nrule_priority = 32766", "host.rule_priority", "1 to 32765"),
+        ('[host]\nlog_level = "loud"', "host.log_level", '"debug" or "info"'),
+        ('[host]\nstate_directory = "x"', "host.state_directory", "absolute path"),
+        ('[host]\ncontrol_socket = "x"', "host.control_socket", "absolute path"),
+        (f'[host]\ncontrol_socket = "/{"x" * 107}"', "host.control_socket", "107 octets"),
+        ('[host]\ntunnel_interface = "a/b"', "host.tunnel_interface", "interface name"),
+        ("[host]\nport = 1", "host.port", "unknown key"),
+        ("[home_agent]", "home_agent.address", "missing"),
+        ("[home_agent]\nhome_link = 1", "home_agent.home_link", "expected a string"),
+        ("[[host]]", "host", "expected a table, found a list"),
+    ],
+)
+def test_mistake_in_an_added_line_names_key_and_expectation(
+    line: str, key_path: str, expected: str, tmp_path: Path
+) -> None:
+    error = error_of(tmp_path, f"{MOBILE_NODE}{line}\n")
+    assert error.key_path == key_path
+    assert expected in error.expected
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key_path", "expected"),
+    [
+        ("::/64", "::/129", "home_agent.home_prefix", "a prefix such as"),
+        ("::/64", "::", "home_agent.home_prefix", "a prefix such as"),
+        ("1::/64", "1::1/64", "home_agent.home_prefix", "no bits after"),
+        ("2001:db8:1::/64", "fe80::/64", "home_agent.home_prefix", "can be routed"),
+        ("2001:db8:1::/64", "::/0", "home_agent.home_prefix (length)", "1 to 127"),
+        ("1::10", "2::10", "home_agent.mobile_nodes[0].home_address", "in the home prefix"),
+        ("1::10", "1::1", "home_agent.mobile_nodes[0].home_address", "home agent's address"),
+        ("keys =", "key =", "home_agent.mobile_nodes[0].key", "unknown key"),
+        ("[[home_agent.mobile_nodes]]", "[host]", "home_agent.mobile_nodes", "missing"),
+        (
+            "[[home",
+            'home_link = "a b"\n[[home',
+            "home_agent.home_link",
+            "an interface name",
+        ),
+        (
+            "[[home",
+            'home_link = "mnagent0"\n[[home',
+            "host.tunnel_interface",
+            "physical interface",
+        ),
+    ],
+)
+def test_mistake_in_a_home_agents_file_names_key_and_expectation(
+    old: str, new: str, key_path: str, expected: str, tmp_path: Path
+) -> None:
+    error = error_of(tmp_path, HOME_AGENT.replace(old, new, 1))
+    assert error.key_path == key_path
+    assert expected in error.expected
+
+
+def test_home_agent_serving_an_address_twice_is_refused(tmp_path: Path) -> None:
+    entry = HOME_AGENT[HOME_AGENT.index("[[") :]
+    error = error_of(tmp_path, HOME_AGENT + entry)
+    assert error.key_path == "home_agent.mobile_nodes[1].home_address"
+
+
+def test_home_agent_serving_nobody_is_refused(tmp_path: Path) -> None:
+    text = HOME_AGENT[: HOME_AGENT.index("[[")] + "mobile_nodes = []"
+    assert error_of(tmp_path, text).key_path == "home_agent.mobile_nodes"
+
+
+def test_role_without_its_table_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    error = error_of(tmp_path, 'role = "home-agent"')
+    assert error.key_path == "home_agent"
+    assert "[home_agent]" in error.remedy
+
+
+def test_file_that_is_not_toml_names_the_line(tmp_path: Path) -> None:
+    assert "line 2" in str(error_of(tmp_path, 'role = "x"\n= 3'))
+
+
+def test_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    assert "UTF-8" in str(error_of(tmp_path, b"role = \xff"))
+
+
+def test_file_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    assert "too long" in str(error_of(tmp_path, b"#" * (4 * 1024 * 1024 + 1)))
+
+
+def test_file_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"none\.toml: cannot be read: No such file"):
+        load(tmp_path / "none.toml")
+    with pytest.raises(ConfigurationError, match="cannot be read: Is a directory"):
+        load(str(tmp_path))
