@@ -1,0 +1,342 @@
+"""Autoconfiguration of all interfaces, in the two ways an administrator can choose.
+
+`AgentAutoconfiguration` makes addresses and default routes itself. `KernelAutoconfiguration` takes
+those that the kernel or another daemon makes. Both solicit routers on every link event, and both
+tell the same: RouterFound, RouterLost, AddressUsable, AddressLost.
+
+An address the host calls tentative is not offered unless optimistic; a duplicate never is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address
+from random import Random
+from typing import Final
+
+from mnagent.autoconf.constants import NEIGHBOR_DISCOVERY_HOP_LIMIT, SUSPECT_DELAY
+from mnagent.autoconf.router_discovery import RouterDiscovery
+from mnagent.autoconf.slaac import AddressState, Slaac, SlaacSettings
+from mnagent.core.actions import AddAddress
+from mnagent.core.drops import DropReason
+from mnagent.core.events import (
+    ActionFailed,
+    AddressAppeared,
+    AddressVanished,
+    DefaultRouterAppeared,
+    DefaultRouterVanished,
+    LinkDown,
+    LinkUp,
+    PacketReceived,
+)
+from mnagent.core.indications import AddressLost, AddressUsable, Output, RouterFound, RouterLost
+from mnagent.core.timers import earliest
+from mnagent.wire.ndisc import NeighborAdvertisement, NeighborSolicitation, RouterAdvertisement
+
+AutoconfigurationEvent = (
+    LinkUp
+    | LinkDown
+    | AddressAppeared
+    | AddressVanished
+    | DefaultRouterAppeared
+    | DefaultRouterVanished
+    | PacketReceived
+    | ActionFailed
+)
+
+MAX_KERNEL_ADDRESSES: Final = 64
+"""Addresses of others remembered on one interface; further ones are ignored."""
+
+
+@dataclass(slots=True)
+class _AgentInterface:
+    routers: RouterDiscovery
+    slaac: Slaac
+
+
+class AgentAutoconfiguration:
+    """Addresses and default routes made by this agent."""
+
+    def __init__(
+        self, settings: SlaacSettings, *, random: Random, interfaces: tuple[str, ...] = ()
+    ) -> None:
+        """``interfaces`` are the names to configure; empty takes all."""
+        self._settings = settings
+        self._random = random
+        self._names = interfaces
+        self._interfaces: dict[int, _AgentInterface] = {}
+        self.drops: Counter[DropReason] = Counter()
+
+    def states(self) -> dict[int, dict[IPv6Address, AddressState]]:
+        """Every address by interface and where it stands."""
+        return {index: entry.slaac.states() for index, entry in self._interfaces.items()}
+
+    def handle(self, event: AutoconfigurationEvent, now: float) -> list[Output]:
+        if isinstance(event, LinkUp):
+            return self._on_link_up(event, now)
+        if isinstance(event, ActionFailed):
+            return self._on_failure(event)
+        interface = self._interfaces.get(event.interface)
+        if interface is None:
+            return []
+        match event:
+            case LinkDown():
+                return [*interface.routers.link_went_down(), *interface.slaac.remove_all()]
+            case AddressAppeared():
+                _note_link_local(interface.routers, event)
+                if event.duplicate:
+                    return interface.slaac.address_duplicate(event.address, now)
+            case AddressVanished():
+                if interface.routers.link_local == event.address:
+                    interface.routers.link_local = None
+            case PacketReceived():
+                return self._on_packet(interface, event, now)
+        return []
+
+    def handle_timer(self, now: float) -> list[Output]:
+        outputs: list[Output] = []
+        for interface in self._interfaces.values():
+            outputs += interface.routers.handle_timer(now)
+            outputs += interface.slaac.handle_timer(now)
+        return outputs
+
+    def next_deadline(self) -> float | None:
+        return earliest(
+            *(entry.routers.next_deadline() for entry in self._interfaces.values()),
+            *(entry.slaac.next_deadline() for entry in self._interfaces.values()),
+        )
+
+    def remove_all(self) -> list[Output]:
+        """Undo everything, for a node that stops."""
+        outputs: list[Output] = []
+        for interface in self._interfaces.values():
+            outputs += [*interface.slaac.remove_all(), *interface.routers.link_went_down()]
+        return outputs
+
+    def _on_link_up(self, event: LinkUp, now: float) -> list[Output]:
+        if self._names and event.name not in self._names:
+            return []
+        interface = self._interfaces.get(event.interface)
+        if interface is None:
+            interface = _AgentInterface(
+                RouterDiscovery(event.interface, random=self._random),
+                Slaac(
+                    event.interface, name=event.name, settings=self._settings, random=self._random
+                ),
+            )
+            self._interfaces[event.interface] = interface
+        interface.routers.link_layer_address = event.link_layer_address
+        interface.slaac.link_layer_address = event.link_layer_address
+        return [*interface.slaac.link_came_up(), *interface.routers.link_came_up(now)]
+
+    def _on_failure(self, event: ActionFailed) -> list[Output]:
+        if not isinstance(event.action, AddAddress):
+            return []
+        interface = self._interfaces.get(event.action.interface)
+        return [] if interface is None else interface.slaac.address_refused(event.action.address)
+
+    def _on_packet(
+        self, interface: _AgentInterface, event: PacketReceived, now: float
+    ) -> list[Output]:
+        if isinstance(event.packet.payload, RouterAdvertisement):
+            advertised = interface.routers.handle(event, now)
+            if advertised is None:
+                return []
+            addresses = interface.slaac.advertised(
+                advertised.prefixes, is_new_link=advertised.is_new_link, now=now
+            )
+            # Losses come first, then the route, then the new address: whoever listens sees the
+            # router before it is asked to use an address of it.
+            return [*advertised.outputs, *addresses]
+        return interface.slaac.handle(event, now) if _is_neighbor_message(event) else []
+
+
+@dataclass(slots=True)
+class _KernelInterface:
+    routers: RouterDiscovery
+    addresses: dict[IPv6Address, AddressUsable] = field(default_factory=dict)
+    in_doubt: set[IPv6Address] = field(default_factory=set)
+    routes: set[IPv6Address] = field(default_factory=set)
+    doubt_ends_at: float | None = None
+
+
+class KernelAutoconfiguration:
+    """Addresses and default routes that others made."""
+
+    def __init__(
+        self,
+        *,
+        random: Random,
+        optimistic: bool = True,
+        interfaces: tuple[str, ...] = (),
+        never: frozenset[IPv6Address] = frozenset(),
+    ) -> None:
+        """``never`` are addresses that are no candidates: the home addresses."""
+        self._random = random
+        self._optimistic = optimistic
+        self._names = interfaces
+        self._never = never
+        self._interfaces: dict[int, _KernelInterface] = {}
+        self.drops: Counter[DropReason] = Counter()
+
+    def states(self) -> dict[int, dict[IPv6Address, AddressState]]:
+        """Every address by interface and where it stands."""
+        return {
+            index: {
+                address: AddressState.IN_DOUBT
+                if address in entry.in_doubt
+                else AddressState.OPTIMISTIC
+                if usable.optimistic
+                else AddressState.PREFERRED
+                for address, usable in entry.addresses.items()
+            }
+            for index, entry in self._interfaces.items()
+        }
+
+    def handle(self, event: AutoconfigurationEvent, now: float) -> list[Output]:
+        if isinstance(event, LinkUp):
+            return self._on_link_up(event, now)
+        if isinstance(event, ActionFailed):
+            return []
+        interface = self._interfaces.get(event.interface)
+        if interface is None:
+            return []
+        match event:
+            case LinkDown():
+                return self._on_link_down(event.interface, interface)
+            case AddressAppeared():
+                return self._on_address(interface, event, now)
+            case AddressVanished():
+                return self._lose(interface, event.interface, event.address)
+            case DefaultRouterAppeared():
+                return self._on_route(interface, event)
+            case DefaultRouterVanished():
+                interface.routes.discard(event.router)
+                return [RouterLost(interface=event.interface, router=event.router)]
+            case PacketReceived():
+                return self._on_packet(interface, event, now)
+        return []
+
+    def handle_timer(self, now: float) -> list[Output]:
+        outputs: list[Output] = []
+        for index, interface in self._interfaces.items():
+            outputs += interface.routers.handle_timer(now)
+            if interface.doubt_ends_at is not None and interface.doubt_ends_at <= now:
+                outputs += self._trust_again(index, interface)
+        return outputs
+
+    def next_deadline(self) -> float | None:
+        return earliest(
+            *(entry.routers.next_deadline() for entry in self._interfaces.values()),
+            *(entry.doubt_ends_at for entry in self._interfaces.values()),
+        )
+
+    def remove_all(self) -> list[Output]:
+        """Nothing here is ours to undo."""
+        return []
+
+    def _on_link_up(self, event: LinkUp, now: float) -> list[Output]:
+        if self._names and event.name not in self._names:
+            return []
+        interface = self._interfaces.get(event.interface)
+        if interface is None:
+            routers = RouterDiscovery(event.interface, random=self._random, configure_routes=False)
+            interface = _KernelInterface(routers)
+            self._interfaces[event.interface] = interface
+        interface.routers.link_layer_address = event.link_layer_address
+        outputs: list[Output] = []
+        for address in interface.addresses:
+            if address not in interface.in_doubt:
+                interface.in_doubt.add(address)
+                outputs.append(AddressLost(interface=event.interface, address=address))
+        outputs += [RouterLost(interface=event.interface, router=r) for r in interface.routes]
+        if interface.in_doubt or interface.routes:
+            interface.doubt_ends_at = now + SUSPECT_DELAY
+        return [*outputs, *interface.routers.link_came_up(now)]
+
+    def _on_link_down(self, index: int, interface: _KernelInterface) -> list[Output]:
+        outputs: list[Output] = interface.routers.link_went_down()
+        for address in tuple(interface.addresses):
+            outputs += self._lose(interface, index, address)
+        outputs += [RouterLost(interface=index, router=router) for router in interface.routes]
+        interface.routes.clear()
+        interface.doubt_ends_at = None
+        return outputs
+
+    def _on_address(
+        self, interface: _KernelInterface, event: AddressAppeared, now: float
+    ) -> list[Output]:
+        if event.address.is_link_local:
+            _note_link_local(interface.routers, event)
+            return []
+        is_awaited = event.tentative and not self._optimistic
+        if event.duplicate or is_awaited:
+            return self._lose(interface, event.interface, event.address)
+        if event.address in self._never or (
+            event.address not in interface.addresses
+            and len(interface.addresses) >= MAX_KERNEL_ADDRESSES
+        ):
+            return []
+        preferred = 0.0 if event.deprecated else event.preferred_lifetime
+        usable = AddressUsable(
+            interface=event.interface,
+            address=event.address,
+            prefix_length=event.prefix_length,
+            valid_until=math.inf if event.valid_lifetime is None else now + event.valid_lifetime,
+            preferred_until=math.inf if preferred is None else now + preferred,
+            optimistic=event.tentative,
+        )
+        interface.addresses[event.address] = usable
+        interface.in_doubt.discard(event.address)
+        return [usable]
+
+    def _on_route(self, interface: _KernelInterface, event: DefaultRouterAppeared) -> list[Output]:
+        interface.routes.add(event.router)
+        return [RouterFound(interface=event.interface, router=event.router, prefixes=None)]
+
+    def _on_packet(
+        self, interface: _KernelInterface, event: PacketReceived, now: float
+    ) -> list[Output]:
+        if not isinstance(event.packet.payload, RouterAdvertisement):
+            return []
+        advertised = interface.routers.handle(event, now)
+        return [] if advertised is None else list(advertised.outputs)
+
+    def _trust_again(self, index: int, interface: _KernelInterface) -> list[Output]:
+        """Nothing contradicted them: addresses configured by hand get no new announcement."""
+        interface.doubt_ends_at = None
+        outputs: list[Output] = [
+            RouterFound(interface=index, router=router, prefixes=None)
+            for router in sorted(interface.routes)
+        ]
+        for address in sorted(interface.in_doubt):
+            outputs.append(interface.addresses[address])
+        interface.in_doubt.clear()
+        return outputs
+
+    def _lose(self, interface: _KernelInterface, index: int, address: IPv6Address) -> list[Output]:
+        if interface.routers.link_local == address:
+            interface.routers.link_local = None
+        interface.in_doubt.discard(address)
+        if interface.addresses.pop(address, None) is None:
+            return []
+        return [AddressLost(interface=index, address=address)]
+
+
+def _note_link_local(routers: RouterDiscovery, event: AddressAppeared) -> None:
+    if not event.address.is_link_local:
+        return
+    if event.duplicate or event.tentative:
+        if routers.link_local == event.address:
+            routers.link_local = None
+    else:
+        routers.link_local = event.address
+
+
+def _is_neighbor_message(event: PacketReceived) -> bool:
+    return (
+        isinstance(event.packet.payload, NeighborSolicitation | NeighborAdvertisement)
+        and event.packet.hop_limit == NEIGHBOR_DISCOVERY_HOP_LIMIT
+    )
