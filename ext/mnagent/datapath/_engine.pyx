@@ -1,0 +1,828 @@
+"""Python's handle on the data path: publishing tables, starting the loops, reading what they count."""
+
+import os
+import socket as python_socket
+import threading
+from ipaddress import IPv6Address
+
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memmove, memset
+
+from mnagent.datapath._esp cimport (
+    AES_CBC,
+    AES_GCM,
+    CHACHA20,
+    CONTROL_LANE,
+    ENGINE_LANE,
+    ESP_HEADER_LENGTH,
+    NULL_HMAC,
+    Association,
+    Transform,
+    association_free,
+    association_new,
+    esp_largest_plain,
+    esp_seal,
+    esp_sealed_length,
+)
+from mnagent.datapath._inbound cimport flush_tunnel, inbound, walk_extension_headers
+from mnagent.datapath._loops cimport ARENA_LENGTH, Loop, Shared, run_inbound, run_outbound
+from mnagent.datapath._outbound cimport outbound, release_held
+from mnagent.datapath._tables cimport (
+    ETHERNET_LENGTH,
+    IPV6_LENGTH,
+    MAX_PORTS,
+    Activity,
+    Tables,
+    Tunnel,
+    address_map_add,
+    tables_add_inbound,
+    tables_free,
+    tables_new,
+)
+from mnagent.datapath._worker cimport (
+    BATCH,
+    HAND_UP_SLOTS,
+    MAX_INNER,
+    RECEIVE_SLOT,
+    VNET_LENGTH,
+    Arrival,
+    Capture,
+    HandedUpSlot,
+    HandUpRing,
+    Worker,
+    worker_free,
+    worker_new,
+    worker_use_devices,
+    worker_use_memory,
+)
+from mnagent.datapath.atomics cimport load_word, store_word
+from mnagent.datapath.linux cimport (
+    AF_PACKET,
+    ETH_P_ALL,
+    ETH_P_IPV6,
+    PACKET_IGNORE_OUTGOING,
+    PACKET_QDISC_BYPASS,
+    PACKET_VNET_HDR,
+    SO_ATTACH_FILTER,
+    SO_RCVBUFFORCE,
+    SOL_PACKET,
+    SOL_SOCKET,
+    TUN_F_CSUM,
+    TUN_F_TSO6,
+    TUN_F_TSO_ECN,
+    TUNSETOFFLOAD,
+    TUNSETVNETHDRSZ,
+    htons,
+    ioctl,
+    sock_filter,
+    sock_fprog,
+    setsockopt,
+    usleep,
+    virtio_net_hdr,
+    write,
+)
+from mnagent.datapath.octets cimport get16, put16
+from mnagent.datapath.replay cimport REPLAY_WINDOW_MAX
+from mnagent.datapath.verdicts cimport DROP_SEQUENCE_EXHAUSTED, TUNNELLED, VERDICT_COUNT, Verdict
+
+from mnagent.core.actions import TunnelEnd
+from mnagent.core.security import Direction, EspMode, EspTransform
+from mnagent.datapath.tables import HandedUp, SequenceExhausted
+
+TRANSFORMS = {
+    EspTransform.AES_CBC_HMAC_SHA256_128: AES_CBC,
+    EspTransform.AES_GCM_16: AES_GCM,
+    EspTransform.CHACHA20_POLY1305: CHACHA20,
+    EspTransform.NULL_HMAC_SHA256_128: NULL_HMAC,
+}
+
+VERDICT_NAMES = (
+    "tunnelled",
+    "decapsulated",
+    "handed-up",
+    "held",
+    "packet-too-big",
+    "relayed-error",
+    "not-local",
+    "not-ours",
+    "drop-no-tunnel",
+    "drop-link-scope",
+    "drop-bad-offload",
+    "drop-no-association",
+    "drop-sequence-exhausted",
+    "drop-rate-limited",
+    "drop-hold-overflow",
+    "drop-truncated",
+    "drop-not-ipv6",
+    "drop-bad-extension-header",
+    "drop-fragment",
+    "drop-no-binding",
+    "drop-outer-source",
+    "drop-outer-destination",
+    "drop-inner-source",
+    "drop-inner-scope",
+    "drop-inner-malformed",
+    "drop-ecn",
+    "drop-not-protected",
+    "drop-wrong-association",
+    "drop-unknown-spi",
+    "drop-replay",
+    "drop-authentication",
+    "drop-bad-padding",
+    "drop-dummy",
+    "drop-crypto-failure",
+    "drop-hand-up-full",
+    "drop-hand-up-too-large",
+)
+assert len(VERDICT_NAMES) == VERDICT_COUNT
+
+SIOCGIFHWADDR = 0x8927
+SIOCGIFMTU = 0x8921
+ARPHRD_ETHER = 1
+ARPHRD_LOOPBACK = 772
+RECEIVE_BUFFER = 16 << 20
+SEND_TIMEOUT = b"\x00" * 8 + (100_000).to_bytes(8, "little")
+SO_SNDTIMEO = 21
+
+
+cdef void copy_address(uint8_t* into, object address):
+    cdef bytes packed = address.packed
+    memcpy(into, <const uint8_t*>packed, 16)
+
+
+cdef class _AssociationHandle:
+    """Owns one association of the engine; its numbers and window outlive any one set of tables."""
+
+    cdef Association* association
+    cdef object description
+
+    def __cinit__(self, description):
+        cdef bytes key = description.encryption_key
+        cdef bytes integrity_key = description.integrity_key
+        self.description = description
+        if description.replay_window > REPLAY_WINDOW_MAX:
+            raise ValueError(f"replay window of {description.replay_window} packets is too large")
+        if not description.transform.is_aead and len(integrity_key) != 32:
+            raise ValueError("HMAC-SHA-256-128 takes an integrity key of 32 octets")
+        self.association = association_new(
+            TRANSFORMS[description.transform], <const uint8_t*>key, <uint32_t>len(key),
+            <const uint8_t*>integrity_key, <uint32_t>len(integrity_key),
+            description.direction is Direction.INBOUND,
+        )
+        if self.association == NULL:
+            raise ValueError(f"the keys do not fit {description.transform.value}")
+        self.association.spi = description.spi
+        self.association.tunnel_mode = description.mode is EspMode.TUNNEL
+        self.association.replay.size = description.replay_window
+        copy_address(self.association.home_address, description.home_address)
+
+    def __dealloc__(self):
+        association_free(self.association)
+
+
+cdef class _ActivityHandle:
+    """Counts the packets of one home address for as long as it has a tunnel."""
+
+    cdef Activity* activity
+
+    def __cinit__(self):
+        self.activity = <Activity*>calloc(1, sizeof(Activity))
+        if self.activity == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        free(self.activity)
+
+
+cdef class _Core:
+    """Tables, associations and counters: all that does not depend on what the ports are."""
+
+    cdef Shared shared
+    cdef Worker* outbound_worker
+    cdef Worker* inbound_worker
+    cdef dict associations
+    cdef dict activities
+    cdef dict pending_sequences
+    cdef object latest
+    cdef object protect_lock
+
+    def __cinit__(self, *arguments, **keywords):
+        self.outbound_worker = worker_new()
+        self.inbound_worker = worker_new()
+        if self.outbound_worker == NULL or self.inbound_worker == NULL:
+            raise MemoryError
+        self.outbound_worker.lane = self.inbound_worker.lane = ENGINE_LANE
+        self.associations = {}
+        self.activities = {}
+        self.pending_sequences = {}
+        self.latest = None
+        self.protect_lock = threading.Lock()
+
+    def __dealloc__(self):
+        worker_free(self.outbound_worker)
+        worker_free(self.inbound_worker)
+        tables_free(<Tables*>self.shared.tables)
+
+    def publish(self, tables):
+        """Put the whole desired state in force. Associations that stay keep their numbers and window."""
+        associations = {
+            (description.spi, description.direction): self._association(description)
+            for description in tables.associations
+        }
+        activities = {
+            tunnel.home_address: self.activities.get(tunnel.home_address) or _ActivityHandle()
+            for tunnel in tables.tunnels
+        }
+        for spi, (upcoming, limit) in list(self.pending_sequences.items()):
+            if (spi, Direction.OUTBOUND) in associations:
+                self._store_sequence(associations[spi, Direction.OUTBOUND], upcoming, limit)
+                del self.pending_sequences[spi]
+        cdef Tables* made = self._build(tables, associations, activities)
+        cdef Tables* former = <Tables*>self.shared.tables
+        store_word(&self.shared.tables, <uint64_t>made)
+        self._wait_until_unused()
+        tables_free(former)
+        self.associations = associations
+        self.activities = activities
+        self.latest = tables
+
+    def _association(self, description):
+        handle = self.associations.get((description.spi, description.direction))
+        if handle is not None and (<_AssociationHandle>handle).description == description:
+            return handle
+        return _AssociationHandle(description)
+
+    cdef Tables* _build(self, object tables, dict associations, dict activities) except NULL:
+        cdef Tables* made = tables_new(
+            len(tables.tunnels), len(tables.associations), len(tables.local_addresses)
+        )
+        cdef _AssociationHandle handle
+        cdef uint8_t address[16]
+        if made == NULL:
+            raise MemoryError
+        try:
+            for (_, direction), handle in associations.items():
+                if direction is Direction.INBOUND:
+                    tables_add_inbound(made, handle.association)
+            for local in tables.local_addresses:
+                copy_address(address, local)
+                address_map_add(&made.locals, address, 0)
+            for index, entry in enumerate(tables.tunnels):
+                self._fill(&made.tunnels[<int>index], entry, associations, activities)
+                address_map_add(&made.homes, made.tunnels[<int>index].home_address, index)
+                address_map_add(&made.remotes, made.tunnels[<int>index].remote, index)
+            made.tunnel_count = len(tables.tunnels)
+            self._fill_ports(made)
+        except BaseException:
+            tables_free(made)
+            raise
+        return made
+
+    cdef _fill(self, Tunnel* tunnel, object entry, dict associations, dict activities):
+        cdef uint8_t* outer
+        cdef bytes header
+        cdef _AssociationHandle handle
+        copy_address(tunnel.home_address, entry.home_address)
+        copy_address(tunnel.local, entry.local)
+        copy_address(tunnel.remote, entry.remote)
+        tunnel.mobile_end = entry.end is TunnelEnd.MOBILE_NODE
+        tunnel.hold = entry.hold
+        tunnel.seal = entry.outbound_spi is not None
+        tunnel.require_esp = entry.inbound_spi is not None
+        tunnel.inbound_spi = entry.inbound_spi or 0
+        handle = associations.get((entry.outbound_spi, Direction.OUTBOUND))
+        tunnel.outbound = NULL if handle is None else handle.association
+        tunnel.activity = (<_ActivityHandle>activities[entry.home_address]).activity
+        tunnel.mtu = min(max(entry.mtu, 1280), MAX_INNER)
+        tunnel.descriptor, tunnel.outer_mtu, header = self._way_out(entry.next_hop)
+        tunnel.raw = entry.next_hop is None
+        tunnel.link_length = len(header)
+        memcpy(tunnel.head, <const uint8_t*>header, len(header))
+        outer = tunnel.head + tunnel.link_length
+        outer[0] = 0x60
+        outer[6] = 50 if tunnel.seal else 41
+        outer[7] = 64
+        memcpy(outer + 8, tunnel.local, 16)
+        memcpy(outer + 24, tunnel.remote, 16)
+
+    def _way_out(self, next_hop):
+        """Descriptor, largest packet (0: not known) and link header of a next hop."""
+        if next_hop is None:
+            return -1, 0, b""
+        return -1, 0, next_hop.destination_mac + next_hop.source_mac + b"\x86\xdd"
+
+    cdef _fill_ports(self, Tables* tables):
+        pass
+
+    def _wait_until_unused(self):
+        pass
+
+    def set_sequence(self, spi, *, next, limit):
+        """Give an outbound association its next number and the first it may not use.
+
+        For an SPI that is not published yet the numbers are kept until it is.
+        """
+        if not 1 <= next <= limit <= 1 << 32:
+            raise ValueError("sequence numbers lie between 1 and 2**32, next before limit")
+        handle = self.associations.get((spi, Direction.OUTBOUND))
+        if handle is None:
+            self.pending_sequences[spi] = (next, limit)
+        else:
+            self._store_sequence(handle, next, limit)
+
+    cdef _store_sequence(self, _AssociationHandle handle, uint64_t upcoming, uint64_t limit):
+        cdef Association* association = handle.association
+        # Never backwards: numbers that threads took meanwhile stay taken.
+        store_word(&association.sequence_limit, limit)
+        if load_word(&association.next_sequence) < upcoming:
+            store_word(&association.next_sequence, upcoming)
+
+    def sequence_number(self, spi):
+        """The next sequence number of an outbound association; KeyError when there is none."""
+        return self.sequences()[spi][0]
+
+    def sequences(self):
+        """Outbound SPI -> (next sequence number, first one that may not be used)."""
+        cdef _AssociationHandle handle
+        found = {}
+        for (spi, direction), handle in self.associations.items():
+            if direction is Direction.OUTBOUND:
+                found[spi] = (
+                    load_word(&handle.association.next_sequence),
+                    load_word(&handle.association.sequence_limit),
+                )
+        return found
+
+    def protect(self, spi, packet):
+        """Transport mode (RFC 4303 3.1.1): ESP goes behind the extension headers of a whole packet.
+
+        Raises KeyError for an unknown SPI, SequenceExhausted, and ValueError for a malformed packet.
+        """
+        cdef _AssociationHandle handle = self.associations[spi, Direction.OUTBOUND]
+        cdef Association* association = handle.association
+        cdef bytes source = packet
+        cdef uint32_t length = <uint32_t>len(source), at = 0, field = 0, plain, sealed = 0
+        cdef Arrival arrival
+        cdef Verdict verdict
+        cdef uint8_t next_header
+        if length < IPV6_LENGTH or get16(<const uint8_t*>source + 4) + IPV6_LENGTH != length:
+            raise ValueError("not one whole IPv6 packet")
+        if not walk_extension_headers(<uint8_t*>source, length, &arrival, &at, &field):
+            raise ValueError("malformed extension header")
+        plain = length - at
+        cdef uint32_t total = at + esp_sealed_length(association, plain)
+        if total > IPV6_LENGTH + 65535:
+            raise ValueError("too long to protect")
+        cdef uint8_t* made = <uint8_t*>malloc(total)
+        if made == NULL:
+            raise MemoryError
+        try:
+            memcpy(made, <const uint8_t*>source, at)
+            memcpy(
+                made + at + ESP_HEADER_LENGTH + association.iv_length,
+                <const uint8_t*>source + at, plain,
+            )
+            next_header = made[field]
+            with self.protect_lock:
+                verdict = esp_seal(
+                    association, CONTROL_LANE, made + at, plain, next_header, &sealed
+                )
+            if verdict == DROP_SEQUENCE_EXHAUSTED:
+                raise SequenceExhausted(spi)
+            if verdict != TUNNELLED:
+                raise RuntimeError("libcrypto failed to protect a packet")
+            made[field] = 50
+            put16(made + 4, total - IPV6_LENGTH)
+            return made[:total]
+        finally:
+            free(made)
+
+    def take_handed_up(self):
+        """Take what the engine handed up since the last call, in order of arrival."""
+        return self._take(self.inbound_worker.handed_up)
+
+    cdef list _take(self, HandUpRing* ring):
+        cdef uint64_t taken = ring.taken
+        cdef uint64_t written = load_word(&ring.written)
+        cdef HandedUpSlot* slot
+        packets = []
+        while taken != written:
+            slot = &ring.slots[taken % HAND_UP_SLOTS]
+            packets.append(
+                HandedUp(
+                    data=slot.data[:slot.length],
+                    interface=slot.interface,
+                    link_layer_source=slot.link_source[:slot.link_source_length],
+                    protected_by=slot.protected_by or None,
+                    tunnel_source=IPv6Address(slot.tunnel_source[:16]) if slot.tunnelled else None,
+                )
+            )
+            taken += 1
+        store_word(&ring.taken, taken)
+        return packets
+
+    def counters(self):
+        """Every verdict of both directions, and what the ports did."""
+        cdef Worker* out = self.outbound_worker
+        cdef Worker* into = self.inbound_worker
+        found = {
+            name: out.verdicts[<int>at] + into.verdicts[<int>at]
+            for at, name in enumerate(VERDICT_NAMES)
+        }
+        found["packets-outbound"] = out.packets
+        found["packets-inbound"] = into.packets
+        found["released"] = out.released
+        found["frames-sent"] = out.frames_sent
+        found["frames-failed"] = out.frames_failed
+        found["tunnel-writes"] = out.tunnel_writes + into.tunnel_writes
+        found["tunnel-write-failures"] = out.tunnel_write_failures + into.tunnel_write_failures
+        return found
+
+    def activity(self):
+        """Home address -> packets carried (out, in)."""
+        cdef _ActivityHandle handle
+        return {
+            address: (handle.activity.packets_out, handle.activity.packets_in)
+            for address, handle in self.activities.items()
+        }
+
+
+cdef list take_captured(Capture* captured):
+    cdef size_t at = 0
+    cdef uint32_t length
+    records = []
+    while at < captured.length:
+        memcpy(&length, captured.data + at, 4)
+        at += 4
+        records.append(captured.data[at:at + length])
+        at += length
+    captured.length = 0
+    return records
+
+
+class _Packets:
+    """Result of one call of `Pipeline`."""
+
+    __slots__ = ("frames", "handed_up", "to_tunnel")
+
+    def __init__(self, frames, to_tunnel, handed_up):
+        self.frames = frames
+        self.to_tunnel = to_tunnel
+        self.handed_up = handed_up
+
+    def __iter__(self):
+        return iter((self.frames, self.to_tunnel, self.handed_up))
+
+
+cdef class Pipeline(_Core):
+    """The engine's stages over memory ports: no privileges, no threads."""
+
+    def __cinit__(self):
+        worker_use_memory(self.outbound_worker)
+        worker_use_memory(self.inbound_worker)
+
+    cdef _take_tables(self, Worker* worker):
+        worker.tables = <Tables*>self.shared.tables
+        if worker.tables == NULL:
+            raise RuntimeError("publish tables first")
+
+    def process_outbound(self, packets, offloads=None):
+        """Carry packets as if read from the TUN device; ``offloads`` are their virtio headers."""
+        cdef Worker* worker = self.outbound_worker
+        cdef Tables* before = worker.tables
+        cdef virtio_net_hdr vnet
+        cdef uint8_t* copied
+        cdef bytes packet, header
+        cdef uint32_t length
+        self._take_tables(worker)
+        if before != worker.tables:
+            release_held(worker)
+        for at, packet in enumerate(packets):
+            header = bytes(VNET_LENGTH) if offloads is None else offloads[at]
+            memcpy(&vnet, <const uint8_t*>header, VNET_LENGTH)
+            length = <uint32_t>len(packet)
+            copied = <uint8_t*>malloc(length)
+            memcpy(copied, <const uint8_t*>packet, length)
+            outbound(worker, &vnet, copied, length)
+            worker.flush_frames(worker)
+            free(copied)
+        return _Packets(
+            take_captured(&worker.captured_frames), take_captured(&worker.captured_tunnel), []
+        )
+
+    def process_inbound(self, frames, *, link_length=0, interface=1, offloads=None):
+        """Carry frames as if one batch from a link; what goes to the TUN device has its virtio header."""
+        cdef Worker* worker = self.inbound_worker
+        cdef Arrival arrival
+        cdef bytes frame, header
+        cdef uint32_t head = link_length, length
+        cdef uint8_t** copies = <uint8_t**>calloc(len(frames) + 1, sizeof(uint8_t*))
+        self._take_tables(worker)
+        arrival.interface = interface
+        arrival.link_length = head
+        for at, frame in enumerate(frames):
+            header = bytes(VNET_LENGTH) if offloads is None else offloads[at]
+            memcpy(&arrival.vnet, <const uint8_t*>header, VNET_LENGTH)
+            length = <uint32_t>len(frame)
+            copies[<int>at] = <uint8_t*>malloc(length)
+            memcpy(copies[<int>at], <const uint8_t*>frame, length)
+            arrival.link_source_length = 6 if head == ETHERNET_LENGTH else 0
+            if length < head:
+                continue
+            if head == ETHERNET_LENGTH:
+                memcpy(arrival.link_source, copies[<int>at] + 6, 6)
+            inbound(worker, &arrival, copies[<int>at] + head, length - head)
+        flush_tunnel(worker)
+        worker.flush_frames(worker)
+        for at in range(len(frames)):
+            free(copies[<int>at])
+        free(copies)
+        worker.hand_up_pending = 0
+        return _Packets(
+            take_captured(&worker.captured_frames), take_captured(&worker.captured_tunnel),
+            self.take_handed_up(),
+        )
+
+
+# Classic BPF, before the packet is copied: IPv6 to us, untagged, of the protocols the engine handles.
+BPF_LOAD_WORD = 0x20
+BPF_LOAD_HALF = 0x28
+BPF_LOAD_OCTET = 0x30
+BPF_EQUAL = 0x15
+BPF_GREATER_EQUAL = 0x35
+BPF_RETURN = 0x06
+ANCILLARY = 0xFFFFF000
+NETWORK_HEADER = 0xFFF00000
+ANCILLARY_PROTOCOL = 0
+ANCILLARY_PACKET_TYPE = 4
+ANCILLARY_VLAN_PRESENT = 48
+PACKET_OTHERHOST_TYPE = 3
+
+NEXT_HEADERS = (41, 50, 60, 43, 135, 44)
+
+
+def make_filter():
+    """The filter program as (code, jump if true, jump if false, constant) tuples."""
+    accept = 0xFFFFFFFF
+    # Jumps to "accept" and "drop" are written as names and resolved below.
+    lines = [
+        (BPF_LOAD_HALF, ANCILLARY + ANCILLARY_PROTOCOL, None, None),
+        (BPF_EQUAL, 0x86DD, "next", "drop"),
+        (BPF_LOAD_WORD, ANCILLARY + ANCILLARY_VLAN_PRESENT, None, None),
+        (BPF_EQUAL, 0, "next", "drop"),
+        (BPF_LOAD_WORD, ANCILLARY + ANCILLARY_PACKET_TYPE, None, None),
+        (BPF_GREATER_EQUAL, PACKET_OTHERHOST_TYPE, "drop", "next"),
+        (BPF_LOAD_OCTET, NETWORK_HEADER + 6, None, None),
+        *((BPF_EQUAL, protocol, "accept", "next") for protocol in NEXT_HEADERS),
+        (BPF_EQUAL, 58, "next", "drop"),
+        (BPF_LOAD_OCTET, NETWORK_HEADER + 40, None, None),
+        (BPF_GREATER_EQUAL, 148, "drop", "next"),
+        (BPF_GREATER_EQUAL, 144, "accept", "next"),
+        (BPF_GREATER_EQUAL, 138, "drop", "next"),
+        (BPF_GREATER_EQUAL, 133, "accept", "next"),
+        (BPF_GREATER_EQUAL, 5, "drop", "accept"),
+    ]
+    drop, take = len(lines), len(lines) + 1
+    places = {"drop": drop, "accept": take}
+    program = []
+    for at, (code, constant, when_true, when_false) in enumerate(lines):
+        jumps = [
+            0 if name in (None, "next") else places[name] - at - 1
+            for name in (when_true, when_false)
+        ]
+        program.append((code, *jumps, constant))
+    return [*program, (BPF_RETURN, 0, 0, 0), (BPF_RETURN, 0, 0, accept)]
+
+
+cdef attach_filter(int descriptor):
+    cdef sock_filter program[64]
+    cdef sock_fprog holder
+    lines = make_filter()
+    for at, (code, when_true, when_false, constant) in enumerate(lines):
+        program[<int>at].code = code
+        program[<int>at].jt = when_true
+        program[<int>at].jf = when_false
+        program[<int>at].k = constant
+    holder.len = len(lines)
+    holder.filter = program
+    if setsockopt(descriptor, SOL_SOCKET, SO_ATTACH_FILTER, &holder, sizeof(holder)) < 0:
+        raise OSError("failed to attach the packet filter")
+
+
+class _Port:
+    """Sockets on one interface: one to receive (while attached), one to send."""
+
+    def __init__(self, interface):
+        name = python_socket.if_indextoname(interface)
+        self.interface = interface
+        self.receiver = None
+        self.sender = python_socket.socket(AF_PACKET, python_socket.SOCK_RAW, 0)
+        try:
+            self.link_length = self._link_length(name)
+            self.mtu = self._ask(name, SIOCGIFMTU, "I")
+            self.sender.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, 1)
+            self.sender.setsockopt(SOL_SOCKET, SO_SNDTIMEO, SEND_TIMEOUT)
+            self.sender.bind((name, 0))
+        except BaseException:
+            self.close()
+            raise
+
+    def _ask(self, name, request, format):
+        import fcntl
+        import struct
+        answer = fcntl.ioctl(self.sender, request, struct.pack("16s24x", name.encode()))
+        return struct.unpack_from(format, answer, 16)[0]
+
+    def _link_length(self, name):
+        kind = self._ask(name, SIOCGIFHWADDR, "H")
+        return ETHERNET_LENGTH if kind in (ARPHRD_ETHER, ARPHRD_LOOPBACK) else 0
+
+    def open_receiver(self):
+        """Filter first, then bind: nothing unfiltered is ever queued."""
+        if self.receiver is not None:
+            return
+        receiver = python_socket.socket(AF_PACKET, python_socket.SOCK_RAW, 0)
+        try:
+            attach_filter(receiver.fileno())
+            receiver.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
+            receiver.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+            receiver.setsockopt(SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
+            receiver.setblocking(False)
+            receiver.bind((python_socket.if_indextoname(self.interface), ETH_P_ALL))
+        except BaseException:
+            receiver.close()
+            raise
+        self.receiver = receiver
+
+    def close(self):
+        self.sender.close()
+        if self.receiver is not None:
+            self.receiver.close()
+
+
+cdef class Engine(_Core):
+    """The data path over real devices, one thread a direction.
+
+    ``tun_fd`` is a TUN device opened with IFF_TUN | IFF_NO_PI | IFF_VNET_HDR; it stays the caller's.
+    ``wake_fd`` is an eventfd that is signalled when something is handed up.
+    """
+
+    cdef Loop outbound_loop
+    cdef Loop inbound_loop
+    cdef object ports
+    cdef object raw_socket
+    cdef object threads
+    cdef object wakers
+    cdef uint8_t* arena
+    cdef uint8_t* receive_memory
+
+    def __cinit__(self, *, tun_fd, wake_fd):
+        self.arena = <uint8_t*>malloc(ARENA_LENGTH)
+        self.receive_memory = <uint8_t*>malloc(BATCH * RECEIVE_SLOT)
+        if self.arena == NULL or self.receive_memory == NULL:
+            raise MemoryError
+        self.ports = {}
+        self.threads = []
+        self.wakers = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(2)]
+        self.raw_socket = None
+        worker_use_devices(self.outbound_worker, tun_fd)
+        worker_use_devices(self.inbound_worker, tun_fd)
+        for loop_wake, is_outbound in zip(self.wakers, (True, False), strict=True):
+            self._set_loop(
+                &self.outbound_loop if is_outbound else &self.inbound_loop,
+                loop_wake, tun_fd, wake_fd, is_outbound,
+            )
+
+    cdef _set_loop(self, Loop* loop, int wake, int tunnel, int notify, bint is_outbound):
+        loop.shared = &self.shared
+        loop.wake = wake
+        loop.tunnel = tunnel
+        loop.notify = notify
+        loop.worker = self.outbound_worker if is_outbound else self.inbound_worker
+        loop.memory = self.arena if is_outbound else self.receive_memory
+
+    def __init__(self, *, tun_fd, wake_fd):
+        os.set_blocking(tun_fd, False)
+        cdef int header_length = VNET_LENGTH
+        if ioctl(tun_fd, TUNSETVNETHDRSZ, &header_length) < 0:
+            raise OSError("failed to set the TUN device's header length: is it IFF_VNET_HDR?")
+        if ioctl(tun_fd, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO6 | TUN_F_TSO_ECN) < 0:
+            raise OSError("failed to set the TUN device's offloads")
+        self.raw_socket = python_socket.socket(
+            python_socket.AF_INET6, python_socket.SOCK_RAW, python_socket.IPPROTO_RAW
+        )
+        self.raw_socket.setsockopt(SOL_SOCKET, SO_SNDTIMEO, SEND_TIMEOUT)
+
+    def __dealloc__(self):
+        if self.arena != NULL:
+            free(self.arena)
+        if self.receive_memory != NULL:
+            free(self.receive_memory)
+
+    def attach(self, interface):
+        """Receive from an interface too. Idempotent; OSError when it is gone."""
+        self._port(interface).open_receiver()
+        self._republish()
+
+    def detach(self, interface):
+        """Stop receiving from and sending to an interface. Nothing happens when it was not attached."""
+        port = self.ports.pop(interface, None)
+        if port is not None:
+            self._republish()
+            port.close()
+
+    def _republish(self):
+        from mnagent.datapath.tables import Tables as PublishedTables
+        self.publish(self.latest or PublishedTables())
+
+    def _port(self, interface):
+        port = self.ports.get(interface)
+        if port is None:
+            if len(self.ports) == MAX_PORTS:
+                raise ValueError("too many interfaces")
+            port = self.ports[interface] = _Port(interface)
+        return port
+
+    def _way_out(self, next_hop):
+        if next_hop is None:
+            return self.raw_socket.fileno(), 0, b""
+        try:
+            port = self._port(next_hop.interface)
+        except OSError:
+            # The interface went away under the caller; its next tables will know.
+            return -1, 0, bytes(ETHERNET_LENGTH)
+        header = b""
+        if port.link_length:
+            header = next_hop.destination_mac + next_hop.source_mac + b"\x86\xdd"
+        return port.sender.fileno(), port.mtu, header
+
+    cdef _fill_ports(self, Tables* tables):
+        cdef uint32_t at = 0
+        for interface, port in self.ports.items():
+            if port.receiver is not None:
+                tables.ports[at].interface = interface
+                tables.ports[at].descriptor = port.receiver.fileno()
+                tables.ports[at].link_length = port.link_length
+                at += 1
+        tables.port_count = at
+
+    cdef _wake(self):
+        for waker in self.wakers:
+            os.eventfd_write(waker, 1)
+
+    def _wait_until_unused(self):
+        """Until both loops have passed a quiescent point, nothing they may still use is freed."""
+        if not self.threads:
+            return
+        cdef uint64_t outbound_epoch = load_word(&self.outbound_worker.epoch)
+        cdef uint64_t inbound_epoch = load_word(&self.inbound_worker.epoch)
+        self._wake()
+        with nogil:
+            while (
+                load_word(&self.outbound_worker.epoch) == outbound_epoch
+                or load_word(&self.inbound_worker.epoch) == inbound_epoch
+            ):
+                usleep(20)
+
+    def start(self):
+        """Start both threads; tables are published first, if only empty ones."""
+        if self.threads:
+            return
+        if self.latest is None:
+            self._republish()
+        store_word(&self.shared.stop, 0)
+        self.threads = [
+            threading.Thread(target=self._run_outbound, name="mnagent-outbound", daemon=True),
+            threading.Thread(target=self._run_inbound, name="mnagent-inbound", daemon=True),
+        ]
+        for thread in self.threads:
+            thread.start()
+
+    def _run_outbound(self):
+        with nogil:
+            run_outbound(&self.outbound_loop)
+
+    def _run_inbound(self):
+        with nogil:
+            run_inbound(&self.inbound_loop)
+
+    def stop(self):
+        """Stop both threads and wait for them. What is held is kept for the next start."""
+        store_word(&self.shared.stop, 1)
+        self._wake()
+        for thread in self.threads:
+            thread.join()
+        self.threads = []
+
+    def close(self):
+        """Stop and close every descriptor the engine opened."""
+        self.stop()
+        for port in self.ports.values():
+            port.close()
+        self.ports = {}
+        if self.raw_socket is not None:
+            self.raw_socket.close()
+        for waker in self.wakers:
+            os.close(waker)
+        self.wakers = []

@@ -1,0 +1,166 @@
+"""The loops of the two threads: batch in, batch out. A lone packet never waits for company."""
+
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from mnagent.datapath._inbound cimport flush_tunnel, inbound
+from mnagent.datapath._outbound cimport outbound, release_held
+from mnagent.datapath._tables cimport MAX_PORTS, Port, Tables
+from mnagent.datapath._worker cimport BATCH, RECEIVE_SLOT, VNET_LENGTH, Arrival, Worker
+from mnagent.datapath.atomics cimport load_word, store_word
+from mnagent.datapath.linux cimport (
+    EAGAIN,
+    EINTR,
+    MSG_DONTWAIT,
+    POLLIN,
+    errno,
+    iovec,
+    mmsghdr,
+    poll,
+    pollfd,
+    read,
+    recvmmsg,
+    virtio_net_hdr,
+    write,
+)
+
+cdef enum:
+    PACKET_ALIGNMENT = 64
+    # How long to leave a device alone that cannot be read, in milliseconds.
+    BROKEN_DEVICE_PAUSE = 50
+
+
+cdef bint begin_round(Loop* loop) noexcept nogil:
+    """Pass a quiescent point and take the tables in force; False when there are new ones."""
+    cdef Worker* worker = loop.worker
+    cdef Tables* tables
+    store_word(&worker.epoch, worker.epoch + 1)
+    tables = <Tables*>load_word(&loop.shared.tables)
+    if tables == worker.tables:
+        return True
+    worker.tables = tables
+    return False
+
+
+cdef void clear_wake(Loop* loop) noexcept nogil:
+    cdef uint64_t ignored
+    read(loop.wake, &ignored, sizeof(ignored))
+
+
+cdef uint32_t read_tunnel(Loop* loop, bint* broken) noexcept nogil:
+    """Read and carry what the device has, up to a batch; returns how many packets."""
+    cdef uint32_t used = PACKET_ALIGNMENT - VNET_LENGTH, got = 0
+    cdef virtio_net_hdr vnet
+    cdef ssize_t length
+    while got < BATCH and used + RECEIVE_SLOT <= ARENA_LENGTH:
+        length = read(loop.tunnel, loop.memory + used, RECEIVE_SLOT)
+        if length < VNET_LENGTH:
+            broken[0] = length < 0 and errno != EAGAIN and errno != EINTR
+            break
+        memcpy(&vnet, loop.memory + used, VNET_LENGTH)
+        outbound(
+            loop.worker, &vnet, loop.memory + used + VNET_LENGTH, <uint32_t>length - VNET_LENGTH
+        )
+        used += (<uint32_t>length + PACKET_ALIGNMENT - 1) & ~<uint32_t>(PACKET_ALIGNMENT - 1)
+        got += 1
+    loop.worker.flush_frames(loop.worker)
+    return got
+
+
+cdef void run_outbound(Loop* loop) noexcept nogil:
+    cdef pollfd waited[2]
+    cdef bint broken = False
+    waited[0].fd = loop.wake
+    waited[1].fd = loop.tunnel
+    waited[0].events = waited[1].events = POLLIN
+    while not load_word(&loop.shared.stop):
+        if not begin_round(loop):
+            release_held(loop.worker)
+        if read_tunnel(loop, &broken) == BATCH:
+            continue
+        poll(waited, 1 if broken else 2, BROKEN_DEVICE_PAUSE if broken else -1)
+        broken = False
+        if waited[0].revents:
+            clear_wake(loop)
+
+
+cdef void prepare_messages(Loop* loop, mmsghdr* messages, iovec* vectors) noexcept nogil:
+    cdef uint32_t at
+    memset(messages, 0, BATCH * sizeof(mmsghdr))
+    for at in range(BATCH):
+        vectors[at].iov_base = loop.memory + at * RECEIVE_SLOT
+        vectors[at].iov_len = RECEIVE_SLOT
+        messages[at].msg_hdr.msg_iov = &vectors[at]
+        messages[at].msg_hdr.msg_iovlen = 1
+
+
+cdef void take_frame(
+    Loop* loop, const Port* port, uint8_t* frame, uint32_t length
+) noexcept nogil:
+    """Take the virtio header and the link header off."""
+    cdef Arrival arrival
+    cdef uint32_t head = VNET_LENGTH + port.link_length
+    if length < head:
+        return
+    arrival.interface = port.interface
+    arrival.link_length = port.link_length
+    arrival.link_source_length = 0
+    memcpy(&arrival.vnet, frame, VNET_LENGTH)
+    if port.link_length:
+        arrival.link_source_length = 6
+        memcpy(arrival.link_source, frame + VNET_LENGTH + 6, 6)
+    inbound(loop.worker, &arrival, frame + head, length - head)
+
+
+cdef bint read_port(
+    Loop* loop, const Port* port, mmsghdr* messages
+) noexcept nogil:
+    """Take one batch; True when there may be more."""
+    cdef int got = recvmmsg(port.descriptor, messages, BATCH, MSG_DONTWAIT, NULL)
+    cdef int at
+    cdef uint64_t one = 1
+    if got <= 0:
+        return False
+    for at in range(got):
+        take_frame(loop, port, loop.memory + at * RECEIVE_SLOT, messages[at].msg_len)
+    flush_tunnel(loop.worker)
+    if loop.worker.hand_up_pending:
+        loop.worker.hand_up_pending = 0
+        write(loop.notify, &one, sizeof(one))
+    return got == BATCH
+
+
+cdef uint32_t watch_ports(const Tables* tables, int wake, pollfd* waited) noexcept nogil:
+    cdef uint32_t at
+    waited[0].fd = wake
+    waited[0].events = POLLIN
+    if tables == NULL:
+        return 1
+    for at in range(tables.port_count):
+        waited[at + 1].fd = tables.ports[at].descriptor
+        waited[at + 1].events = POLLIN
+    return tables.port_count + 1
+
+
+cdef void run_inbound(Loop* loop) noexcept nogil:
+    cdef pollfd waited[MAX_PORTS + 1]
+    cdef mmsghdr messages[BATCH]
+    cdef iovec vectors[BATCH]
+    cdef uint32_t watched, at
+    cdef bint more = False
+    prepare_messages(loop, messages, vectors)
+    loop.worker.tables = NULL
+    watched = watch_ports(NULL, loop.wake, waited)
+    while not load_word(&loop.shared.stop):
+        if not begin_round(loop):
+            watched = watch_ports(loop.worker.tables, loop.wake, waited)
+        poll(waited, watched, 0 if more else -1)
+        more = False
+        if waited[0].revents:
+            clear_wake(loop)
+            continue
+        for at in range(1, watched):
+            if waited[at].revents and read_port(
+                loop, &loop.worker.tables.ports[at - 1], messages
+            ):
+                more = True

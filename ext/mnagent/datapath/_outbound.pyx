@@ -1,0 +1,349 @@
+"""Outbound stages: find the tunnel, check the size, segment, encapsulate (RFC 2473 3.1, RFC 6275 10.4.2, 11.3.1).
+
+The hop limit of the inner packet is the kernel's affair: it originated the packet, or forwarded it to
+the TUN device.
+"""
+
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
+
+from mnagent.datapath._esp cimport ESP_HEADER_LENGTH, esp_seal
+from mnagent.datapath._tables cimport IPV6_LENGTH, Tables, Tunnel, address_find
+from mnagent.datapath._worker cimport (
+    HELD_MAX,
+    HELD_OCTETS_MAX,
+    HeldPacket,
+    HeldQueue,
+    MAX_INNER,
+    VNET_LENGTH,
+    Worker,
+    count,
+    frame_begin,
+    frame_commit,
+    may_send_error,
+)
+from mnagent.datapath.linux cimport (
+    VIRTIO_NET_HDR_F_NEEDS_CSUM,
+    VIRTIO_NET_HDR_GSO_ECN,
+    VIRTIO_NET_HDR_GSO_NONE,
+    VIRTIO_NET_HDR_GSO_TCPV6,
+    iovec,
+    virtio_net_hdr,
+)
+from mnagent.datapath.octets cimport (
+    fold,
+    get16,
+    get32,
+    is_link_scope,
+    put16,
+    put32,
+    put_checksum,
+    sum_octets,
+    sum_pseudo_header,
+)
+from mnagent.datapath.verdicts cimport (
+    DROP_BAD_OFFLOAD,
+    DROP_HOLD_OVERFLOW,
+    DROP_LINK_SCOPE,
+    DROP_NO_ASSOCIATION,
+    DROP_NO_TUNNEL,
+    DROP_NOT_IPV6,
+    DROP_RATE_LIMITED,
+    DROP_TRUNCATED,
+    HELD,
+    PACKET_TOO_BIG,
+    TUNNELLED,
+    Verdict,
+)
+
+cdef enum:
+    PROTOCOL_TCP = 6
+    PROTOCOL_IPV6 = 41
+    PROTOCOL_ESP = 50
+    PROTOCOL_ICMPV6 = 58
+    TCP_LENGTH = 20
+    TCP_FIN_PSH = 0x09
+    TCP_CWR = 0x80
+    MINIMUM_MTU = 1280
+
+
+cdef Tunnel* find_tunnel(const Tables* tables, const uint8_t* packet) noexcept nogil:
+    """A mobile node sends from its home address; a home agent sends to one."""
+    cdef int32_t at = address_find(&tables.homes, packet + 8)
+    if at >= 0 and tables.tunnels[at].mobile_end:
+        return &tables.tunnels[at]
+    at = address_find(&tables.homes, packet + 24)
+    if at >= 0 and not tables.tunnels[at].mobile_end:
+        return &tables.tunnels[at]
+    return NULL
+
+
+cdef Verdict encapsulate(
+    Worker* worker, const Tunnel* tunnel, uint8_t* inner, uint32_t head_length,
+    const uint8_t* payload, uint32_t payload_length
+) noexcept nogil:
+    """Finish the frame whose inner headers lie at ``inner``: outer header, ESP where asked, queue."""
+    cdef uint32_t inner_length = head_length + payload_length
+    cdef uint32_t sealed_length = 0
+    cdef uint8_t* outer
+    cdef uint8_t* esp
+    cdef Verdict verdict
+    if not tunnel.seal:
+        outer = inner - IPV6_LENGTH
+        put16(outer + 4, inner_length)
+        # Version, traffic class (ECN as RFC 6040 normal mode) and flow label as the inner packet's.
+        memcpy(outer, inner, 4)
+        frame_commit(
+            worker, tunnel, outer - tunnel.link_length,
+            tunnel.link_length + IPV6_LENGTH + head_length, payload, payload_length,
+        )
+        return TUNNELLED
+    memcpy(inner + head_length, payload, payload_length)
+    esp = inner - ESP_HEADER_LENGTH - tunnel.outbound.iv_length
+    outer = esp - IPV6_LENGTH
+    memcpy(outer, inner, 4)
+    verdict = esp_seal(
+        tunnel.outbound, worker.lane, esp, inner_length, PROTOCOL_IPV6, &sealed_length
+    )
+    if verdict != TUNNELLED:
+        return verdict
+    put16(outer + 4, sealed_length)
+    frame_commit(
+        worker, tunnel, outer - tunnel.link_length,
+        tunnel.link_length + IPV6_LENGTH + sealed_length, NULL, 0,
+    )
+    return TUNNELLED
+
+
+cdef uint8_t* begin_inner(Worker* worker, const Tunnel* tunnel) noexcept nogil:
+    """Where the inner packet goes in the next frame."""
+    cdef uint8_t* after = frame_begin(worker, tunnel)
+    if tunnel.seal:
+        return after + ESP_HEADER_LENGTH + tunnel.outbound.iv_length
+    return after
+
+
+cdef bint complete_checksum(
+    const virtio_net_hdr* vnet, uint8_t* packet, uint32_t length
+) noexcept nogil:
+    """Do what the kernel left to the device: the field holds the pseudo-header's sum."""
+    cdef uint32_t start = vnet.csum_start, field = start + vnet.csum_offset
+    cdef uint64_t total
+    if not vnet.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM:
+        return True
+    if start < IPV6_LENGTH or start & 1 or field + 2 > length:
+        return False
+    total = sum_octets(packet + start, length - start, 0)
+    put_checksum(packet + field, total)
+    if packet[field] == 0 and packet[field + 1] == 0 and vnet.csum_offset == 6:
+        # UDP: zero would mean no checksum (RFC 8200 8.1).
+        packet[field] = packet[field + 1] = 0xFF
+    return True
+
+
+cdef Verdict send_whole(
+    Worker* worker, const Tunnel* tunnel, const virtio_net_hdr* vnet, uint8_t* packet,
+    uint32_t length
+) noexcept nogil:
+    cdef uint8_t* inner
+    if length > tunnel.mtu:
+        return packet_too_big(worker, tunnel, packet, length)
+    if not complete_checksum(vnet, packet, length):
+        return DROP_BAD_OFFLOAD
+    inner = begin_inner(worker, tunnel)
+    memcpy(inner, packet, IPV6_LENGTH)
+    return encapsulate(
+        worker, tunnel, inner, IPV6_LENGTH, packet + IPV6_LENGTH, length - IPV6_LENGTH
+    )
+
+
+cdef Verdict send_segments(
+    Worker* worker, const Tunnel* tunnel, const virtio_net_hdr* vnet, uint8_t* packet,
+    uint32_t length
+) noexcept nogil:
+    """Cut a TCP super-packet into segments with their own sequence numbers, flags and checksums."""
+    cdef uint32_t start = vnet.csum_start, size = vnet.gso_size
+    cdef uint32_t head, at, piece, sequence, segment = 0
+    cdef uint8_t flags
+    cdef uint64_t addresses
+    cdef uint8_t* inner
+    cdef Verdict verdict
+    if start < IPV6_LENGTH or start & 1 or start + TCP_LENGTH > length or size == 0:
+        return DROP_BAD_OFFLOAD
+    head = start + (packet[start + 12] >> 4) * 4
+    if head < start + TCP_LENGTH or head >= length:
+        return DROP_BAD_OFFLOAD
+    if head + size > tunnel.mtu and length > tunnel.mtu:
+        return packet_too_big(worker, tunnel, packet, length)
+    sequence = get32(packet + start + 4)
+    flags = packet[start + 13]
+    memset(packet + start + 16, 0, 2)
+    addresses = sum_octets(packet + 8, 32, 0)
+    at = head
+    while at < length:
+        piece = size if length - at > size else length - at
+        inner = begin_inner(worker, tunnel)
+        memcpy(inner, packet, head)
+        put16(inner + 4, head - IPV6_LENGTH + piece)
+        put32(inner + start + 4, sequence + (at - head))
+        inner[start + 13] = flags
+        if at + piece < length:
+            inner[start + 13] &= <uint8_t>~TCP_FIN_PSH
+        if segment and vnet.gso_type & VIRTIO_NET_HDR_GSO_ECN:
+            inner[start + 13] &= <uint8_t>~TCP_CWR
+        put_checksum(
+            inner + start + 16,
+            segment_sum(addresses, inner + start, head - start, packet + at, piece),
+        )
+        verdict = encapsulate(worker, tunnel, inner, head, packet + at, piece)
+        if verdict != TUNNELLED:
+            return verdict
+        segment += 1
+        at += piece
+    return TUNNELLED
+
+
+cdef inline uint64_t segment_sum(
+    uint64_t addresses, const uint8_t* header, uint32_t header_length, const uint8_t* payload,
+    uint32_t length
+) noexcept nogil:
+    cdef uint8_t rest[8]
+    put32(rest, header_length + length)
+    put32(rest + 4, PROTOCOL_TCP)
+    addresses = sum_octets(rest, 8, addresses)
+    return sum_octets(payload, length, sum_octets(header, header_length, addresses))
+
+
+cdef Verdict packet_too_big(
+    Worker* worker, const Tunnel* tunnel, const uint8_t* packet, uint32_t length
+) noexcept nogil:
+    """Tell the sender the tunnel's MTU (RFC 2473 7.1), through the TUN device: never below 1280."""
+    cdef uint8_t error[VNET_LENGTH + MINIMUM_MTU]
+    cdef uint8_t* reply = error + VNET_LENGTH
+    cdef uint32_t quoted = MINIMUM_MTU - IPV6_LENGTH - 8
+    cdef uint32_t payload
+    cdef iovec vector
+    if is_icmp_error(packet, length) or packet[24] == 0xFF:
+        return PACKET_TOO_BIG
+    if not may_send_error(worker):
+        return DROP_RATE_LIMITED
+    if length < quoted:
+        quoted = length
+    payload = quoted + 8
+    memset(error, 0, VNET_LENGTH + IPV6_LENGTH + 8)
+    reply[0] = 0x60
+    put16(reply + 4, payload)
+    reply[6] = PROTOCOL_ICMPV6
+    reply[7] = 64
+    memcpy(reply + 8, tunnel.local, 16)
+    memcpy(reply + 24, packet + 8, 16)
+    reply[40] = 2
+    put32(reply + 44, tunnel.mtu)
+    memcpy(reply + 48, packet, quoted)
+    put_checksum(
+        reply + 42,
+        sum_octets(
+            reply + 40, payload, sum_pseudo_header(reply + 8, payload, PROTOCOL_ICMPV6)
+        ),
+    )
+    vector.iov_base = error
+    vector.iov_len = VNET_LENGTH + IPV6_LENGTH + payload
+    worker.write_tunnel(worker, &vector, 1)
+    return PACKET_TOO_BIG
+
+
+cdef bint is_icmp_error(const uint8_t* packet, uint32_t length) noexcept nogil:
+    """No error is sent about an error (RFC 4443 2.4 e)."""
+    return packet[6] == PROTOCOL_ICMPV6 and (length <= IPV6_LENGTH or packet[40] < 128)
+
+
+cdef Verdict hold(
+    Worker* worker, const virtio_net_hdr* vnet, const uint8_t* packet, uint32_t length
+) noexcept nogil:
+    """Keep a copy until the tunnel has a path again; the oldest make room."""
+    cdef HeldQueue* queue = worker.held
+    cdef HeldPacket* kept
+    cdef uint8_t* copied
+    while queue.count and (
+        queue.count == HELD_MAX or queue.octets + length > HELD_OCTETS_MAX
+    ):
+        kept = &queue.packets[queue.first]
+        queue.octets -= kept.length
+        free(kept.data)
+        kept.data = NULL
+        queue.first = (queue.first + 1) % HELD_MAX
+        queue.count -= 1
+        worker.released += 1
+        count(worker, DROP_HOLD_OVERFLOW)
+    copied = <uint8_t*>malloc(length)
+    if copied == NULL:
+        return DROP_HOLD_OVERFLOW
+    memcpy(copied, packet, length)
+    kept = &queue.packets[(queue.first + queue.count) % HELD_MAX]
+    kept.vnet = vnet[0]
+    kept.length = length
+    kept.data = copied
+    queue.count += 1
+    queue.octets += length
+    return HELD
+
+
+cdef void release_held(Worker* worker) noexcept nogil:
+    """After a change of tables: what is queued goes its way, or back into the queue."""
+    cdef HeldQueue* queue = worker.held
+    cdef uint32_t remaining = queue.count
+    cdef HeldPacket kept
+    while remaining:
+        kept = queue.packets[queue.first]
+        queue.packets[queue.first].data = NULL
+        queue.first = (queue.first + 1) % HELD_MAX
+        queue.count -= 1
+        queue.octets -= kept.length
+        worker.released += 1
+        count(worker, route(worker, &kept.vnet, kept.data, kept.length))
+        # The frame points into the packet.
+        worker.flush_frames(worker)
+        free(kept.data)
+        remaining -= 1
+
+
+cdef Verdict route(
+    Worker* worker, virtio_net_hdr* vnet, uint8_t* packet, uint32_t length
+) noexcept nogil:
+    cdef Tunnel* tunnel
+    cdef uint8_t kind
+    cdef Verdict verdict
+    if length < IPV6_LENGTH:
+        return DROP_TRUNCATED
+    if packet[0] >> 4 != 6:
+        return DROP_NOT_IPV6
+    if get16(packet + 4) + IPV6_LENGTH != length:
+        return DROP_TRUNCATED
+    if is_link_scope(packet + 8) or is_link_scope(packet + 24):
+        return DROP_LINK_SCOPE
+    tunnel = find_tunnel(worker.tables, packet)
+    if tunnel == NULL:
+        return DROP_NO_TUNNEL
+    if tunnel.hold:
+        return hold(worker, vnet, packet, length)
+    if tunnel.seal and tunnel.outbound == NULL:
+        return DROP_NO_ASSOCIATION
+    kind = vnet.gso_type & <uint8_t>~VIRTIO_NET_HDR_GSO_ECN
+    if kind == VIRTIO_NET_HDR_GSO_NONE:
+        verdict = send_whole(worker, tunnel, vnet, packet, length)
+    elif kind == VIRTIO_NET_HDR_GSO_TCPV6:
+        verdict = send_segments(worker, tunnel, vnet, packet, length)
+    else:
+        return DROP_BAD_OFFLOAD
+    if verdict == TUNNELLED:
+        tunnel.activity.packets_out += 1
+    return verdict
+
+
+cdef void outbound(
+    Worker* worker, virtio_net_hdr* vnet, uint8_t* packet, uint32_t length
+) noexcept nogil:
+    """One packet read from the TUN device. Frames may point into it until they are flushed."""
+    worker.packets += 1
+    count(worker, route(worker, vnet, packet, length))

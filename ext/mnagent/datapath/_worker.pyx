@@ -1,0 +1,229 @@
+"""A worker's memory and its ports: real descriptors, or memory for tests."""
+
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcpy, memset
+
+from mnagent.datapath._tables cimport ETHERNET_LENGTH, IPV6_LENGTH, Tunnel
+from mnagent.datapath.atomics cimport load_word, store_word
+from mnagent.datapath.linux cimport (
+    AF_INET6,
+    CLOCK_MONOTONIC,
+    EAGAIN,
+    EINTR,
+    ENETDOWN,
+    ENXIO,
+    clock_gettime,
+    errno,
+    iovec,
+    mmsghdr,
+    sendmmsg,
+    sockaddr_in6,
+    timespec,
+    writev,
+)
+from mnagent.datapath.verdicts cimport (
+    DROP_HAND_UP_FULL,
+    DROP_HAND_UP_TOO_LARGE,
+    HANDED_UP,
+    Verdict,
+)
+
+
+cdef Worker* worker_new() noexcept nogil:
+    cdef Worker* worker = <Worker*>calloc(1, sizeof(Worker))
+    if worker == NULL:
+        return NULL
+    worker.frames = <FrameBatch*>calloc(1, sizeof(FrameBatch))
+    worker.coalescer = <Coalescer*>calloc(1, sizeof(Coalescer))
+    worker.handed_up = <HandUpRing*>calloc(1, sizeof(HandUpRing))
+    worker.held = <HeldQueue*>calloc(1, sizeof(HeldQueue))
+    if worker.frames != NULL:
+        worker.frames.slots = <uint8_t*>malloc(BATCH * FRAME_SLOT)
+    if (
+        worker.frames == NULL or worker.frames.slots == NULL or worker.coalescer == NULL
+        or worker.handed_up == NULL or worker.held == NULL
+    ):
+        worker_free(worker)
+        return NULL
+    worker.tunnel_descriptor = -1
+    memset(worker.coalescer.flows, 0xFF, sizeof(worker.coalescer.flows))
+    return worker
+
+
+cdef void worker_free(Worker* worker) noexcept nogil:
+    cdef uint32_t at
+    if worker == NULL:
+        return
+    if worker.frames != NULL:
+        free(worker.frames.slots)
+    if worker.held != NULL:
+        for at in range(worker.held.count):
+            free(worker.held.packets[(worker.held.first + at) % HELD_MAX].data)
+    free(worker.frames)
+    free(worker.coalescer)
+    free(worker.handed_up)
+    free(worker.held)
+    free(worker.captured_frames.data)
+    free(worker.captured_tunnel.data)
+    free(worker)
+
+
+cdef void count(Worker* worker, Verdict verdict) noexcept nogil:
+    worker.verdicts[<int>verdict] += 1
+
+
+cdef bint may_send_error(Worker* worker) noexcept nogil:
+    """ICMPv6 errors are rate limited (RFC 4443 2.4 f). Errors are rare, so reading the clock is no cost."""
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    if now.tv_sec != worker.error_second:
+        worker.error_second = now.tv_sec
+        worker.error_count = 0
+    worker.error_count += 1
+    return worker.error_count <= ERRORS_PER_SECOND
+
+
+cdef uint8_t* frame_begin(Worker* worker, const Tunnel* tunnel) noexcept nogil:
+    """The next frame's slot, with link header and outer IPv6 header in place; returns what follows."""
+    cdef uint8_t* slot
+    cdef uint32_t link = tunnel.link_length
+    if worker.frames.count == BATCH:
+        worker.flush_frames(worker)
+    slot = worker.frames.slots + worker.frames.count * FRAME_SLOT
+    memcpy(slot, tunnel.head, ETHERNET_LENGTH + IPV6_LENGTH)
+    return slot + link + IPV6_LENGTH
+
+
+cdef void frame_commit(
+    Worker* worker, const Tunnel* tunnel, uint8_t* start, uint32_t head_length,
+    const uint8_t* payload, uint32_t payload_length
+) noexcept nogil:
+    """Queue the frame begun: ``head_length`` octets in its slot, then ``payload`` where it lies."""
+    cdef FrameBatch* frames = worker.frames
+    cdef uint32_t at = frames.count
+    cdef mmsghdr* message = &frames.messages[at]
+    frames.vectors[2 * at].iov_base = start
+    frames.vectors[2 * at].iov_len = head_length
+    frames.vectors[2 * at + 1].iov_base = <void*>payload
+    frames.vectors[2 * at + 1].iov_len = payload_length
+    message.msg_hdr.msg_iov = &frames.vectors[2 * at]
+    message.msg_hdr.msg_iovlen = 2 if payload_length else 1
+    message.msg_hdr.msg_name = NULL
+    message.msg_hdr.msg_namelen = 0
+    if tunnel.raw:
+        frames.names[at].sin6_family = <unsigned short>AF_INET6
+        memcpy(frames.names[at].sin6_addr.s6_addr, tunnel.remote, 16)
+        message.msg_hdr.msg_name = &frames.names[at]
+        message.msg_hdr.msg_namelen = sizeof(sockaddr_in6)
+    frames.descriptors[at] = tunnel.descriptor
+    frames.count += 1
+
+
+cdef void flush_frames_to_devices(Worker* worker) noexcept nogil:
+    """One sendmmsg for each run of frames with the same descriptor; a frame that fails is skipped."""
+    cdef FrameBatch* frames = worker.frames
+    cdef uint32_t first = 0, last
+    cdef int sent
+    while first < frames.count:
+        last = first + 1
+        while last < frames.count and frames.descriptors[last] == frames.descriptors[first]:
+            last += 1
+        while first < last:
+            sent = sendmmsg(frames.descriptors[first], &frames.messages[first], last - first, 0)
+            if sent > 0:
+                worker.frames_sent += sent
+                first += sent
+            elif errno == EINTR:
+                continue
+            elif errno == ENETDOWN or errno == ENXIO or errno == EAGAIN:
+                worker.frames_failed += last - first
+                first = last
+            else:
+                worker.frames_failed += 1
+                first += 1
+    frames.count = 0
+
+
+cdef void write_tunnel_to_device(
+    Worker* worker, const iovec* vectors, uint32_t pieces
+) noexcept nogil:
+    worker.tunnel_writes += 1
+    while writev(worker.tunnel_descriptor, vectors, <int>pieces) < 0:
+        if errno != EINTR:
+            worker.tunnel_write_failures += 1
+            return
+
+
+cdef void capture(Capture* into, const iovec* vectors, uint32_t pieces) noexcept nogil:
+    """Append one record: its length in four octets, then the octets."""
+    cdef size_t length = 0
+    cdef uint32_t at, recorded
+    cdef uint8_t* grown
+    for at in range(pieces):
+        length += vectors[at].iov_len
+    if into.length + length + 4 > into.capacity:
+        grown = <uint8_t*>realloc(into.data, 2 * (into.length + length + 4))
+        if grown == NULL:
+            return
+        into.data = grown
+        into.capacity = 2 * (into.length + length + 4)
+    recorded = <uint32_t>length
+    memcpy(into.data + into.length, &recorded, 4)
+    into.length += 4
+    for at in range(pieces):
+        memcpy(into.data + into.length, vectors[at].iov_base, vectors[at].iov_len)
+        into.length += vectors[at].iov_len
+
+
+cdef void flush_frames_to_memory(Worker* worker) noexcept nogil:
+    cdef FrameBatch* frames = worker.frames
+    cdef uint32_t at
+    for at in range(frames.count):
+        capture(
+            &worker.captured_frames, frames.messages[at].msg_hdr.msg_iov,
+            <uint32_t>frames.messages[at].msg_hdr.msg_iovlen,
+        )
+    worker.frames_sent += frames.count
+    frames.count = 0
+
+
+cdef void write_tunnel_to_memory(
+    Worker* worker, const iovec* vectors, uint32_t pieces
+) noexcept nogil:
+    worker.tunnel_writes += 1
+    capture(&worker.captured_tunnel, vectors, pieces)
+
+
+cdef void worker_use_memory(Worker* worker) noexcept nogil:
+    worker.flush_frames = flush_frames_to_memory
+    worker.write_tunnel = write_tunnel_to_memory
+
+
+cdef void worker_use_devices(Worker* worker, int tunnel_descriptor) noexcept nogil:
+    worker.tunnel_descriptor = tunnel_descriptor
+    worker.flush_frames = flush_frames_to_devices
+    worker.write_tunnel = write_tunnel_to_device
+
+
+cdef Verdict hand_up(
+    Worker* worker, const Arrival* arrival, const uint8_t* packet, uint32_t length
+) noexcept nogil:
+    cdef HandUpRing* ring = worker.handed_up
+    cdef uint64_t written = ring.written
+    cdef HandedUpSlot* slot = &ring.slots[written % HAND_UP_SLOTS]
+    if length > HAND_UP_LENGTH:
+        return DROP_HAND_UP_TOO_LARGE
+    if written - load_word(&ring.taken) >= HAND_UP_SLOTS:
+        return DROP_HAND_UP_FULL
+    slot.length = length
+    slot.interface = arrival.interface
+    slot.link_source_length = arrival.link_source_length
+    memcpy(slot.link_source, arrival.link_source, sizeof(slot.link_source))
+    slot.protected_by = arrival.protected_by
+    slot.tunnelled = arrival.tunnelled
+    memcpy(slot.tunnel_source, arrival.tunnel_source, 16)
+    memcpy(slot.data, packet, length)
+    store_word(&ring.written, written + 1)
+    worker.hand_up_pending += 1
+    return HANDED_UP

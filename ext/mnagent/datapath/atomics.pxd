@@ -1,0 +1,19 @@
+# Publication between threads: acquire and release on words and pointers.
+
+from libc.stdint cimport uint64_t
+
+cdef extern from *:
+    """
+    #define mnagent_load(at) __atomic_load_n((at), __ATOMIC_ACQUIRE)
+    #define mnagent_store(at, value) __atomic_store_n((at), (value), __ATOMIC_RELEASE)
+    #define mnagent_add(at, value) __atomic_fetch_add((at), (value), __ATOMIC_ACQ_REL)
+    #define mnagent_swap(at, value) __atomic_exchange_n((at), (value), __ATOMIC_SEQ_CST)
+    #define mnagent_compare_swap(at, expected, value) __atomic_compare_exchange_n( \
+        (at), (expected), (value), 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)
+    """
+    uint64_t load_word "mnagent_load"(uint64_t* at) nogil
+    void store_word "mnagent_store"(uint64_t* at, uint64_t value) nogil
+    uint64_t add_word "mnagent_add"(uint64_t* at, uint64_t value) nogil
+    bint compare_swap_word "mnagent_compare_swap"(
+        uint64_t* at, uint64_t* expected, uint64_t value
+    ) nogil

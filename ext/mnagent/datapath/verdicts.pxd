@@ -1,0 +1,44 @@
+# What became of a packet. One counter each; `_pipeline.VERDICT_NAMES` holds the names in this order.
+
+cdef enum Verdict:
+    # Carried on.
+    TUNNELLED
+    DECAPSULATED
+    HANDED_UP
+    HELD
+    PACKET_TOO_BIG
+    RELAYED_ERROR
+    # Not for us: the kernel deals with it.
+    NOT_LOCAL
+    NOT_OURS
+    # Dropped on the way out.
+    DROP_NO_TUNNEL
+    DROP_LINK_SCOPE
+    DROP_BAD_OFFLOAD
+    DROP_NO_ASSOCIATION
+    DROP_SEQUENCE_EXHAUSTED
+    DROP_RATE_LIMITED
+    DROP_HOLD_OVERFLOW
+    # Dropped on the way in.
+    DROP_TRUNCATED
+    DROP_NOT_IPV6
+    DROP_BAD_EXTENSION_HEADER
+    DROP_FRAGMENT
+    DROP_NO_BINDING
+    DROP_OUTER_SOURCE
+    DROP_OUTER_DESTINATION
+    DROP_INNER_SOURCE
+    DROP_INNER_SCOPE
+    DROP_INNER_MALFORMED
+    DROP_ECN
+    DROP_NOT_PROTECTED
+    DROP_WRONG_ASSOCIATION
+    DROP_UNKNOWN_SPI
+    DROP_REPLAY
+    DROP_AUTHENTICATION
+    DROP_BAD_PADDING
+    DROP_DUMMY
+    DROP_CRYPTO_FAILURE
+    DROP_HAND_UP_FULL
+    DROP_HAND_UP_TOO_LARGE
+    VERDICT_COUNT

@@ -1,0 +1,195 @@
+"""The engine over real TUN devices and AF_PACKET sockets: two engines in one process, a namespace each."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from ipaddress import IPv6Address
+
+import pytest
+
+from mnagent.core.actions import TunnelEnd
+from mnagent.core.security import Direction, EspMode, EspTransform, SecurityAssociation
+from mnagent.datapath import Engine, NextHop, Tables, TunnelEntry
+from tests.ext.namespaces import Namespaces, entered, open_tunnel_device
+
+pytestmark = pytest.mark.root
+
+HOME = IPv6Address("2001:db8:1::10")
+AGENT = IPv6Address("2001:db8:1::1")
+CARE_OF = IPv6Address("2001:db8:2::10")
+AGENT_OUTER = IPv6Address("2001:db8:2::1")
+
+
+@dataclass
+class Node:
+    """One end of the tunnel."""
+
+    namespace: str
+    interface: int
+    engine: Engine
+    tun: int
+    wake: int
+    tables: Tables
+
+    def publish(self, **changes: object) -> None:
+        self.tables = replace(self.tables, **changes)  # type: ignore[arg-type]
+        with entered(self.namespace):
+            self.engine.publish(self.tables)
+
+    def ping(self, destination: IPv6Address, *, source: IPv6Address, size: int = 56) -> bool:
+        command = ["ip", "netns", "exec", self.namespace, "ping", "-6", "-c", "3", "-i", "0.05"]
+        command += ["-W", "1", "-s", str(size), "-I", str(source), str(destination)]
+        return subprocess.run(command, capture_output=True).returncode == 0
+
+
+def start_node(
+    topology: Namespaces, namespace: str, *, peer: str, end: TunnelEnd, by_neighbour: bool
+) -> Node:
+    with entered(namespace):
+        tun = open_tunnel_device("mnagent0")
+        topology.ip(namespace, "link set mnagent0 mtu 1460 up")
+        wake = os.eventfd(0, os.EFD_NONBLOCK)
+        engine = Engine(tun_fd=tun, wake_fd=wake)
+        interface = topology.index(namespace, "eth0")
+        local, remote = (CARE_OF, AGENT_OUTER)
+        if end is TunnelEnd.HOME_AGENT:
+            local, remote = remote, local
+        next_hop = NextHop(
+            interface=interface,
+            source_mac=topology.link_layer_address(namespace, "eth0"),
+            destination_mac=topology.link_layer_address(peer, "eth0"),
+        )
+        tunnel = TunnelEntry(
+            end=end,
+            home_address=HOME,
+            local=local,
+            remote=remote,
+            next_hop=None if by_neighbour else next_hop,
+            mtu=1460,
+        )
+        tables = Tables(tunnels=(tunnel,), local_addresses=(local,))
+        engine.publish(tables)
+        engine.attach(interface)
+        engine.start()
+    return Node(namespace, interface, engine, tun, wake, tables)
+
+
+@pytest.fixture(params=[False, True], ids=["packet-socket", "raw-socket"])
+def ends(request: pytest.FixtureRequest) -> Iterator[tuple[Node, Node]]:
+    with Namespaces("datapath") as topology:
+        mobile, agent = topology.add("mobile"), topology.add("agent")
+        topology.link((mobile, "eth0"), (agent, "eth0"))
+        topology.ip(mobile, f"addr add {CARE_OF}/64 dev eth0 nodad")
+        topology.ip(agent, f"addr add {AGENT_OUTER}/64 dev eth0 nodad")
+        topology.ip(agent, f"addr add {AGENT}/128 dev lo nodad")
+        nodes = (
+            start_node(
+                topology,
+                mobile,
+                peer=agent,
+                end=TunnelEnd.MOBILE_NODE,
+                by_neighbour=request.param,
+            ),
+            start_node(
+                topology,
+                agent,
+                peer=mobile,
+                end=TunnelEnd.HOME_AGENT,
+                by_neighbour=request.param,
+            ),
+        )
+        topology.ip(mobile, f"addr add {HOME}/128 dev mnagent0 nodad")
+        topology.ip(mobile, f"route add {AGENT}/128 dev mnagent0 src {HOME}")
+        topology.ip(agent, f"route add {HOME}/128 dev mnagent0")
+        try:
+            yield nodes
+        finally:
+            for node in nodes:
+                node.engine.close()
+                os.close(node.tun)
+                os.close(node.wake)
+
+
+def associations(mode: EspMode, direction: Direction) -> tuple[SecurityAssociation, ...]:
+    """Two directions; ``direction`` is that of SPI 0x1000."""
+    other = Direction.INBOUND if direction is Direction.OUTBOUND else Direction.OUTBOUND
+    return tuple(
+        SecurityAssociation(
+            spi=spi,
+            direction=way,
+            mode=mode,
+            transform=EspTransform.AES_CBC_HMAC_SHA256_128,
+            home_address=HOME,
+            peer=AGENT_OUTER,
+            encryption_key=bytes([spi & 0xFF]) * 16,
+            integrity_key=bytes([spi & 0x0F]) * 32,
+            replay_window=64,
+        )
+        for spi, way in ((0x1001, direction), (0x1002, other))
+    )
+
+
+def test_plain_tunnel_ping_both_ways_answers(ends: tuple[Node, Node]) -> None:
+    mobile, agent = ends
+    assert mobile.ping(AGENT, source=HOME)
+    assert mobile.ping(AGENT, source=HOME, size=1400)
+    assert agent.ping(HOME, source=AGENT)
+    assert mobile.engine.counters()["tunnelled"] >= 9
+
+
+def test_esp_tunnel_ping_both_ways_answers(ends: tuple[Node, Node]) -> None:
+    for node, direction in zip(ends, (Direction.OUTBOUND, Direction.INBOUND), strict=True):
+        out, into = (0x1001, 0x1002) if direction is Direction.OUTBOUND else (0x1002, 0x1001)
+        node.publish(
+            associations=associations(EspMode.TUNNEL, direction),
+            tunnels=(
+                replace(node.tables.tunnels[0], outbound_spi=out, inbound_spi=into, mtu=1380),
+            ),
+        )
+    mobile, agent = ends
+    assert mobile.ping(AGENT, source=HOME)
+    assert agent.ping(HOME, source=AGENT, size=1300)
+    assert mobile.engine.counters()["drop-not-protected"] == 0
+
+
+def test_esp_transport_packet_reaches_the_other_control_plane(ends: tuple[Node, Node]) -> None:
+    mobile, agent = ends
+    mobile.publish(associations=associations(EspMode.TRANSPORT, Direction.OUTBOUND))
+    agent.publish(associations=associations(EspMode.TRANSPORT, Direction.INBOUND))
+    message = bytes([59, 0, 0, 0]) + bytes(4)
+    header = b"\x60\0\0\0" + len(message).to_bytes(2, "big") + bytes([135, 64])
+    packet = header + CARE_OF.packed + AGENT_OUTER.packed + message
+    protected = mobile.engine.protect(0x1001, packet)
+    with entered(mobile.namespace):
+        import socket
+
+        with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW) as sender:
+            sender.sendto(protected, (str(AGENT_OUTER), 0))
+    assert select.select([agent.wake], [], [], 2)[0]
+    received = [item for item in agent.engine.take_handed_up() if item.protected_by]
+    assert [(item.data, item.protected_by) for item in received] == [(packet, 0x1001)]
+    assert received[0].interface == agent.interface
+    assert len(received[0].link_layer_source) == 6
+
+
+def test_spoofed_outer_source_is_dropped_and_counted(ends: tuple[Node, Node]) -> None:
+    mobile, agent = ends
+    agent.publish(tunnels=(replace(agent.tables.tunnels[0], remote=IPv6Address("2001:db8:2::66")),))
+    assert not mobile.ping(AGENT, source=HOME)
+    assert agent.engine.counters()["drop-outer-source"] == 3
+
+
+def test_held_tunnel_sends_its_packets_once_released(ends: tuple[Node, Node]) -> None:
+    mobile, _ = ends
+    tunnel = mobile.tables.tunnels[0]
+    mobile.publish(tunnels=(replace(tunnel, hold=True),))
+    assert not mobile.ping(AGENT, source=HOME)
+    assert mobile.engine.counters()["held"] == 3
+    before = mobile.engine.counters()["tunnelled"]
+    mobile.publish(tunnels=(tunnel,))
+    mobile.publish(tunnels=(tunnel,))
+    assert mobile.engine.counters()["tunnelled"] == before + 3
