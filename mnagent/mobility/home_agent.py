@@ -67,12 +67,7 @@ from mnagent.mobility.binding_error import (
 )
 from mnagent.mobility.binding_request import BindingRequest, read_binding_request
 from mnagent.mobility.constants import DUP_ADDR_DETECT_TRANSMITS, LIFETIME_UNIT
-from mnagent.mobility.home_address_probe import (
-    HomeAddressDuplicate,
-    HomeAddressProbe,
-    HomeAddressUnique,
-    Outcome,
-)
+from mnagent.mobility.home_address_probe import HomeAddressProbe, HomeAddressUnique, Outcome
 from mnagent.mobility.proxy_neighbor import ProxyNeighbor, SolicitedNodeGroups
 from mnagent.mobility.sequence import sequence_newer
 from mnagent.wire.icmp6 import (
@@ -617,7 +612,7 @@ class HomeAgent:
                 case HomeAddressUnique():
                     registration = self._probing.pop(home_address)
                     actions += self._accept(registration.request, now)
-                case HomeAddressDuplicate():
+                case _:
                     registration = self._probing[home_address]
                     actions += self._stop_probing(home_address)
                     actions += self._duplicate(registration.request)
