@@ -242,6 +242,7 @@ class _Checker:
             state_directory=self._absolute(f"{at}state_directory", raw.state_directory),
             control_socket=socket,
             log_level=self._choice(f"{at}log_level", raw.log_level, LogLevel),
+            keep_tunnel_interface=raw.keep_tunnel_interface,
         )
 
     def _tunnel_interface_is_free(self, configuration: Configuration) -> None:

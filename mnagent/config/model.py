@@ -112,6 +112,8 @@ class HostConfiguration:
     state_directory: Path
     control_socket: Path
     log_level: LogLevel
+    keep_tunnel_interface: bool = False
+    """Leave the TUN device, with the home address, when the agent stops, so that sockets survive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

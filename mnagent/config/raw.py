@@ -50,6 +50,7 @@ class RawHost(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=T
     state_directory: str = "/var/lib/mnagent"
     control_socket: str = "/run/mnagent/control.sock"
     log_level: str = "info"
+    keep_tunnel_interface: bool = False
 
 
 class RawConfiguration(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
