@@ -20,10 +20,9 @@ class ChecksumError(DecodeError):
 
 def unsigned(value: float, bits: int, name: str) -> int:
     """``value`` as an unsigned field of ``bits`` bits; ValueError when it does not fit."""
-    number = int(value)
-    if not 0 <= number < 1 << bits:
+    if not 0 <= value < 1 << bits:
         raise ValueError(f"{name} {value} does not fit {bits} bits")
-    return number
+    return int(value)
 
 
 def sized(data: bytes, size: int, name: str) -> bytes:
@@ -34,5 +33,5 @@ def sized(data: bytes, size: int, name: str) -> bytes:
 
 
 def milliseconds(seconds: float, bits: int, name: str) -> int:
-    """A span in seconds as an unsigned field in milliseconds."""
-    return unsigned(round(seconds * 1000), bits, name)
+    """A span in seconds as an unsigned field in milliseconds, rounded to the nearest."""
+    return unsigned(seconds * 1000 + 0.5, bits, name)

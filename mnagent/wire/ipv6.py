@@ -212,11 +212,12 @@ def _encode_option(option: Option) -> tuple[bytes, int, int]:
             return bytes((OPTION_TUNNEL_ENCAPSULATION_LIMIT, 1, unsigned(limit, 8, "limit"))), 1, 0
         case RouterAlert(value):
             return pack("!BBH", OPTION_ROUTER_ALERT, 2, unsigned(value, 16, "value")), 2, 0
-        case UnknownOption(option_type, data):
-            if option_type in _KNOWN_OPTIONS:
-                raise ValueError(f"option type {option_type} has a class of its own")
-            head = (unsigned(option_type, 8, "option type"), unsigned(len(data), 8, "length"))
-            return bytes(head) + data, 1, 0
+        case _:
+            if option.option_type in _KNOWN_OPTIONS:
+                raise ValueError(f"option type {option.option_type} has a class of its own")
+            option_type = unsigned(option.option_type, 8, "option type")
+            length = unsigned(len(option.data), 8, "option length")
+            return bytes((option_type, length)) + option.data, 1, 0
 
 
 def _padding(octets: int) -> bytes:
@@ -226,19 +227,16 @@ def _padding(octets: int) -> bytes:
     return bytes((OPTION_PADN, octets - 2)) + bytes(octets - 2)
 
 
-def pad_options(
-    encoded: Iterable[tuple[bytes, int, int]], start: int, *, end: bool = True
-) -> bytes:
+def pad_options(encoded: Iterable[tuple[bytes, int, int]], start: int) -> bytes:
     """Join (octets, modulus, remainder) with padding, the first at position ``start``.
 
-    With ``end`` the result runs to a multiple of 8 octets.
+    Each starts at ``remainder`` modulo ``modulus``; the last padding runs to a multiple of 8.
     """
     result = bytearray()
     for octets, modulus, remainder in encoded:
         result += _padding((remainder - start - len(result)) % modulus)
         result += octets
-    if end:
-        result += _padding(-(start + len(result)) % 8)
+    result += _padding(-(start + len(result)) % 8)
     return bytes(result)
 
 
@@ -298,7 +296,7 @@ def header_number(header: ExtensionHeader) -> int:
             return NEXT_HEADER_DESTINATION_OPTIONS
         case Type2RoutingHeader() | RoutingHeader():
             return NEXT_HEADER_ROUTING
-        case FragmentHeader():
+        case _:
             return NEXT_HEADER_FRAGMENT
 
 
@@ -322,14 +320,19 @@ def encode_extension_header(header: ExtensionHeader, next_header: int) -> bytes:
                 raise ValueError("routing type 2 has a class of its own")
             kind = unsigned(routing_type, 8, "routing type")
             body = bytes((kind, unsigned(segments_left, 8, "segments left"))) + data
-        case FragmentHeader(offset, more_fragments, identification):
-            if offset % 8:
-                raise ValueError(f"fragment offset {offset} is no multiple of 8")
-            field = unsigned(offset, 16, "fragment offset") | more_fragments
-            return pack("!BxHI", next_header, field, unsigned(identification, 32, "identification"))
+        case _:
+            return _encode_fragment_header(header, next_header)
     if (len(body) + 2) % 8:
         raise ValueError(f"header of {len(body) + 2} octets is no multiple of 8")
     return bytes((next_header, unsigned(len(body) // 8, 8, "header length"))) + body
+
+
+def _encode_fragment_header(header: FragmentHeader, next_header: int) -> bytes:
+    if header.offset % 8:
+        raise ValueError(f"fragment offset {header.offset} is no multiple of 8")
+    field = unsigned(header.offset, 16, "fragment offset") | header.more_fragments
+    identification = unsigned(header.identification, 32, "identification")
+    return pack("!BxHI", next_header, field, identification)
 
 
 _FRAGMENT_HEADER_LENGTH: Final = 8

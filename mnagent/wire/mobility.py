@@ -337,10 +337,10 @@ def _fixed_data(message: MobilityMessage) -> bytes:
             return pack("!Bx", unsigned(status, 8, "status")) + home_address.packed
         case BindingRefreshRequest():
             return bytes(2)
-        case UnknownMobilityMessage(message_type, data):
-            if message_type in MINIMUM_LENGTHS:
-                raise ValueError(f"message type {message_type} has a class of its own")
-            return data + bytes(-(COMMON_HEADER_LENGTH + len(data)) % 8)
+        case _:
+            if message.message_type in MINIMUM_LENGTHS:
+                raise ValueError(f"message type {message.message_type} has a class of its own")
+            return message.data + bytes(-(COMMON_HEADER_LENGTH + len(message.data)) % 8)
 
 
 def encode_mobility_message(message: MobilityMessage) -> bytes:

@@ -121,11 +121,12 @@ def _encode(option: MobilityOption) -> tuple[bytes, int, int]:
             kind = unsigned(subtype, 8, "identifier subtype")
             head = bytes((MOBILITY_OPTION_MOBILE_NODE_IDENTIFIER, length, kind))
             return head + identifier, 1, 0
-        case UnknownMobilityOption(option_type, data):
-            if option_type in _KNOWN:
-                raise ValueError(f"mobility option type {option_type} has a class of its own")
-            length = unsigned(len(data), 8, "option length")
-            return bytes((unsigned(option_type, 8, "option type"), length)) + data, 1, 0
+        case _:
+            if option.option_type in _KNOWN:
+                raise ValueError(f"option type {option.option_type} has a class of its own")
+            option_type = unsigned(option.option_type, 8, "option type")
+            length = unsigned(len(option.data), 8, "option length")
+            return bytes((option_type, length)) + option.data, 1, 0
 
 
 def encode_mobility_options(options: Iterable[MobilityOption], start: int) -> bytes:

@@ -272,10 +272,10 @@ def _encode_option(option: NdOption) -> bytes:
             return _framed(constants.ND_HOME_AGENT_INFORMATION, pack("!xxHH", *fields))
         case Nonce(data):
             return _framed(constants.ND_NONCE, data)
-        case UnknownNdOption(option_type, data):
-            if option_type in _KNOWN:
-                raise ValueError(f"option type {option_type} has a class of its own")
-            return _framed(unsigned(option_type, 8, "option type"), data)
+        case _:
+            if option.option_type in _KNOWN:
+                raise ValueError(f"option type {option.option_type} has a class of its own")
+            return _framed(unsigned(option.option_type, 8, "option type"), option.data)
 
 
 def encode_nd_options(options: Iterable[NdOption]) -> bytes:
@@ -364,8 +364,8 @@ def encode_nd_body(message: NdMessage) -> bytes:
                 | _OVERRIDE * message.override
             )
             fixed = pack("!I", flags) + target.packed
-        case Redirect(target, destination):
-            fixed = bytes(4) + target.packed + destination.packed
+        case _:
+            fixed = bytes(4) + message.target.packed + message.destination.packed
     return fixed + encode_nd_options(message.options)
 
 
