@@ -1,0 +1,162 @@
+"""Key files on disk: reading those a configuration names, writing those `mnagent keygen` makes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from ipaddress import IPv6Address
+from pathlib import Path
+
+from mnagent.config import (
+    Configuration,
+    ConfigurationError,
+    PayloadProtection,
+    read_private_file,
+)
+from mnagent.core.actions import TunnelEnd
+from mnagent.core.security import Direction
+from mnagent.ipsec.keys import KeyFileError, KeySet, generate_pair, load_key_file
+from mnagent.ipsec.purpose import Purpose
+
+MOBILE_NODE_FILE = "mobile-node.toml"
+HOME_AGENT_FILE = "home-agent.toml"
+
+
+def load_key_sets(configuration: Configuration) -> tuple[KeySet, ...]:
+    """The keys of every association a configuration asks for; one set a home address.
+
+    Raises:
+        ConfigurationError: a key file cannot be used, or does not fit the configuration.
+    """
+    sets = []
+    spis: dict[tuple[Direction, int], Path] = {}
+    for path, expected in _expectations(configuration):
+        keys = load_private_key_file(path)
+        _compare(path, keys, expected, configuration)
+        for association in keys.associations:
+            other = spis.setdefault((association.direction, association.spi), path)
+            if other != path:
+                what = f"SPI {association.spi:#010x} is in {other} too, expected another one"
+                raise ConfigurationError(path, "spi", what, "make one of the two again")
+        sets.append(keys)
+    return tuple(sets)
+
+
+def load_private_key_file(path: Path) -> KeySet:
+    """One key file, its mode and owner checked.
+
+    Raises:
+        ConfigurationError: it cannot be used.
+    """
+    try:
+        return load_key_file(read_private_file(path), file=str(path))
+    except KeyFileError as error:
+        raise ConfigurationError(path, error.key_path, error.expected, error.remedy) from None
+
+
+def write_key_pair(
+    directory: Path,
+    *,
+    home_address: IPv6Address,
+    home_agent: IPv6Address,
+    encryption: str = "aes-cbc-256",
+    overwrite: bool = False,
+) -> tuple[Path, Path]:
+    """Make new keys and write both ends' files, mode 0600, into a directory (made when missing).
+
+    Returns:
+        The paths of the mobile node's file and of the home agent's.
+
+    Raises:
+        ConfigurationError: a file is there already, or an address does not fit.
+        OSError: a file cannot be written.
+    """
+    texts = _generate(directory, home_address, home_agent, encryption)
+    paths = (directory / MOBILE_NODE_FILE, directory / HOME_AGENT_FILE)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not overwrite:
+        for path in paths:
+            if path.exists() or path.is_symlink():
+                raise ConfigurationError(
+                    path, "", "exists already", "--force replaces it, which voids its keys"
+                )
+    for path, text in zip(paths, texts, strict=True):
+        _write_private(path, text)
+    return paths
+
+
+def _generate(
+    directory: Path, home_address: IPv6Address, home_agent: IPv6Address, encryption: str
+) -> tuple[str, str]:
+    try:
+        return generate_pair(
+            home_address, home_agent, random_bytes=os.urandom, encryption=encryption
+        )
+    except KeyFileError as error:
+        raise ConfigurationError(
+            directory, error.key_path, error.expected, "give another address"
+        ) from None
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a new file beside the place and move it there: never readable, never half written."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with contextlib.suppress(FileNotFoundError):
+        temporary.unlink()
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, 0o600)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), 0o600)  # whatever the umask is
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+        raise
+
+
+class _Expectation:
+    """What the configuration says about one key file."""
+
+    __slots__ = ("end", "home_address", "home_agent")
+
+    def __init__(self, end: TunnelEnd, home_address: IPv6Address, home_agent: IPv6Address) -> None:
+        self.end = end
+        self.home_address = home_address
+        self.home_agent = home_agent
+
+
+def _expectations(configuration: Configuration) -> list[tuple[Path, _Expectation]]:
+    node, agent = configuration.mobile_node, configuration.home_agent
+    if node is not None:
+        end = TunnelEnd.MOBILE_NODE
+        return [(node.keys, _Expectation(end, node.home_address, node.home_agent))]
+    if agent is None:
+        return []
+    end = TunnelEnd.HOME_AGENT
+    return [
+        (served.keys, _Expectation(end, served.home_address, agent.address))
+        for served in agent.mobile_nodes
+    ]
+
+
+def _compare(
+    path: Path, keys: KeySet, expected: _Expectation, configuration: Configuration
+) -> None:
+    said = f"expected what {configuration.path} says"
+    if keys.end is not expected.end:
+        what = f'expected "{expected.end.value}", found "{keys.end.value}"'
+        raise ConfigurationError(path, "end", what, "name this end's file, not the other end's")
+    for name in ("home_address", "home_agent"):
+        wanted, found = getattr(expected, name), getattr(keys, name)
+        if wanted != found:
+            what = f"{said}, {wanted}, found {found}"
+            raise ConfigurationError(path, name, what, "name the right file, or make new keys")
+    table = configuration.mobile_node or configuration.home_agent
+    protects = table is not None and table.payload_protection is PayloadProtection.ESP
+    if protects and Purpose.PAYLOAD not in keys.pairs:
+        what = f'missing, and payload_protection is "esp" in {configuration.path}'
+        raise ConfigurationError(path, Purpose.PAYLOAD.value, what, "make new keys")
