@@ -1,4 +1,4 @@
-"""The programs under test and their real peers: mnagent in its two roles, and radvd.
+"""The program under test: mnagent in its two roles, as a real process.
 
 `AgentDaemon` starts ``mnagent run``, learns what it does through its control socket, and can stop
 it or kill it outright. Nothing here sleeps for a fixed time: everything waits for an event or a
@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
 
@@ -27,30 +27,6 @@ POLL_INTERVAL = 0.02
 MOBILE_NODE_KEYS = "mobile-node.toml"
 HOME_AGENT_KEYS = "home-agent.toml"
 
-RADVD_CONFIGURATION = """\
-interface {interface} {{
-    AdvSendAdvert on;
-    # A solicitation is answered at once, and the next one 30 ms later too (RFC 6275 section 7.5).
-    MinRtrAdvInterval 3;
-    MaxRtrAdvInterval 10;
-    MinDelayBetweenRAs 0.03;
-    AdvIntervalOpt on;
-    AdvDefaultLifetime 1800;
-{home_agent}
-    prefix {prefix} {{
-        AdvOnLink on;
-        AdvAutonomous on;
-        AdvRouterAddr on;
-    }};
-}};
-"""
-RADVD_HOME_AGENT = """\
-    AdvHomeAgentFlag on;
-    AdvHomeAgentInfo on;
-    HomeAgentLifetime 1800;
-    HomeAgentPreference 0;
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class DaemonEvent:
@@ -60,31 +36,6 @@ class DaemonEvent:
     at: float
     """Seconds on CLOCK_BOOTTIME."""
     details: Mapping[str, str]
-
-
-async def start_radvd(
-    host: Host, interface: str, prefix: IPv6Network, *, home_agent: bool = False
-) -> Process:
-    """Advertise a prefix on a link with radvd; returns once it is configured. Raises RigError."""
-    name = f"radvd-{interface}-{prefix.network_address.exploded[10:14].lstrip('0')}"
-    path = host.directory / f"{name}.conf"
-    path.write_text(
-        RADVD_CONFIGURATION.format(
-            interface=interface,
-            prefix=prefix,
-            home_agent=RADVD_HOME_AGENT if home_agent else "",
-        )
-    )
-    pid_file = path.with_suffix(".pid")
-    radvd = ("radvd", "-n", "-C", str(path), "-p", str(pid_file), "-m", "stderr")
-    process = await host.start(name, radvd)
-    # radvd writes its pid only after it has read its configuration and opened its socket.
-    async with asyncio.timeout(START_TIMEOUT):
-        while not (pid_file.exists() and pid_file.read_text().strip()):
-            if process.returncode is not None:
-                raise RigError(f"radvd ended: see {host.directory / name}.log")
-            await asyncio.sleep(POLL_INTERVAL)
-    return process
 
 
 def toml_value(value: Any) -> str:

@@ -145,7 +145,8 @@ class Host:
     def __init__(self, namespace: Namespace, directory: Path) -> None:
         self.namespace = namespace
         self.directory = directory
-        self._processes: list[Process] = []
+        self.processes: list[Process] = []
+        """Those started, in order."""
 
     async def start(
         self, name: str, command: Sequence[str], *, environment: Mapping[str, str] | None = None
@@ -169,7 +170,7 @@ class Host:
         finally:
             log.close()
         started = Process(name, process)
-        self._processes.append(started)
+        self.processes.append(started)
         return started
 
     async def start_module(self, name: str, module: str, *arguments: str) -> Process:
@@ -178,5 +179,5 @@ class Host:
 
     async def stop(self) -> None:
         """End all its processes, latest first."""
-        while self._processes:
-            await self._processes.pop().stop()
+        while self.processes:
+            await self.processes.pop().stop()

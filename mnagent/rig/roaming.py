@@ -15,12 +15,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from mnagent.rig.advertising import start_radvd
 from mnagent.rig.daemon import (
     HOME_AGENT_KEYS,
     MOBILE_NODE_KEYS,
     AgentDaemon,
     make_keys,
-    start_radvd,
 )
 from mnagent.rig.host import Host, Process, Record, boottime
 from mnagent.rig.impairment import Impairment

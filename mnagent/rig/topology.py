@@ -146,6 +146,9 @@ class Topology:
         self.directory.mkdir(mode=0o700)
         for role in ROLES:
             self._namespaces[role] = Namespace.create(f"{self.prefix}-{role}")
+            if role != "mobile":
+                # The rig numbers its routers apart: their links can be used as soon as they are up.
+                self[role].sysctl(ipv6__conf__all__accept_dad=0, ipv6__conf__default__accept_dad=0)
         self["switch"].sysctl(ipv6__conf__all__disable_ipv6=1)
         for router in ("core", "home-agent", "router-a", "router-b"):
             self[router].sysctl(ipv6__conf__all__forwarding=1)

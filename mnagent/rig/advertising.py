@@ -1,0 +1,61 @@
+"""Routers that advertise: radvd, as a real peer."""
+
+from __future__ import annotations
+
+import asyncio
+from ipaddress import IPv6Network
+
+from mnagent.rig.host import START_TIMEOUT, Host, Process
+from mnagent.rig.namespace import RigError
+
+POLL_INTERVAL = 0.02
+"""Seconds between two looks for the file that says radvd is ready."""
+
+RADVD_CONFIGURATION = """\
+interface {interface} {{
+    AdvSendAdvert on;
+    # A solicitation is answered at once, and the next one 30 ms later too (RFC 6275 section 7.5).
+    MinRtrAdvInterval 3;
+    MaxRtrAdvInterval 10;
+    MinDelayBetweenRAs 0.03;
+    AdvIntervalOpt on;
+    AdvDefaultLifetime 1800;
+{home_agent}
+    prefix {prefix} {{
+        AdvOnLink on;
+        AdvAutonomous on;
+        AdvRouterAddr on;
+    }};
+}};
+"""
+RADVD_HOME_AGENT = """\
+    AdvHomeAgentFlag on;
+    AdvHomeAgentInfo on;
+    HomeAgentLifetime 1800;
+    HomeAgentPreference 0;
+"""
+
+
+async def start_radvd(
+    host: Host, interface: str, prefix: IPv6Network, *, home_agent: bool = False
+) -> Process:
+    """Advertise a prefix on a link with radvd; returns once it is configured. Raises RigError."""
+    name = f"radvd-{host.namespace.name.rpartition('-')[2]}"
+    path = host.directory / f"{name}.conf"
+    path.write_text(
+        RADVD_CONFIGURATION.format(
+            interface=interface,
+            prefix=prefix,
+            home_agent=RADVD_HOME_AGENT if home_agent else "",
+        )
+    )
+    pid_file = path.with_suffix(".pid")
+    radvd = ("radvd", "-n", "-C", str(path), "-p", str(pid_file), "-m", "stderr")
+    process = await host.start(name, radvd)
+    # radvd writes its pid only after it has read its configuration and opened its socket.
+    async with asyncio.timeout(START_TIMEOUT):
+        while not (pid_file.exists() and pid_file.read_text().strip()):
+            if process.returncode is not None:
+                raise RigError(f"radvd ended: see {host.directory / name}.log")
+            await asyncio.sleep(POLL_INTERVAL)
+    return process

@@ -1,0 +1,106 @@
+"""The demo's report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+from mnagent.rig.checks import Check
+from mnagent.rig.handover import Handover
+from mnagent.rig.report import (
+    Point,
+    Result,
+    Timeline,
+    as_html,
+    as_json,
+    phases_picture,
+    plain_table,
+    write_report,
+)
+
+
+def handover(**changes: float | str | None) -> Handover:
+    values: dict[str, object] = {
+        "origin": "home",
+        "destination": "link-a",
+        "link_down_at": 9.99,
+        "link_up_at": 10.0,
+        "care_of_address_at": 10.01,
+        "acknowledged_at": 10.05,
+        "first_out_at": 10.06,
+        "first_in_at": 10.08,
+        "ping_resumed_at": 10.1,
+        "outgoing_resumed_at": 10.2,
+        "incoming_resumed_at": 10.15,
+        "lost": 7,
+    }
+    return Handover(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def result(*handovers: Handover, held: bool = True) -> Result:
+    return Result(
+        handovers=list(handovers),
+        checks=[Check("it <went> well", held, "quite")],
+        tcp_survived=True,
+        incoming_tcp_survived=True,
+        ping_sent=100,
+        ping_lost=7,
+        delay=0.02,
+        payload_protection="none",
+        round_trips=[Point(9.5, 40.0), Point(10.5, 41.0)],
+        lost=[10.02],
+        progress={"outgoing": [Point(9.5, 1000), Point(11.0, 2000)]},
+    )
+
+
+def test_handover_gap_is_that_of_the_slowest_traffic() -> None:
+    assert handover().as_record()["gap_ms"] == 200.0
+
+
+def test_handover_without_resumption_has_no_gap() -> None:
+    record = handover(incoming_resumed_at=None).as_record()
+    assert record["gap_ms"] is None
+    assert record["outgoing_tcp_gap_ms"] == 200.0
+
+
+def test_json_holds_what_programs_need() -> None:
+    document = json.loads(as_json(result(handover())))
+    assert document["tcp_survived"] is True
+    assert document["incoming_tcp_survived"] is True
+    assert document["ping_lost"] == 7
+    first = document["handovers"][0]
+    shown = {key: first[key] for key in ("from", "to", "gap_ms", "lost")}
+    assert shown == {"from": "home", "to": "link-a", "gap_ms": 200.0, "lost": 7}
+
+
+def test_result_with_a_failed_check_has_not_succeeded() -> None:
+    assert result(handover()).succeeded
+    assert not result(handover(), held=False).succeeded
+
+
+def test_plain_table_aligns_columns() -> None:
+    lines = plain_table([handover(), handover(care_of_address_at=None)]).splitlines()
+    expected = "home link-a 10 ms 50 ms 60 ms 80 ms 200 ms 7"
+    assert lines[1].split() == expected.split()
+    assert lines[2].split()[2] == "-"
+
+
+def test_timeline_is_well_formed_svg() -> None:
+    ElementTree.fromstring(Timeline(result(handover())).render())
+    ElementTree.fromstring(Timeline(result()).render())
+    ElementTree.fromstring(phases_picture([handover()]))
+
+
+def test_page_escapes_and_needs_nothing_else(tmp_path: Path) -> None:
+    page = as_html(result(handover()), ["link-a.pcap"])
+    assert "it &lt;went&gt; well" in page
+    assert "link-a.pcap" in page
+    assert "src=" not in page
+    assert "href=" not in page
+
+
+def test_report_is_written_where_asked(tmp_path: Path) -> None:
+    page = write_report(result(handover()), tmp_path, json_file=tmp_path / "out.json")
+    assert page.read_text().startswith("<!DOCTYPE html>")
+    assert json.loads((tmp_path / "out.json").read_text())["succeeded"] is True
