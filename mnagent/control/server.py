@@ -1,0 +1,270 @@
+"""The agent's end of the control socket.
+
+Everything a client can fill is bounded: how many may connect, the length of a line, how many
+answers wait for a client that does not read (its requests are then not read either), how many
+events wait for it (the rest are counted and left out). No client can hold up another, or the
+agent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections import deque
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from mnagent.control.lock import DaemonLock
+from mnagent.control.schema import (
+    MAX_LINE_LENGTH,
+    ControlEvent,
+    ErrorCode,
+    Reply,
+    Request,
+    decode_request,
+    encode,
+    failure,
+    result,
+)
+
+MAX_CLIENTS = 16
+MAX_QUEUED_LINES = 1024
+"""Lines waiting for one client; more than the event history, so that it fits."""
+MAX_EVENT_HISTORY = 512
+"""Events remembered for those who ask later; the oldest go first."""
+LAST_WORDS_TIMEOUT = 1.0
+"""Seconds a client that has no more requests gets to read what is still on its way to it."""
+SEND_BUFFER_LENGTH = 64 * 1024
+"""Octets handed to the transport before its client's queue has to wait."""
+
+logger = logging.getLogger(__name__)
+
+
+class Handler(Protocol):
+    """What the server asks of the agent; called in the event loop, must not block."""
+
+    def status(self) -> Mapping[str, Any]:
+        """The state, as JSON has it; never with key material."""
+
+    def counters(self) -> Mapping[str, int]:
+        """All counters by name."""
+
+    def shutdown(self) -> None:
+        """Begin to stop; return at once."""
+
+
+class ControlServer:
+    """Serves one Unix socket."""
+
+    def __init__(self, path: Path, handler: Handler, *, lock: DaemonLock | None = None) -> None:
+        """``lock`` when the caller holds it already; else the server takes it in `start`."""
+        self._path = path
+        self._handler = handler
+        self._given_lock = lock
+        self._lock = lock or DaemonLock(path)
+        self._server: asyncio.Server | None = None
+        self._identity: tuple[int, int] | None = None
+        self._clients: set[_Client] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._history: deque[ControlEvent] = deque(maxlen=MAX_EVENT_HISTORY)
+
+    async def start(self) -> None:
+        """Listen. A socket left by an agent that is gone is replaced.
+
+        Raises:
+            AlreadyRunning: another agent is there.
+            OSError: the socket cannot be made.
+        """
+        self._lock.acquire()
+        try:
+            listener = self._listen()
+            self._server = await asyncio.start_unix_server(
+                self._serve, sock=listener, limit=MAX_LINE_LENGTH
+            )
+        except BaseException:
+            self._release_lock()
+            raise
+
+    def _listen(self) -> socket.socket:
+        with contextlib.suppress(FileNotFoundError):
+            if self._path.is_socket():
+                self._path.unlink()  # the lock is ours, so nobody listens there
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            os.fchmod(listener.fileno(), 0o600)  # before bind: Linux gives the file this mode
+            listener.bind(str(self._path))
+            status = self._path.stat()
+        except BaseException:
+            listener.close()
+            raise
+        self._identity = (status.st_dev, status.st_ino)
+        return listener
+
+    async def stop(self) -> None:
+        """Close all connections and take the socket away."""
+        if self._server is not None:
+            self._server.close()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._server is not None:
+            await self._server.wait_closed()
+            self._server = None
+        self._remove_socket()
+        self._release_lock()
+
+    def publish(self, event: ControlEvent) -> None:
+        """Tell everybody who follows events, and remember it for those who come."""
+        self._history.append(event)
+        for client in self._clients:
+            client.tell(event)
+
+    def _remove_socket(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            status = self._path.stat()
+            if self._identity == (status.st_dev, status.st_ino):
+                self._path.unlink()
+        self._identity = None
+
+    def _release_lock(self) -> None:
+        if self._given_lock is None:
+            self._lock.release()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        writer.transport.set_write_buffer_limits(high=SEND_BUFFER_LENGTH)
+        if len(self._clients) >= MAX_CLIENTS:
+            message = f"{MAX_CLIENTS} clients are connected already"
+            writer.write(encode(failure(None, ErrorCode.TOO_MANY_CLIENTS, message)))
+            await _close(writer)
+            return
+        client = _Client(writer)
+        self._clients.add(client)
+        try:
+            await client.run(self._read(reader, client))
+        finally:
+            self._clients.discard(client)
+
+    async def _read(self, reader: asyncio.StreamReader, client: _Client) -> None:
+        """Answer requests until the client has no more."""
+        while True:
+            try:
+                line = await reader.readline()
+            except ValueError:
+                message = f"a line has at most {MAX_LINE_LENGTH} octets"
+                await client.send(failure(None, ErrorCode.TOO_LONG, message))
+                return
+            if not line:
+                return
+            try:
+                request = decode_request(line)
+            except ValueError as error:
+                await client.send(failure(None, ErrorCode.BAD_REQUEST, str(error)))
+                continue
+            await client.send(self._answer(request))
+            if request.method == "events":
+                client.follow(self._history)
+
+    def _answer(self, request: Request) -> Reply:
+        try:
+            match request.method:
+                case "status":
+                    return result(request.id, dict(self._handler.status()))
+                case "counters":
+                    return result(request.id, dict(self._handler.counters()))
+                case "shutdown":
+                    self._handler.shutdown()
+                    return result(request.id, {})
+                case "events":
+                    return result(request.id, {})
+        except Exception:
+            logger.exception("failed to answer the control request %s", request.method)
+            message = "the agent failed to answer; its log says why"
+            return failure(request.id, ErrorCode.INTERNAL, message)
+        message = "expected status, counters, events or shutdown"
+        return failure(request.id, ErrorCode.UNKNOWN_METHOD, message)
+
+
+class _Client:
+    """One connection: a queue, and a task that writes what is in it."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self._queue: asyncio.Queue[Reply | None] = asyncio.Queue(MAX_QUEUED_LINES)
+        self._follows = False
+        self._lost = 0
+        self._lost_at = 0.0
+
+    async def run(self, reading: Coroutine[Any, Any, None]) -> None:
+        """Read and write until the client is done or gone."""
+        write = asyncio.create_task(self._write())
+        read = asyncio.create_task(reading)
+        try:
+            await asyncio.wait({read, write}, return_when=asyncio.FIRST_COMPLETED)
+            if read.done() and not write.done():
+                await self._finish(write)
+        finally:
+            for task in (read, write):
+                task.cancel()
+            await asyncio.gather(read, write, return_exceptions=True)
+            await _close(self._writer)
+
+    async def _finish(self, write: asyncio.Task[None]) -> None:
+        """The client has shut its end: it gets its answers, but no more events."""
+        if self._follows:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_TIMEOUT):
+                await self._queue.put(None)
+                await asyncio.wait({write})
+
+    async def send(self, reply: Reply) -> None:
+        """Queue an answer, waiting for room."""
+        await self._queue.put(reply)
+
+    def follow(self, history: deque[ControlEvent]) -> None:
+        """Send events from now on, beginning with those remembered."""
+        if not self._follows:
+            self._follows = True
+            for event in history:
+                self.tell(event)
+
+    def tell(self, event: ControlEvent) -> None:
+        """Queue an event if the client follows them, or count it as lost when there is no room."""
+        if not self._follows:
+            return
+        needed = 2 if self._lost else 1
+        if self._queue.qsize() + needed > MAX_QUEUED_LINES:
+            self._lost, self._lost_at = self._lost + 1, event.at
+            return
+        if self._lost:
+            details = {"count": str(self._lost)}
+            lost = ControlEvent(name="events-lost", at=self._lost_at, details=details, warning=True)
+            self._queue.put_nowait(Reply(event=lost))
+            self._lost = 0
+        self._queue.put_nowait(Reply(event=event))
+
+    async def _write(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            while (reply := await self._queue.get()) is not None:
+                self._writer.write(encode(reply))
+                await self._writer.drain()
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    """Close once what was written is away, or soon."""
+    writer.close()
+    try:
+        async with asyncio.timeout(LAST_WORDS_TIMEOUT):
+            await writer.wait_closed()
+    except TimeoutError:
+        writer.transport.abort()
+    except OSError:
+        pass
