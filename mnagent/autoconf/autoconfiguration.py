@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from random import Random
@@ -67,7 +68,11 @@ class AgentAutoconfiguration:
         self._random = random
         self._names = interfaces
         self._interfaces: dict[int, _AgentInterface] = {}
-        self.drops: Counter[DropReason] = Counter()
+
+    @property
+    def drops(self) -> Counter[DropReason]:
+        """Router advertisements not acted on."""
+        return _sum(entry.routers.drops for entry in self._interfaces.values())
 
     def states(self) -> dict[int, dict[IPv6Address, AddressState]]:
         """Every address by interface and where it stands."""
@@ -179,7 +184,11 @@ class KernelAutoconfiguration:
         self._names = interfaces
         self._never = never
         self._interfaces: dict[int, _KernelInterface] = {}
-        self.drops: Counter[DropReason] = Counter()
+
+    @property
+    def drops(self) -> Counter[DropReason]:
+        """Router advertisements not acted on."""
+        return _sum(entry.routers.drops for entry in self._interfaces.values())
 
     def states(self) -> dict[int, dict[IPv6Address, AddressState]]:
         """Every address by interface and where it stands."""
@@ -323,6 +332,13 @@ class KernelAutoconfiguration:
         if interface.addresses.pop(address, None) is None:
             return []
         return [AddressLost(interface=index, address=address)]
+
+
+def _sum(counters: Iterable[Counter[DropReason]]) -> Counter[DropReason]:
+    total: Counter[DropReason] = Counter()
+    for counter in counters:
+        total.update(counter)
+    return total
 
 
 def _note_link_local(routers: RouterDiscovery, event: AddressAppeared) -> None:

@@ -45,7 +45,8 @@ LIFETIME_UNIT: Final = 4.0
 
 # This agent's own choices.
 REFRESH_FRACTION: Final = 0.85
-"""Share of a granted lifetime after which the binding is refreshed (RFC 6275 11.7.3: well before)."""
+"""Share of a granted lifetime after which the binding is refreshed (RFC 6275 11.7.3: well
+before)."""
 INITIAL_REFUSED_DELAY: Final = 8.0
 """First wait after a refusal that only an administrator can cure; doubles at each refusal."""
 MAX_REFUSED_DELAY: Final = 256.0
@@ -55,3 +56,6 @@ MAX_SHUTDOWN_UPDATES: Final = 2
 """Deregistrations tried before a stopping node leaves without an answer."""
 MAX_HOME_AGENT_SOLICITATIONS: Final = 3
 """Neighbor Solicitations for the home agent's link-layer address on return (RFC 6275 11.5.5)."""
+MAX_HOME_ABSENCE: Final = 5.0
+"""Off the home link for no longer, as while roaming between its access points, and without having
+registered, the node takes its home address up again without probing it."""

@@ -14,6 +14,7 @@ MAX_NEIGHBOR_ADVERTISEMENT times and the host takes over.
 from __future__ import annotations
 
 import enum
+import math
 from ipaddress import IPv6Address
 from random import Random
 
@@ -28,6 +29,7 @@ from mnagent.mobility.addresses import (
     solicited_node_group,
 )
 from mnagent.mobility.constants import (
+    MAX_HOME_ABSENCE,
     MAX_HOME_AGENT_SOLICITATIONS,
     MAX_NEIGHBOR_ADVERTISEMENT,
     RETRANS_TIMER,
@@ -88,6 +90,7 @@ class HomeLink:
         self._is_compatible = False
         self._solicitations_left = 0
         self._advertisements_left = 0
+        self._left_at = -math.inf
 
     @property
     def state(self) -> HomeLinkState:
@@ -111,17 +114,19 @@ class HomeLink:
         self._timers.clear()
         group = JoinGroup(interface=interface, group=solicited_node_group(self._home_address))
         if not self._registration.may_be_bound(now):
-            return [group, *self._start_probe(now)]
+            was_here = now - self._left_at < MAX_HOME_ABSENCE
+            return [group, *(self._take_over(now) if was_here else self._start_probe(now))]
         if home_agent_link_layer_address is not None:
             return [group, *self._deregister(home_agent_link_layer_address, now)]
         self._state = HomeLinkState.FINDING_HOME_AGENT
         self._solicitations_left = MAX_HOME_AGENT_SOLICITATIONS
         return [group, *self._solicit(now)]
 
-    def leave(self) -> list[Output]:
+    def leave(self, now: float) -> list[Output]:
         """The home link is gone; whatever was going on there stops."""
         if self._state is HomeLinkState.IDLE:
             return []
+        self._left_at = now if self._state is HomeLinkState.IN_USE else -math.inf
         self._state = HomeLinkState.IDLE
         self._timers.clear()
         self._probe = None

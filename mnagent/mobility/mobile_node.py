@@ -249,17 +249,17 @@ class MobileNode:
 
     def _on_shutdown(self, now: float) -> list[Output]:
         if self._is_stopping or not self.registration.may_be_bound(now):
-            return self._finish()
+            return self._finish(now)
         self._is_stopping = True
         return self.registration.deregister(now, tries=self.settings.max_shutdown_updates)
 
-    def _finish(self) -> list[Output]:
+    def _finish(self, now: float) -> list[Output]:
         self._is_stopping = True
         if self._is_finished:
             return []
         self._is_finished = True
         return [
-            *self.home_link.leave(),
+            *self.home_link.leave(now),
             *self._remove_tunnel(),
             LeaveHomeLink(home_address=self.settings.home_address),
             Finish(),
@@ -297,7 +297,7 @@ class MobileNode:
 
     def _on_deleted(self, now: float) -> list[Output]:
         if self._is_stopping:
-            return self._finish()
+            return self._finish(now)
         return self._settle(self.home_link.binding_deleted(now), now)
 
     # Movement.
@@ -312,7 +312,7 @@ class MobileNode:
             case Away():
                 return self._on_away(previous, attachment, now)
             case Detached():
-                return self._on_detached(previous)
+                return self._on_detached(previous, now)
 
     def _on_home(self, previous: Attachment, attachment: AtHome, now: float) -> list[Output]:
         router = attachment.router.router
@@ -333,14 +333,14 @@ class MobileNode:
             now=now,
         )
         return [
-            *self._leave_home(previous),
+            *self._leave_home(previous, now),
             *self._hold(),
             *self._settle(outputs, now),
         ]
 
     def _on_away(self, previous: Attachment, attachment: Away, now: float) -> list[Output]:
         address = attachment.address
-        outputs = self._leave_home(previous)
+        outputs = self._leave_home(previous, now)
         is_new = not isinstance(previous, Away) or previous.address.address != address.address
         if is_new:
             details = (("address", str(address.address)), ("interface", str(attachment.interface)))
@@ -357,17 +357,17 @@ class MobileNode:
             outputs += self._set_tunnel(address.address)
         return outputs
 
-    def _on_detached(self, previous: Attachment) -> list[Output]:
+    def _on_detached(self, previous: Attachment, now: float) -> list[Output]:
         if isinstance(previous, Detached):
             return []
         self.registration.suspend()
-        return [*self._leave_home(previous), *self._hold()]
+        return [*self._leave_home(previous, now), *self._hold()]
 
-    def _leave_home(self, previous: Attachment) -> list[Output]:
+    def _leave_home(self, previous: Attachment, now: float) -> list[Output]:
         if not isinstance(previous, AtHome):
             return []
         return [
-            *self.home_link.leave(),
+            *self.home_link.leave(now),
             LeaveHomeLink(home_address=self.settings.home_address),
             ReportEvent(name="left-home"),
         ]

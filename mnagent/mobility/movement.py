@@ -126,6 +126,10 @@ class Movement:
     ) -> None:
         match event:
             case RouterFound():
+                known = interface.routers.get(event.router)
+                if event.prefixes is None and known is not None:
+                    # A kernel route adds nothing to what the router itself advertised.
+                    return
                 if event.router in interface.routers or len(interface.routers) < MAX_ROUTERS:
                     interface.routers[event.router] = event
             case RouterLost():

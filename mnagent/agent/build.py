@@ -1,0 +1,178 @@
+"""From a configuration and keys to an agent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv6Address
+from random import Random
+from typing import Final
+
+from mnagent.agent.agent import Agent
+from mnagent.agent.dispatch import Dispatcher
+from mnagent.agent.roles import HomeAgentRole, MobileNodeRole
+from mnagent.autoconf.autoconfiguration import AgentAutoconfiguration, KernelAutoconfiguration
+from mnagent.autoconf.slaac import SlaacSettings
+from mnagent.config.model import (
+    Autoconfiguration,
+    Configuration,
+    HomeAgentConfiguration,
+    MobileNodeConfiguration,
+    PayloadProtection,
+    Role,
+)
+from mnagent.core.actions import Action, PersistRecord
+from mnagent.ipsec.keys import KeySet
+from mnagent.ipsec.mobility_policy import home_agent_database, mobile_node_database
+from mnagent.mobility.home_agent import (
+    AuthorisedMobileNode,
+    HomeAgent,
+    HomeAgentSettings,
+    HomePrefix,
+)
+from mnagent.mobility.home_registration import HomeRegistration
+from mnagent.mobility.mobile_node import MobileNode, MobileNodeSettings
+
+IDENTIFIER_SECRET_KEY: Final = "interface-identifier-secret"
+"""Record that keeps the secret of stable interface identifiers (RFC 7217 5)."""
+IDENTIFIER_SECRET_LENGTH: Final = 32
+
+
+def build_agent(
+    configuration: Configuration,
+    *,
+    random: Random,
+    persisted: Mapping[str, str],
+    associations: Sequence[KeySet],
+) -> Agent:
+    """Build the agent of the configured role.
+
+    Args:
+        configuration: checked.
+        random: `random.SystemRandom()` in the daemon, seeded in tests.
+        persisted: the records that `PersistRecord` left, by key.
+        associations: the key sets: the mobile node's one, or one for each mobile node served.
+
+    Raises:
+        ValueError: the keys are not those of the configured addresses, or payload is to be
+            protected without keys for it.
+    """
+    if configuration.role is Role.MOBILE_NODE:
+        assert configuration.mobile_node is not None
+        return _build_mobile_node(
+            configuration.mobile_node, random=random, persisted=persisted, keys=associations
+        )
+    assert configuration.home_agent is not None
+    return _build_home_agent(configuration.home_agent, random=random, keys=associations)
+
+
+def _build_mobile_node(
+    configuration: MobileNodeConfiguration,
+    *,
+    random: Random,
+    persisted: Mapping[str, str],
+    keys: Sequence[KeySet],
+) -> Agent:
+    home_address, home_agent = configuration.home_address, configuration.home_agent
+    if len(keys) != 1:
+        raise ValueError(f"a mobile node has one set of keys, not {len(keys)}")
+    _check_keys(keys[0], home_address=home_address, home_agent=home_agent)
+    protect_payload = configuration.payload_protection is PayloadProtection.ESP
+    policies = mobile_node_database(keys[0], protect_payload=protect_payload)
+    node = MobileNode(
+        MobileNodeSettings(
+            home_address=home_address,
+            home_agent_address=home_agent,
+            home_prefix_length=configuration.home_prefix_length,
+            interfaces=configuration.interfaces,
+            lifetime=float(configuration.lifetime),
+            initial_bindack_timeout_first_registration=(
+                configuration.initial_bindack_timeout_first_registration
+            ),
+        ),
+        random=random,
+        persisted_sequence=persisted.get(HomeRegistration.sequence_key(home_address)),
+        persisted_binding=persisted.get(HomeRegistration.binding_key(home_address)),
+    )
+    autoconfiguration, first_actions = _build_autoconfiguration(
+        configuration, random=random, persisted=persisted
+    )
+    return Agent(
+        MobileNodeRole(autoconfiguration, node),
+        policies=policies,
+        dispatcher=Dispatcher(
+            policies,
+            home_addresses=frozenset((home_address,)),
+            tunnel_peers=frozenset((home_agent,)),
+        ),
+        first_actions=first_actions,
+    )
+
+
+def _build_autoconfiguration(
+    configuration: MobileNodeConfiguration, *, random: Random, persisted: Mapping[str, str]
+) -> tuple[AgentAutoconfiguration | KernelAutoconfiguration, tuple[Action, ...]]:
+    never = frozenset((configuration.home_address,))
+    if configuration.autoconfiguration is Autoconfiguration.KERNEL:
+        kernel = KernelAutoconfiguration(
+            random=random,
+            optimistic=configuration.optimistic,
+            interfaces=configuration.interfaces,
+            never=never,
+        )
+        return kernel, ()
+    secret = _identifier_secret(persisted)
+    first_actions: tuple[Action, ...] = ()
+    if secret is None:
+        secret = random.randbytes(IDENTIFIER_SECRET_LENGTH)
+        first_actions = (PersistRecord(key=IDENTIFIER_SECRET_KEY, value=secret.hex()),)
+    settings = SlaacSettings(optimistic=configuration.optimistic, secret=secret, never=never)
+    agent = AgentAutoconfiguration(settings, random=random, interfaces=configuration.interfaces)
+    return agent, first_actions
+
+
+def _identifier_secret(persisted: Mapping[str, str]) -> bytes | None:
+    """The secret of an earlier run; one that cannot be read is made anew."""
+    try:
+        secret = bytes.fromhex(persisted.get(IDENTIFIER_SECRET_KEY, ""))
+    except ValueError:
+        return None
+    return secret if len(secret) == IDENTIFIER_SECRET_LENGTH else None
+
+
+def _build_home_agent(
+    configuration: HomeAgentConfiguration, *, random: Random, keys: Sequence[KeySet]
+) -> Agent:
+    served = {node.home_address for node in configuration.mobile_nodes}
+    for key_set in keys:
+        if key_set.home_address not in served:
+            raise ValueError(f"keys for {key_set.home_address}, which is not served")
+        _check_keys(key_set, home_address=key_set.home_address, home_agent=configuration.address)
+    protect_payload = configuration.payload_protection is PayloadProtection.ESP
+    policies = home_agent_database(configuration.address, keys, protect_payload=protect_payload)
+
+    def factory(interface: int | None, link_layer_address: bytes) -> HomeAgent:
+        settings = HomeAgentSettings(
+            address=configuration.address,
+            home_prefixes=(HomePrefix(prefix=configuration.home_prefix),),
+            mobile_nodes=tuple(
+                AuthorisedMobileNode(home_address=node.home_address)
+                for node in configuration.mobile_nodes
+            ),
+            home_link=interface,
+            link_layer_address=link_layer_address,
+            max_lifetime=float(configuration.max_lifetime),
+        )
+        return HomeAgent(settings, random=random)
+
+    return Agent(
+        HomeAgentRole(factory, home_link=configuration.home_link),
+        policies=policies,
+        dispatcher=Dispatcher(policies),
+    )
+
+
+def _check_keys(keys: KeySet, *, home_address: IPv6Address, home_agent: IPv6Address) -> None:
+    if keys.home_address != home_address:
+        raise ValueError(f"the keys are for home address {keys.home_address}, not {home_address}")
+    if keys.home_agent != home_agent:
+        raise ValueError(f"the keys are for home agent {keys.home_agent}, not {home_agent}")

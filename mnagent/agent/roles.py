@@ -1,0 +1,230 @@
+"""The roles an agent can have: which machines it is made of and how they hear of each other."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from ipaddress import IPv6Address
+from typing import Protocol
+
+from mnagent.agent.snapshot import (
+    BindingSnapshot,
+    HandoverLog,
+    HomeAgentSnapshot,
+    MobileNodeSnapshot,
+)
+from mnagent.autoconf.autoconfiguration import AgentAutoconfiguration, KernelAutoconfiguration
+from mnagent.core.actions import Action, Finish, RemoveTunnel, ReportEvent, StopIntercepting
+from mnagent.core.drops import DropReason
+from mnagent.core.events import (
+    ActionFailed,
+    DatagramReceived,
+    DefaultRouterAppeared,
+    DefaultRouterVanished,
+    Event,
+    LinkUp,
+    PacketReceived,
+    ShutdownRequested,
+)
+from mnagent.core.indications import (
+    AddressLost,
+    AddressUsable,
+    Indication,
+    Output,
+    RouterFound,
+    RouterLost,
+)
+from mnagent.core.timers import earliest
+from mnagent.mobility.home_agent import HomeAgent
+from mnagent.mobility.mobile_node import MobileNode
+from mnagent.mobility.movement import AtHome, Away
+
+
+class Role(Protocol):
+    """What the agent asks of a role."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def drops(self) -> Counter[DropReason]: ...
+
+    def handle(self, event: Event, now: float) -> list[Action]: ...
+
+    def handle_timer(self, now: float) -> list[Action]: ...
+
+    def next_deadline(self) -> float | None: ...
+
+
+class MobileNodeRole:
+    """Autoconfiguration and a mobile node on top of it."""
+
+    name = "mobile-node"
+
+    def __init__(
+        self,
+        autoconfiguration: AgentAutoconfiguration | KernelAutoconfiguration,
+        mobile_node: MobileNode,
+    ) -> None:
+        self.autoconfiguration = autoconfiguration
+        self.mobile_node = mobile_node
+        self._routers: set[tuple[int, IPv6Address]] = set()
+
+    @property
+    def drops(self) -> Counter[DropReason]:
+        return self.autoconfiguration.drops + self.mobile_node.registration.drops
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        actions: list[Action] = []
+        if not isinstance(
+            event, DatagramReceived | DefaultRouterAppeared | DefaultRouterVanished | ActionFailed
+        ):
+            # Before autoconfiguration: an interface is known before there are addresses on it, and
+            # its loss is one loss, not one for each address.
+            actions += self._pass_on(self.mobile_node.handle(event, now), now)
+        if not isinstance(event, DatagramReceived | ShutdownRequested):
+            actions += self._pass_on(self.autoconfiguration.handle(event, now), now)
+        return actions
+
+    def handle_timer(self, now: float) -> list[Action]:
+        actions = self._pass_on(self.autoconfiguration.handle_timer(now), now)
+        return actions + self._pass_on(self.mobile_node.handle_timer(now), now)
+
+    def next_deadline(self) -> float | None:
+        return earliest(self.autoconfiguration.next_deadline(), self.mobile_node.next_deadline())
+
+    def snapshot(self, now: float, handovers: HandoverLog) -> MobileNodeSnapshot:
+        """The view for people and programs."""
+        node = self.mobile_node
+        registration, attachment = node.registration, node.attachment
+        entry = registration.entry
+        care_of = attachment.address.address if isinstance(attachment, Away) else None
+        return MobileNodeSnapshot(
+            home_address=str(node.settings.home_address),
+            home_agent=str(node.settings.home_agent_address),
+            state=node.state,
+            at_home=isinstance(attachment, AtHome),
+            care_of_address=_text(care_of),
+            bound_care_of_address=_text(registration.bound_address),
+            binding_lifetime_remaining=round(registration.remaining(now), 3),
+            sequence=None if entry is None else entry.sequence,
+            last_status=registration.last_status,
+            tunnel=_text(node.tunnel_address),
+            handovers=handovers.records,
+        )
+
+    def _pass_on(self, outputs: list[Output], now: float) -> list[Action]:
+        """Give indications to the mobile node where they stand among the actions."""
+        actions: list[Action] = []
+        for output in outputs:
+            if isinstance(output, Finish):
+                undone = self.autoconfiguration.remove_all()
+                actions += [action for action in undone if not isinstance(action, Indication)]
+                actions.append(output)
+            elif isinstance(output, RouterFound | RouterLost | AddressUsable | AddressLost):
+                actions += self._report_router(output)
+                actions += self._pass_on(self.mobile_node.handle(output, now), now)
+            elif not isinstance(output, Indication):
+                actions.append(output)
+        return actions
+
+    def _report_router(
+        self, output: RouterFound | RouterLost | AddressUsable | AddressLost
+    ) -> list[Action]:
+        if isinstance(output, RouterLost):
+            self._routers.discard((output.interface, output.router))
+        if not isinstance(output, RouterFound):
+            return []
+        key = (output.interface, output.router)
+        if key in self._routers:
+            return []
+        self._routers.add(key)
+        prefixes = " ".join(str(prefix) for prefix in output.prefixes or ())
+        details = (
+            ("router", str(output.router)),
+            ("interface", str(output.interface)),
+            ("prefixes", prefixes),
+        )
+        return [ReportEvent(name="router-found", details=details)]
+
+
+HomeAgentFactory = Callable[[int | None, bytes], HomeAgent]
+"""Makes the home agent for a home link: interface index (None: virtual) and link-layer address."""
+
+
+class HomeAgentRole:
+    """A home agent, from the moment its home link exists."""
+
+    name = "home-agent"
+
+    def __init__(self, factory: HomeAgentFactory, *, home_link: str | None) -> None:
+        """``home_link`` is an interface's name; None serves a virtual home prefix from the
+        start."""
+        self._factory = factory
+        self._home_link = home_link
+        self._index: int | None = None
+        self.home_agent: HomeAgent | None = factory(None, b"") if home_link is None else None
+        self._early_drops: Counter[DropReason] = Counter()
+
+    @property
+    def drops(self) -> Counter[DropReason]:
+        if self.home_agent is None:
+            return self._early_drops
+        return self._early_drops + self.home_agent.drops
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        outputs: list[Action] = []
+        if isinstance(event, LinkUp) and event.name == self._home_link:
+            outputs += self._on_home_link(event, now)
+        if self.home_agent is not None:
+            return outputs + self.home_agent.handle(event, now)
+        if isinstance(event, ShutdownRequested):
+            return [*outputs, Finish()]
+        if isinstance(event, PacketReceived):
+            self._early_drops[DropReason.NO_ROLE] += 1
+        return outputs
+
+    def handle_timer(self, now: float) -> list[Action]:
+        return [] if self.home_agent is None else self.home_agent.handle_timer(now)
+
+    def next_deadline(self) -> float | None:
+        return None if self.home_agent is None else self.home_agent.next_deadline()
+
+    def snapshot(self, now: float) -> HomeAgentSnapshot:
+        """The view for people and programs."""
+        if self.home_agent is None:
+            return HomeAgentSnapshot(state="waiting-for-home-link", bindings=(), probing=())
+        bindings = tuple(
+            BindingSnapshot(
+                home_address=str(entry.home_address),
+                care_of_address=str(entry.care_of_address),
+                lifetime_remaining=round(max(0.0, entry.expires_at - now), 3),
+                sequence=entry.sequence,
+            )
+            for entry in self.home_agent.bindings
+        )
+        probing = tuple(str(address) for address in self.home_agent.probing)
+        return HomeAgentSnapshot(state="serving", bindings=bindings, probing=probing)
+
+    def _on_home_link(self, event: LinkUp, now: float) -> list[Action]:
+        """The first time, or an interface of that name that was made anew."""
+        if self._index == event.interface:
+            return []
+        outputs = [] if self._index is None else self._abandon()
+        self._index = event.interface
+        self.home_agent = self._factory(event.interface, event.link_layer_address)
+        return outputs
+
+    def _abandon(self) -> list[Action]:
+        """The home link was another interface: the mobile nodes have to register again."""
+        assert self.home_agent is not None
+        self._early_drops += self.home_agent.drops
+        outputs: list[Action] = []
+        for entry in self.home_agent.bindings:
+            outputs.append(RemoveTunnel(home_address=entry.home_address))
+            outputs.append(StopIntercepting(home_address=entry.home_address))
+        return outputs
+
+
+def _text(address: IPv6Address | None) -> str | None:
+    return None if address is None else str(address)
