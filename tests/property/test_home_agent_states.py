@@ -12,7 +12,13 @@ from random import Random
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
 
 from mnagent.core.actions import (
     Action,
@@ -34,7 +40,7 @@ from mnagent.core.events import (
     ShutdownRequested,
 )
 from mnagent.mobility.addresses import derived_link_local, solicited_node_group
-from mnagent.mobility.home_agent import HomeAgent
+from mnagent.mobility.home_agent import HOST_FAILURE_DELAY, HomeAgent
 from mnagent.mobility.sequence import sequence_newer
 from mnagent.wire.ipv6 import DestinationOptions, HomeAddressOption, IPv6Packet, RawPayload
 from mnagent.wire.mobility import (
@@ -75,12 +81,12 @@ MAX_LIFETIME = 400.0
 class Host:
     """A home agent and the host that does what it asks, checking the promises on the way."""
 
-    def __init__(self, *, home_link: int | None = HOME_LINK, seed: int = 0) -> None:
+    def __init__(self, *, home_link: int | None = HOME_LINK, max_bindings: int = 2) -> None:
         self.now = 0.0
         self.settings = replace(
-            SETTINGS, home_link=home_link, max_lifetime=MAX_LIFETIME, max_bindings=2
+            SETTINGS, home_link=home_link, max_lifetime=MAX_LIFETIME, max_bindings=max_bindings
         )
-        self.home_agent = HomeAgent(self.settings, random=Random(seed))
+        self.home_agent = HomeAgent(self.settings, random=Random(0))
         self.intercepted: set[IPv6Address] = set()
         self.tunnels: dict[IPv6Address, IPv6Address] = {}
         self.groups: set[IPv6Address] = set()
@@ -310,19 +316,33 @@ class HomeAgentMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.host = Host()
         self.sequence = 0
+
+    @initialize(
+        home_link=st.sampled_from((HOME_LINK, HOME_LINK, None)),
+        max_bindings=st.integers(1, 2),
+        sequence=st.sampled_from((0, 32760, 65530)),
+    )
+    def start(self, home_link: int | None, max_bindings: int, sequence: int) -> None:
+        self.host = Host(home_link=home_link, max_bindings=max_bindings)
+        self.sequence = sequence
 
     @rule(
         home_address=st.sampled_from(HOME_ADDRESSES[:2]),
         source=st.sampled_from(CARE_OF_ADDRESSES[:2]),
-        lifetime=st.sampled_from((0.0, 4.0, 60.0, 600.0)),
+        lifetime=st.sampled_from((600.0, 60.0, 4.0, 0.0)),
         link_local=st.booleans(),
+        step=st.sampled_from((1, 1, 1, 0, -1, -3)),
     )
     def mobile_node_registers(
-        self, home_address: IPv6Address, source: IPv6Address, lifetime: float, link_local: bool
+        self,
+        home_address: IPv6Address,
+        source: IPv6Address,
+        lifetime: float,
+        link_local: bool,
+        step: int,
     ) -> None:
-        self.sequence = (self.sequence + 1) % 65536
+        self.sequence = (self.sequence + step) % 65536
         self.host.feed(
             binding_update(
                 self.sequence,
@@ -365,6 +385,12 @@ class HomeAgentMachine(RuleBasedStateMachine):
             )
         )
 
+    @rule(source=st.sampled_from(CARE_OF_ADDRESSES[:2]))
+    def mobile_node_registers_and_waits(self, source: IPv6Address) -> None:
+        self.sequence = (self.sequence + 1) % 65536
+        self.host.feed(binding_update(self.sequence, source=source))
+        self.host.advance(1.0)
+
     @rule(home_address=st.sampled_from(HOME_ADDRESSES[:2]))
     def mobile_node_returns_home(self, home_address: IPv6Address) -> None:
         self.sequence = (self.sequence + 1) % 65536
@@ -373,6 +399,9 @@ class HomeAgentMachine(RuleBasedStateMachine):
     @rule(asked=st.sampled_from(TARGETS))
     def neighbor_asks(self, asked: IPv6Address) -> None:
         answers = self.host.feed(solicitation(asked))
+        if self.host.settings.home_link is None:
+            assert answers == []
+            return
         is_bound = any(
             asked == entry.home_address
             or (entry.is_link_local_defended and asked == derived_link_local(entry.home_address))
@@ -399,23 +428,24 @@ class HomeAgentMachine(RuleBasedStateMachine):
         assert deadline is not None
         self.host.run_timers(max(deadline, self.host.now) + lateness)
 
-    @rule(is_up=st.booleans())
-    def link_changes(self, is_up: bool) -> None:
-        self.host.feed(INPUTS["link-up" if is_up else "link-down"])
+    @rule(seconds=st.sampled_from((0.0, 0.5, 20.0)))
+    def link_goes_and_comes_back(self, seconds: float) -> None:
+        self.host.feed(INPUTS["link-down"])
+        self.host.advance(seconds)
+        self.host.feed(INPUTS["link-up"])
 
-    @rule()
-    def interception_fails(self) -> None:
-        self.host.feed(ActionFailed(action=INTERCEPT, errno=errno.EPERM))
+    @rule(action=st.sampled_from((INTERCEPT, GROUP)))
+    def host_fails(self, action: Action) -> None:
+        self.host.feed(ActionFailed(action=action, errno=errno.EPERM))
+        self.host.advance(HOST_FAILURE_DELAY)
 
-    @rule()
-    def join_fails(self) -> None:
-        self.host.feed(INPUTS["join-failed"])
-
+    @precondition(lambda self: hasattr(self, "host"))
     @invariant()
     def promises_hold(self) -> None:
         self.host.check()
 
     def teardown(self) -> None:
+        """Whatever went before, an orderly end leaves nothing behind."""
         self.host.feed(ShutdownRequested())
         assert self.host.is_finished
         assert self.host.groups == set()
@@ -423,7 +453,7 @@ class HomeAgentMachine(RuleBasedStateMachine):
 
 
 TestHomeAgentMachine = HomeAgentMachine.TestCase
-TestHomeAgentMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestHomeAgentMachine.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 
 
 def test_home_agent_driven_for_long_forgets_what_is_over() -> None:
