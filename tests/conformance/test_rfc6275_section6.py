@@ -323,7 +323,7 @@ def test_binding_authorization_data_is_aligned_and_ends_the_message() -> None:
 @requirement("RFC6275-6.2.7", "FMT-18")
 @pytest.mark.parametrize(
     "tail",
-    ["0100 050c 000102030405060708090a0b 0000000000000000", "050c 000102030405060708090a0b 0100"],
+    ["0100 050c 000102030405060708090a0b 0000000000000000", "050e 000102030405060708090a0b0c0d"],
     ids=["trailing-padding", "not-aligned"],
 )
 def test_binding_authorization_data_out_of_place_is_discarded(tail: str) -> None:
