@@ -36,6 +36,8 @@ class AddressMessage:
     deprecated: bool = False
     duplicate: bool = False
     temporary: bool = False
+    protocol: int = 0
+    """Who made it (IFA_PROTO, Linux 5.18)."""
     valid_lifetime: float | None = None
     preferred_lifetime: float | None = None
     removed: bool = False

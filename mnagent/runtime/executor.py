@@ -29,6 +29,7 @@ from mnagent.core.actions import (
     UseHomeLink,
 )
 from mnagent.core.events import ActionFailed
+from mnagent.datapath.tables import SequenceExhausted
 from mnagent.runtime.host import HostState, OwnAddress
 from mnagent.runtime.policy_routing import HomeAgentRouting, MobileNodeRouting
 from mnagent.runtime.tunnels import TunnelKeeper
@@ -39,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 _FIRST_ROUTER_METRIC = 1000
 _LAST_ROUTER_METRIC = 300
+_PREFIX_METRIC = 1024
 
 
 class PacketSender(Protocol):
@@ -114,7 +116,9 @@ class Executor:
             code = error.errno or errno.EIO
             reason = error.strerror or str(error)
         except KeyError as error:
-            code, reason = errno.ENOKEY, f"no security association {error.args[0]}"
+            code, reason = errno.ENOKEY, f"no security association {error}"
+        except SequenceExhausted as error:
+            code, reason = errno.EKEYEXPIRED, f"no sequence numbers left for {error.args[0]}"
         else:
             return None
         logger.debug("failed to perform %s: %s", type(action).__name__, reason)
@@ -130,16 +134,28 @@ class Executor:
             own,
             valid_lifetime=action.valid_lifetime,
             preferred_lifetime=action.preferred_lifetime,
+            prefix_route=False,
         )
+        if own.prefix_length < 128:
+            # The kernel leaves the prefix route of an address with a lifetime behind when it goes.
+            route = Route(
+                destination=own.prefix,
+                interface=own.interface,
+                # Its own metric: replacing must not meet another interface's route to this prefix.
+                metric=_PREFIX_METRIC + own.interface,
+                lifetime=_whole_seconds(action.valid_lifetime),
+            )
+            self._host.set_route(_prefix_purpose(own), route)
 
     def _remove_address(self, action: RemoveAddress) -> None:
-        self._host.remove_address(
-            OwnAddress(
-                interface=action.interface,
-                address=action.address,
-                prefix_length=action.prefix_length,
-            )
+        own = OwnAddress(
+            interface=action.interface,
+            address=action.address,
+            prefix_length=action.prefix_length,
         )
+        self._host.remove_address(own)
+        if not self._host.has_address_in(own.interface, own.prefix):
+            self._host.remove_route(_prefix_purpose(own))
 
     def _add_default_router(self, action: AddDefaultRouter) -> None:
         if action.link_layer_address:
@@ -160,7 +176,7 @@ class Executor:
             interface=action.interface,
             gateway=action.router,
             metric=metric,
-            lifetime=max(1, int(action.lifetime)) if action.lifetime < 1 << 31 else None,
+            lifetime=_whole_seconds(action.lifetime),
         )
         self._host.set_route(purpose, route)
         self._router_metrics[purpose] = metric
@@ -213,6 +229,17 @@ class Executor:
 
     def _finished(self, action: Finish) -> None:
         self._finish()
+
+
+def _whole_seconds(lifetime: float | None) -> int | None:
+    """For the kernel, which counts routes' lifetimes in a signed 32 bit number; None for ever."""
+    if lifetime is None or lifetime >= 1 << 31:
+        return None
+    return max(1, int(lifetime))
+
+
+def _prefix_purpose(own: OwnAddress) -> str:
+    return f"prefix-{own.interface}-{own.prefix}"
 
 
 def _router_purpose(interface: int, router: IPv6Address) -> str:

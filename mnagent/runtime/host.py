@@ -6,7 +6,7 @@ import errno
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, IPv6Network
 
 from mnagent.link.messages import (
     AddressMessage,
@@ -32,6 +32,11 @@ class OwnAddress:
     address: IPv6Address
     prefix_length: int
 
+    @property
+    def prefix(self) -> IPv6Network:
+        """The prefix it is in."""
+        return IPv6Network((self.address, self.prefix_length), strict=False)
+
 
 class HostState:
     """What we changed on this host, by purpose.
@@ -54,12 +59,19 @@ class HostState:
         """The addresses we configured."""
         return frozenset(own.address for own in self._addresses.values())
 
+    def has_address_in(self, interface: int, prefix: IPv6Network) -> bool:
+        """True when we configured an address of this prefix on this interface."""
+        return any(
+            own.interface == interface and own.prefix == prefix for own in self._addresses.values()
+        )
+
     def set_address(
         self,
         own: OwnAddress,
         *,
         valid_lifetime: float | None = None,
         preferred_lifetime: float | None = None,
+        prefix_route: bool = True,
         pinned: bool = False,
     ) -> None:
         """Configure an address, or renew it. A pinned one is put back when somebody removes it."""
@@ -75,7 +87,7 @@ class HostState:
             prefix_length=own.prefix_length,
             valid_lifetime=valid_lifetime,
             preferred_lifetime=preferred_lifetime,
-            prefix_route=own.prefix_length < 128,
+            prefix_route=prefix_route and own.prefix_length < 128,
         )
         self._addresses[key] = own
         if pinned:

@@ -306,6 +306,7 @@ def _convert_address(message: Any, removed: bool) -> Message | None:
         deprecated=bool(flags & IFA_F_DEPRECATED),
         duplicate=bool(flags & IFA_F_DADFAILED),
         temporary=bool(flags & IFA_F_TEMPORARY),
+        protocol=message.get_attr("IFA_PROTO") or 0,
         valid_lifetime=_lifetime(cache.get("ifa_valid", INFINITE)),
         preferred_lifetime=_lifetime(cache.get("ifa_preferred", INFINITE)),
         removed=removed,

@@ -21,7 +21,7 @@ from mnagent.system.kernel import Route, Rule
 _HOME_DEFAULT = "home-default"
 _HOME_PREFIX = "home-prefix"
 _HOME_MAIN = "home-main-default"
-_HOME_LINK_METRIC = 64
+_HOME_LINK_METRIC = 62
 """Better than what router advertisements make (1024) and than our care-of routes."""
 
 

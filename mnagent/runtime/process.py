@@ -23,8 +23,8 @@ class PrivilegeError(OSError):
     """The process may not do what the daemon has to do."""
 
 
-class AlreadyRunning(OSError):
-    """Another copy holds the state directory."""
+class StateInUse(Exception):
+    """Another copy uses the state directory, and would use the same sequence numbers."""
 
 
 class _CapabilityHeader(ctypes.Structure):
@@ -80,15 +80,14 @@ def drop_capabilities() -> None:
 
 
 def lock(path: Path) -> int:
-    """Take the lock that only one daemon may hold; the descriptor keeps it. `AlreadyRunning` if taken."""
+    """Take the lock that only one daemon may hold; the descriptor keeps it. `StateInUse` if taken."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
         os.close(descriptor)
-        raise AlreadyRunning(
-            error.errno,
+        raise StateInUse(
             f"another copy is running (process {holder or 'unknown'}, lock {path}); "
             "stop it, or give this one another state_directory",
         ) from error

@@ -21,6 +21,8 @@ class Datapath(Protocol):
 
     def stop(self) -> None: ...
 
+    def close(self) -> None: ...
+
     def take_handed_up(self) -> list[HandedUp]: ...
 
     def protect(self, spi: int, packet: bytes) -> bytes: ...
@@ -57,6 +59,9 @@ class FakeDatapath:
         self.running = True
 
     def stop(self) -> None:
+        self.running = False
+
+    def close(self) -> None:
         self.running = False
 
     def take_handed_up(self) -> list[HandedUp]:

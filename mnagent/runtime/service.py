@@ -1,0 +1,396 @@
+"""The daemon: owns the event loop, every descriptor and the `Agent`, and tidies up behind itself.
+
+Everything that touches the agent runs in callbacks of one event loop, one after the other. Events that
+actions bring about (`ActionFailed`) are queued behind those that are there already.
+
+A stop (SIGTERM, SIGINT, the control socket) tells the agent, gives it `STOP_PATIENCE` to deregister, and
+puts the host back as it was. The tunnel device with the home address goes too, unless
+``host.keep_tunnel_interface`` asks to keep it for sockets to survive a planned restart; after a crash it
+is there in any case and the next start adopts it. A second signal does not wait for the deregistration.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import signal
+import sys
+from collections import deque
+from collections.abc import Iterable
+from ipaddress import IPv6Address
+from typing import Any
+
+from mnagent.config import Configuration, ConfigurationError
+from mnagent.control.lock import AlreadyRunning, DaemonLock
+from mnagent.control.schema import ControlEvent
+from mnagent.control.server import ControlServer
+from mnagent.core.actions import Action, ReportEvent
+from mnagent.core.events import DatagramReceived, Event, ShutdownRequested
+from mnagent.core.timers import Timers, earliest
+from mnagent.link.messages import AddressMessage, LinkMessage, Message, Overrun
+from mnagent.link.monitor import LinkMonitor
+from mnagent.runtime import process
+from mnagent.runtime.assembly import AgentBuilder, Assembly, StartError, assemble
+from mnagent.runtime.kernel import ROUTE_PROTOCOL
+from mnagent.runtime.loop import BootTimer
+from mnagent.runtime.netlink import NotificationSocket
+from mnagent.runtime.next_hop import VERIFY_INTERVAL
+from mnagent.runtime.sequences import CHECK_INTERVAL
+
+logger = logging.getLogger(__name__)
+
+STOP_PATIENCE = 3.0
+"""Seconds the agent has to deregister."""
+REFRESH_DELAY = 0.02
+"""Seconds that route changes are gathered before paths are asked for again."""
+EXIT_STOPPED = 0
+EXIT_START_FAILED = 1
+EXIT_ALREADY_RUNNING = 3
+EXIT_CRASHED = 4
+
+
+def run(
+    configuration: Configuration,
+    *,
+    build: AgentBuilder | None = None,
+) -> int:
+    """Run the daemon until it is told to stop; returns the exit status (see the module's constants).
+
+    ``build`` makes another agent than the configured one, for tests.
+    """
+    _set_up_logging(configuration.host.log_level.value)
+    try:
+        with DaemonLock(configuration.host.control_socket) as lock:
+            return asyncio.run(_run(configuration, lock, build))
+    except (AlreadyRunning, process.StateInUse) as error:
+        logger.error("%s", error)
+        return EXIT_ALREADY_RUNNING
+    except (StartError, ConfigurationError) as error:
+        logger.error("%s", error)
+        return EXIT_START_FAILED
+    except OSError as error:
+        logger.error("failed to start: %s", error)
+        return EXIT_START_FAILED
+
+
+async def _run(configuration: Configuration, lock: DaemonLock, build: AgentBuilder | None) -> int:
+    with contextlib.ExitStack() as stack:
+        assembly = assemble(configuration, stack, entropy=random.SystemRandom(), build=build)
+        return await Service(configuration, assembly, stack, lock=lock).run()
+
+
+def _set_up_logging(level: str) -> None:
+    """To standard error; the service manager adds time and priority."""
+    timed = "" if "JOURNAL_STREAM" in os.environ else "%(asctime)s "
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=level.upper(),
+        format=f"{timed}%(levelname)s %(message)s",
+        force=True,
+    )
+
+
+class Service:
+    """A running daemon."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        assembly: Assembly,
+        stack: contextlib.ExitStack,
+        *,
+        lock: DaemonLock,
+    ) -> None:
+        self._configuration = configuration
+        self._parts = assembly
+        self._stack = stack
+        self._clock = assembly.clock
+        self._agent = assembly.agent
+        self._loop = asyncio.get_running_loop()
+        self._timers: Timers[str] = Timers()
+        self._pending: deque[Event] = deque()
+        self._handling = False
+        self._stopping = False
+        self._done = asyncio.Event()
+        self._exit_status = EXIT_STOPPED
+        self._attached: set[int] = set()
+        self._addresses: dict[tuple[int, IPv6Address], AddressMessage] = {}
+        self._missing: tuple[str, ...] = ()
+        self._control = ControlServer(configuration.host.control_socket, self, lock=lock)
+        self._started_at = self._clock.now()
+        self._manager = process.ServiceManager(dict(os.environ))
+        self._monitor = LinkMonitor(
+            assembly.interface_names,
+            ignored=(configuration.host.tunnel_interface,),
+            own_protocol=ROUTE_PROTOCOL,
+        )
+
+    async def run(self) -> int:
+        """Start, serve until done, stop."""
+        self._parts.on_report(self._report)
+        self._parts.on_finish(self._done.set)
+        await self._control.start()
+        try:
+            self._start()
+            await self._done.wait()
+        finally:
+            self._manager.notify("STOPPING=1")
+            await self._control.stop()
+        return self._exit_status
+
+    # the surface for the control socket
+
+    def status(self) -> dict[str, Any]:
+        """See `mnagent.control.server.Handler.status`."""
+        now = self._clock.now()
+        return {
+            "role": self._configuration.role.value,
+            "uptime": round(now - self._started_at, 3),
+            "now": now,
+            "process": os.getpid(),
+            "tunnel_interface": self._configuration.host.tunnel_interface,
+            "missing_interfaces": list(self._monitor.missing),
+            **self._parts.snapshot(now),
+            "counters": self.counters(),
+        }
+
+    def counters(self) -> dict[str, int]:
+        """See `mnagent.control.server.Handler.counters`."""
+        return {**self._agent.counters, **self._parts.datapath.counters()}
+
+    def shutdown(self) -> None:
+        """See `mnagent.control.server.Handler.shutdown`. The second call does not wait any longer."""
+        if self._stopping:
+            self._done.set()
+            return
+        self._stopping = True
+        logger.info("stopping")
+        self._timers.set("give-up", self._clock.now() + STOP_PATIENCE)
+        self._feed([ShutdownRequested()])
+
+    # start
+
+    def _start(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self.shutdown)
+            self._stack.callback(self._loop.remove_signal_handler, number)
+        self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        self._timer = BootTimer(self._loop, self._on_timer)
+        self._stack.callback(self._timer.close)
+        self._notifications = NotificationSocket()
+        self._stack.callback(self._notifications.close)
+        self._add_reader(self._notifications.fileno(), self._on_notifications)
+        self._add_reader(self._parts.wake_descriptor, self._on_handed_up)
+        now = self._clock.now()
+        self._timers.set("verify", now + VERIFY_INTERVAL)
+        self._timers.set("sequences", now + CHECK_INTERVAL)
+        if self._manager.watchdog_interval is not None:
+            self._timers.set("watchdog", now)
+        self._parts.datapath.start()
+        self._stack.callback(self._parts.datapath.stop)
+        self._guarded(self._resynchronize)
+        self._manager.notify("READY=1")
+        logger.info("started as %s", self._configuration.role.value)
+
+    def _add_reader(self, descriptor: int, callback: Any) -> None:
+        self._loop.add_reader(descriptor, self._guarded, callback)
+        self._stack.callback(self._loop.remove_reader, descriptor)
+
+    def _guarded(self, callback: Any) -> None:
+        """An exception in a callback is our bug: crash loudly, but put the host back first."""
+        try:
+            callback()
+        except Exception:
+            logger.exception("the agent crashed")
+            self._exit_status = EXIT_CRASHED
+            self._done.set()
+
+    def _on_hangup(self) -> None:
+        logger.info("SIGHUP: nothing is read again while running; restart to apply changes")
+
+    # the agent
+
+    def _feed(self, events: Iterable[Event]) -> None:
+        self._pending.extend(events)
+        if self._handling:
+            return
+        self._handling = True
+        try:
+            while self._pending:
+                event = self._pending.popleft()
+                self._perform(self._agent.handle(event, self._clock.now()))
+        finally:
+            self._handling = False
+            self._arm()
+
+    def _perform(self, actions: list[Action]) -> None:
+        self._pending.extend(self._parts.executor.perform(actions))
+
+    def _arm(self) -> None:
+        self._timer.arm(
+            earliest(
+                self._agent.next_deadline(),
+                self._monitor.next_deadline(),
+                self._timers.next_deadline(),
+            )
+        )
+
+    def _on_timer(self) -> None:
+        self._guarded(self._run_timers)
+
+    def _run_timers(self) -> None:
+        now = self._clock.now()
+        deadline = self._agent.next_deadline()
+        if deadline is not None and deadline <= now:
+            self._perform(self._agent.handle_timer(now))
+        self._pending.extend(self._monitor.handle_timer(now))
+        for name in self._timers.pop_due(now):
+            self._on_own_timer(name, now)
+        self._feed(())
+
+    def _on_own_timer(self, name: str, now: float) -> None:
+        if name == "verify":
+            self._parts.resolver.verify()
+            self._timers.set("verify", now + VERIFY_INTERVAL)
+        elif name == "sequences":
+            self._check_sequences()
+            self._timers.set("sequences", now + CHECK_INTERVAL)
+        elif name == "refresh":
+            self._parts.tunnels.refresh()
+        elif name == "watchdog":
+            self._manager.notify("WATCHDOG=1")
+            self._timers.set("watchdog", now + (self._manager.watchdog_interval or 1.0))
+        elif name == "give-up":
+            logger.warning("no answer to the deregistration; leaving without it")
+            self._done.set()
+
+    def _check_sequences(self) -> None:
+        try:
+            self._parts.sequences.check()
+        except OSError as error:
+            logger.error("failed to reserve sequence numbers: %s", error)
+
+    def _report(self, event: ReportEvent) -> None:
+        details = dict(event.details)
+        text = " ".join(f"{name}={value}" for name, value in details.items())
+        logger.log(logging.WARNING if event.warning else logging.INFO, "%s %s", event.name, text)
+        self._control.publish(
+            ControlEvent(
+                name=event.name, at=self._clock.now(), details=details, warning=event.warning
+            )
+        )
+
+    # what comes in
+
+    def _on_handed_up(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._parts.wake_descriptor, 8)
+        self._feed(
+            DatagramReceived(
+                data=packet.data,
+                interface=packet.interface,
+                link_layer_source=packet.link_layer_source,
+                protected_by=packet.protected_by,
+                tunnel_source=packet.tunnel_source,
+            )
+            for packet in self._parts.datapath.take_handed_up()
+        )
+
+    def _on_notifications(self) -> None:
+        messages = self._notifications.receive()
+        if any(isinstance(message, Overrun) for message in messages):
+            logger.warning("netlink notifications were lost; reading everything again")
+            self._parts.host.handle(Overrun())
+            self._resynchronize()
+            return
+        events: list[Event] = []
+        for message in messages:
+            events += self._take(message)
+        self._note_missing()
+        self._feed(events)
+
+    def _resynchronize(self) -> None:
+        kernel = self._parts.kernel
+        self._monitor.resync_started()
+        self._addresses.clear()
+        events: list[Event] = []
+        links = kernel.links()
+        for interface in self._attached - {link.interface for link in links}:
+            self._detach(interface)
+        for message in (*links, *kernel.addresses(), *kernel.routes()):
+            events += self._take(message)
+        events += self._monitor.resync_finished(self._clock.now())
+        self._note_missing()
+        self._schedule_refresh()
+        self._feed(events)
+
+    def _take(self, message: Message) -> list[Event]:
+        events = self._monitor.handle(message, self._clock.now())
+        if isinstance(message, LinkMessage):
+            self._follow_link(message)
+        elif isinstance(message, AddressMessage):
+            self._follow_address(message)
+        self._parts.host.handle(message)
+        if self._parts.resolver.concerns(message):
+            self._schedule_refresh()
+        return events
+
+    def _schedule_refresh(self) -> None:
+        if "refresh" not in self._timers:
+            self._timers.set("refresh", self._clock.now() + REFRESH_DELAY)
+
+    def _follow_link(self, message: LinkMessage) -> None:
+        watched = message.interface in self._monitor.interfaces
+        if watched and message.interface not in self._attached:
+            self._attach(message)
+        elif not watched and message.interface in self._attached:
+            self._detach(message.interface)
+
+    def _attach(self, message: LinkMessage) -> None:
+        try:
+            self._parts.prepare_interface(message.name)
+            self._parts.shield.attach(message.interface, message.name)
+            self._parts.datapath.attach(message.interface)
+        except OSError as error:
+            logger.warning("failed to use %s: %s", message.name, error)
+            return
+        self._attached.add(message.interface)
+        logger.debug("using %s", message.name)
+
+    def _detach(self, interface: int) -> None:
+        self._attached.discard(interface)
+        self._parts.shield.detach(interface)
+        with contextlib.suppress(OSError):
+            self._parts.datapath.detach(interface)
+        self._addresses = {
+            key: message for key, message in self._addresses.items() if key[0] != interface
+        }
+        self._publish_addresses()
+
+    def _follow_address(self, message: AddressMessage) -> None:
+        key = (message.interface, message.address)
+        if message.removed or message.duplicate:
+            self._addresses.pop(key, None)
+        elif message.interface in self._monitor.interfaces:
+            self._addresses[key] = message
+        self._publish_addresses()
+
+    def _publish_addresses(self) -> None:
+        local = {address for _, address in self._addresses if not address.is_link_local}
+        self._parts.tunnels.set_local_addresses(frozenset(local | self._parts.own_addresses))
+
+    def _note_missing(self) -> None:
+        missing = self._monitor.missing
+        if missing != self._missing:
+            for name in set(missing) - set(self._missing):
+                self._report(
+                    ReportEvent(
+                        name="interface-missing", details=(("interface", name),), warning=True
+                    )
+                )
+            for name in set(self._missing) - set(missing):
+                self._report(ReportEvent(name="interface-present", details=(("interface", name),)))
+            self._missing = missing

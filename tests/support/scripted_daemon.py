@@ -1,0 +1,73 @@
+"""The real daemon around an agent that does what a file says: ``python -m tests.support.scripted_daemon
+CONFIGURATION DIRECTORY``.
+
+Each file ``DIRECTORY/<number>.actions`` holds one Python expression that gives a list of actions, with the
+names of `mnagent.core.actions` and of ``ipaddress``; it is carried out once and renamed to ``.done``. The
+events the agent saw are appended to ``DIRECTORY/events``, one repr a line.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mnagent.config import load
+from mnagent.core import actions as actions_module
+from mnagent.core.actions import Action, Finish
+from mnagent.core.events import Event, ShutdownRequested
+from mnagent.runtime.service import run
+
+POLL_INTERVAL = 0.02
+
+
+class ScriptedAgent:
+    """Has the face of `mnagent.agent.Agent`."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._deadline = 0.0
+        self.counters: dict[str, int] = {}
+        self._names: dict[str, Any] = {
+            **vars(actions_module),
+            "address": ipaddress.IPv6Address,
+        }
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """Note it; leave at once when asked to."""
+        with (self._directory / "events").open("a") as file:
+            file.write(f"{event!r}\n")
+        return [Finish()] if isinstance(event, ShutdownRequested) else []
+
+    def handle_timer(self, now: float) -> list[Action]:
+        """Look for new files."""
+        self._deadline = now + POLL_INTERVAL
+        wanted: list[Action] = []
+        for path in sorted(self._directory.glob("*.actions")):
+            wanted += eval(path.read_text(), self._names)
+            path.rename(path.with_suffix(".done"))
+        return wanted
+
+    def next_deadline(self) -> float:
+        """Always soon."""
+        return self._deadline
+
+    def snapshot(self, now: float) -> ScriptedAgent:
+        """Nothing to show."""
+        return self
+
+    def to_json(self) -> Mapping[str, Any]:
+        """Nothing to show."""
+        return {}
+
+
+def main() -> int:
+    """Run it."""
+    configuration, directory = load(Path(sys.argv[1])), Path(sys.argv[2])
+    return run(configuration, build=lambda *_, **__: ScriptedAgent(directory))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
