@@ -27,6 +27,7 @@ no home link: the home prefix is routed to the home agent, as to a rented server
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Interface, IPv6Network
@@ -45,13 +46,16 @@ FOREIGN_PREFIXES = {LINK_A: IPv6Network("2001:db8:a::/64"), LINK_B: IPv6Network(
 
 MOBILE_INTERFACE = "eth0"
 MOBILE_INDEX = 62
-"""Index of the mobile node's interface: unlike its peer's, or the kernel takes the pair for one
-device and reports its carrier up to a second late (linkwatch_urgent_event)."""
+"""Index of the mobile node's interface, at which scenarios find it. See `connect`."""
+FIRST_INDEX = 100
 
 ACCESS = "access"
 """A router's interface on its link."""
 
 ROLES = ("switch", "core", "home-agent", "router-a", "router-b", "correspondent", "mobile")
+
+
+_indexes = itertools.count(FIRST_INDEX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +80,13 @@ class End:
 
 
 def connect(left: End, right: End) -> None:
-    """Lay a cable (veth) between two namespaces and configure both ends. Raises RigError."""
+    """Lay a cable (veth) between two namespaces and configure both ends. Raises RigError.
+
+    The ends get different interface indexes: with the same one, the kernel takes the pair for one
+    device and may take a second to notice its carrier (linkwatch_urgent_event).
+    """
     left.namespace.ip(
-        f"link add name {left.interface} type veth"
+        f"link add name {left.interface} index {next(_indexes)} type veth"
         f" peer name {right.interface} netns {right.namespace.name}"
     )
     for end in (left, right):
