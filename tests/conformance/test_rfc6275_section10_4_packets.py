@@ -12,7 +12,13 @@ from mnagent.core.events import PacketReceived
 from mnagent.mobility.addresses import ALL_NODES, solicited_node_group
 from mnagent.mobility.binding_error import BINDING_ERROR_BURST, BINDING_ERROR_RATE
 from mnagent.wire.icmp6 import DestinationUnreachable
-from mnagent.wire.ipv6 import DestinationOptions, HomeAddressOption, IPv6Packet, RawPayload
+from mnagent.wire.ipv6 import (
+    DestinationOptions,
+    HomeAddressOption,
+    IPv6Packet,
+    RawPayload,
+    Type2RoutingHeader,
+)
 from mnagent.wire.mobility import (
     BindingError,
     BindingErrorStatus,
@@ -25,6 +31,7 @@ from mnagent.wire.ndisc import (
     SourceLinkLayerAddress,
     TargetLinkLayerAddress,
 )
+from mnagent.wire.packet import decode_packet, encode_packet
 from tests.support.home_link import (
     CARE_OF_ADDRESS,
     CORRESPONDENT,
@@ -273,6 +280,35 @@ def test_home_agent_unknown_mobility_message_is_answered_to_source(with_option: 
     )
 
 
+@requirement("RFC6275-6.1", "FMT-23", "FMT-29")
+def test_home_agent_binding_error_uses_no_binding_and_reverses_no_routing_header() -> None:
+    home_agent = make_home_agent()
+    register(home_agent)
+    packet = IPv6Packet(
+        HOME_ADDRESS,
+        HOME_AGENT_ADDRESS,
+        UnknownMobilityMessage(99, bytes(6)),
+        extension_headers=(Type2RoutingHeader(HOME_AGENT_ADDRESS, segments_left=0),),
+    )
+    (answer,) = sent(home_agent.handle(arriving(packet), 2.0), BindingError)
+    assert answer.packet.destination == HOME_ADDRESS
+    assert answer.packet.extension_headers == ()
+
+
+@requirement("RFC5568-6.2", "EXT-15")
+@pytest.mark.parametrize("message_type", [8, 9, 10, 14, 15])
+def test_home_agent_messages_of_extensions_it_does_not_know_are_unrecognised(
+    message_type: int,
+) -> None:
+    message = UnknownMobilityMessage(message_type, bytes(6))
+    packet = IPv6Packet(CARE_OF_ADDRESS, HOME_AGENT_ADDRESS, message)
+    received = decode_packet(encode_packet(packet))
+    (answer,) = sent(make_home_agent().handle(arriving(received), 0.0), BindingError)
+    payload = answer.packet.payload
+    assert isinstance(payload, BindingError)
+    assert payload.status == BindingErrorStatus.UNRECOGNIZED_MOBILITY_HEADER_TYPE
+
+
 @requirement("RFC6275-9.3.3", "MHP-08")
 @pytest.mark.parametrize("source", ["ff0e::1", "::"])
 def test_home_agent_binding_error_needs_a_unicast_source(source: str) -> None:
@@ -324,7 +360,7 @@ def test_home_agent_home_address_option_from_elsewhere_gets_binding_error() -> N
     assert sent(home_agent.handle(arriving(with_home_address_option(TCP)), 2.0), BindingError)
 
 
-@requirement("RFC6275-9.3.1", "CN-02")
+@requirement("RFC6275-9.3.1")
 def test_home_agent_home_address_option_from_care_of_address_is_no_error() -> None:
     home_agent = make_home_agent()
     register(home_agent)
