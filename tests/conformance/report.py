@@ -93,7 +93,8 @@ class MarkerCollector:
 
 
 def load_rows(path: Path = ROWS_FILE) -> tuple[Row, ...]:
-    """The rows; raises `TypeError` for an unknown or missing field, `ValueError` for a name twice.
+    """The rows; raises `TypeError` for an unknown or missing field, `ValueError` for a
+    name twice."""
     rows = tuple(Row(**table) for table in tomllib.loads(path.read_text())["row"])
     if len({row.id for row in rows}) != len(rows):
         raise ValueError(f"{path}: a row's name occurs twice")
