@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 
-class AlreadyRunning(RuntimeError):
+class AlreadyRunning(OSError):
     """Another agent holds the lock."""
 
     def __init__(self, path: Path, process: int | None) -> None:

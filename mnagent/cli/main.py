@@ -1,0 +1,241 @@
+"""``mnagent``: reads the command line and hands over to the subcommand.
+
+Exit status: 0 done, 1 it could not be done, 2 bad input (one line on standard error says which),
+130 interrupted; ``run`` has more, see `mnagent.runtime.service`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from ipaddress import AddressValueError, IPv6Address
+from pathlib import Path
+from typing import NoReturn
+
+from mnagent import __version__
+from mnagent.cli.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_BROKEN_PIPE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    CommandError,
+)
+
+DEFAULT_CONFIGURATION = Path("/etc/mnagent/mnagent.toml")
+DEFAULT_CONTROL_SOCKET = Path("/run/mnagent/control.sock")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+ENCRYPTIONS = ("aes-cbc-128", "aes-cbc-256")
+
+COMMAND_MODULES = {
+    "run": "mnagent.cli.run",
+    "status": "mnagent.cli.status",
+    "check-config": "mnagent.cli.check_config",
+    "keygen": "mnagent.cli.keygen",
+    "doctor": "mnagent.cli.doctor",
+    "version": "mnagent.cli.version",
+}
+"""Each has ``main(arguments: argparse.Namespace) -> int``."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise CommandError(f"{message} (`{self.prog} --help` lists what there is)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status and raises nothing."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = _dispatch(arguments)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # Who read our output is gone. Nothing more can be said there, not even at exit.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except CommandError as error:
+        _say(str(error))
+        return error.status
+    except OSError as error:
+        _say(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        return EXIT_FAILED
+    except Exception as error:
+        if not _is_configuration_error(error):
+            raise
+        _say(str(error))
+        return EXIT_BAD_INPUT
+
+
+def _say(message: str) -> None:
+    one_line = " ".join(message.split())
+    print(f"mnagent: {one_line}", file=sys.stderr)
+
+
+def _is_configuration_error(error: Exception) -> bool:
+    """Without importing the configuration's library for commands that need none."""
+    module = sys.modules.get("mnagent.config.errors")
+    return module is not None and isinstance(error, module.ConfigurationError)
+
+
+def _dispatch(argv: list[str]) -> int:
+    if argv[:1] == ["demo"]:
+        return _demo(argv[1:])
+    try:
+        arguments = build_parser().parse_args(argv)
+    except SystemExit as ending:  # --help and --version
+        return int(ending.code or 0)
+    status: int = importlib.import_module(COMMAND_MODULES[arguments.command]).main(arguments)
+    return status
+
+
+def _demo(argv: list[str]) -> int:
+    """The demo has options of its own, and libraries that a board does not have."""
+    try:
+        demo = importlib.import_module("mnagent.rig.demo")
+    except ModuleNotFoundError as error:
+        raise CommandError(
+            f"the demo needs {error.name}, which is not installed; "
+            "`pip install 'mnagent[rig]'` brings it",
+            EXIT_FAILED,
+        ) from None
+    try:
+        status: int = demo.main(argv)
+    except SystemExit as ending:
+        return ending.code if isinstance(ending.code, int) else EXIT_FAILED
+    return status
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = _Parser(
+        prog="mnagent",
+        description="Mobile IPv6 agent: one address while you roam.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"mnagent {__version__}")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=_Parser
+    )
+    _add_run(commands)
+    _add_status(commands)
+    _add_check_config(commands)
+    _add_keygen(commands)
+    _add_doctor(commands)
+    commands.add_parser("demo", help="watch a mobile node roam, in namespaces on this machine")
+    commands.add_parser("version", help="print the version")
+    return parser
+
+
+_Commands = argparse._SubParsersAction
+
+
+def _configuration_option(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    parser.add_argument(
+        "-c", "--config", type=Path, metavar="FILE", required=required, help="configuration file"
+    )
+
+
+def _add_run(commands: _Commands[_Parser]) -> None:
+    parser = commands.add_parser("run", help="run the agent", allow_abbrev=False)
+    _configuration_option(parser, required=True)
+    parser.add_argument(
+        "--log-level", choices=LOG_LEVELS, help="least important message logged (host.log_level)"
+    )
+
+
+def _add_status(commands: _Commands[_Parser]) -> None:
+    parser = commands.add_parser("status", help="show what the agent does", allow_abbrev=False)
+    where = parser.add_mutually_exclusive_group()
+    _configuration_option_of(where, "configuration of the agent to ask")
+    where.add_argument(
+        "--socket",
+        type=Path,
+        metavar="PATH",
+        help=f"control socket of the agent to ask (default: {DEFAULT_CONTROL_SOCKET})",
+    )
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    parser.add_argument("--watch", action="store_true", help="show it again each interval")
+    parser.add_argument(
+        "--interval",
+        type=_interval,
+        default=1.0,
+        metavar="SECONDS",
+        help="time between two looks with --watch (default: 1)",
+    )
+
+
+def _configuration_option_of(group: argparse._MutuallyExclusiveGroup, text: str) -> None:
+    group.add_argument("-c", "--config", type=Path, metavar="FILE", help=text)
+
+
+def _add_check_config(commands: _Commands[_Parser]) -> None:
+    parser = commands.add_parser(
+        "check-config", help="check a configuration and its key files", allow_abbrev=False
+    )
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("file", type=Path, nargs="?", metavar="FILE", help="configuration file")
+    _configuration_option_of(where, "the same")
+    parser.add_argument(
+        "--without-keys", action="store_true", help="leave the key files it names alone"
+    )
+
+
+def _add_keygen(commands: _Commands[_Parser]) -> None:
+    parser = commands.add_parser(
+        "keygen", help="make matching key files for both ends", allow_abbrev=False
+    )
+    for name, who in (
+        ("--home-address", "the mobile node's"),
+        ("--home-agent", "the home agent's"),
+    ):
+        parser.add_argument(
+            name, type=_address, required=True, metavar="ADDRESS", help=f"{who} address"
+        )
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="DIR", help="where to write them"
+    )
+    parser.add_argument(
+        "--encryption",
+        choices=ENCRYPTIONS,
+        default="aes-cbc-256",
+        help="cipher and key length (default: aes-cbc-256)",
+    )
+    parser.add_argument("--force", action="store_true", help="replace files that are there")
+
+
+def _add_doctor(commands: _Commands[_Parser]) -> None:
+    parser = commands.add_parser(
+        "doctor", help="find what would keep the agent from working here", allow_abbrev=False
+    )
+    _configuration_option(parser, required=False)
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+
+
+def _address(text: str) -> IPv6Address:
+    try:
+        return IPv6Address(text)
+    except AddressValueError:
+        raise argparse.ArgumentTypeError(f"expected an IPv6 address, found {text!r}") from None
+
+
+def _interval(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.05 <= seconds <= 86400:
+        raise argparse.ArgumentTypeError(f"expected 0.05 to 86400 seconds, found {text!r}")
+    return seconds
+
+
+if __name__ == "__main__":
+    sys.exit(main())

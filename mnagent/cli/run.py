@@ -1,0 +1,26 @@
+"""``mnagent run``: reads the configuration and becomes the daemon."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+
+from mnagent.config import Configuration, LogLevel, load
+from mnagent.runtime.key_files import load_key_sets
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run until stopped; the exit status is that of `mnagent.runtime.service.run`."""
+    configuration = with_log_level(load(arguments.config), arguments.log_level)
+    load_key_sets(configuration)  # the daemon reads them again; this finds mistakes without a log
+    from mnagent.runtime import service
+
+    return service.run(configuration)
+
+
+def with_log_level(configuration: Configuration, level: str | None) -> Configuration:
+    """The configuration with the level of the command line, if there is one."""
+    if level is None:
+        return configuration
+    host = dataclasses.replace(configuration.host, log_level=LogLevel(level))
+    return dataclasses.replace(configuration, host=host)

@@ -1,0 +1,157 @@
+"""The agent's state in sentences. Takes what the control socket gives, leaves out what is not
+there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+NODE_STATES = {
+    "detached": "Away from every link: no interface has a connection.",
+    "at-home": "At home: packets take the home link, there is no tunnel.",
+    "at-home-finding-home-agent": "On the home link, looking for the home agent.",
+    "at-home-deregistering": "On the home link, telling the home agent to let the address go.",
+    "at-home-probing": "On the home link, checking that nobody else has the home address.",
+    "at-home-duplicate": "On the home link, but another node has the home address.",
+    "unregistered": "Away from home, not registered.",
+    "registering": "Away from home, registering with the home agent.",
+    "registered": "Away from home, registered with the home agent.",
+    "refreshing": "Away from home, registered, renewing the registration.",
+    "refused": "Away from home; the home agent refuses the registration.",
+    "deregistering": "Leaving: telling the home agent.",
+    "home-address-duplicate": "Stopped: another node has the home address.",
+}
+HANDOVERS_SHOWN = 8
+FIRST_REJECTING_STATUS = 128
+
+Table = Mapping[str, Any]
+
+
+def render(status: Table) -> str:
+    """Several lines, without one at the end."""
+    agent: Table = status.get("agent") or status
+    return "\n".join(
+        (
+            *_head(status),
+            *_mobile_node(agent.get("mobile_node"), agent.get("now", status.get("now", 0.0))),
+            *_home_agent(agent.get("home_agent")),
+            *_interfaces(agent.get("interfaces") or (), status.get("missing_interfaces") or ()),
+            *_counters(status.get("counters") or agent.get("counters") or {}),
+        )
+    )
+
+
+def duration(seconds: float) -> str:
+    """Such as ``2 h 5 min``: the two largest units that count."""
+    left = max(0, int(seconds))
+    parts = []
+    for name, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, length)
+        if count or (name == "s" and not parts):
+            parts.append(f"{count} {name}")
+    return " ".join(parts[:2])
+
+
+def _head(status: Table) -> Iterator[str]:
+    role = str(status.get("role", "agent")).replace("-", " ").capitalize()
+    words = [role]
+    if "uptime" in status:
+        words.append(f"running for {duration(status['uptime'])}")
+    if "process" in status:
+        words.append(f"process {status['process']}")
+    if "tunnel_interface" in status:
+        words.append(f"tunnel interface {status['tunnel_interface']}")
+    yield ", ".join(words) + "."
+
+
+def _mobile_node(node: Table | None, now: float) -> Iterator[str]:
+    if node is None:
+        return
+    state = str(node.get("state", ""))
+    yield ""
+    yield NODE_STATES.get(state, f"State: {state}.")
+    yield f"  home address      {node.get('home_address')}"
+    yield f"  home agent        {node.get('home_agent')}"
+    if node.get("care_of_address"):
+        yield f"  care-of address   {node['care_of_address']}"
+    bound = node.get("bound_care_of_address")
+    if bound:
+        left = duration(node.get("binding_lifetime_remaining", 0.0))
+        yield f"  binding           {bound}, for another {left}"
+    if not node.get("at_home"):
+        tunnel = node.get("tunnel")
+        yield f"  tunnel            {f'from {tunnel}' if tunnel else 'none'}"
+    last = node.get("last_status")
+    if isinstance(last, int) and last >= FIRST_REJECTING_STATUS:
+        yield f"  last answer       {_sentence(last)} (status {last})"
+    yield from _handovers(node.get("handovers") or (), now)
+
+
+def _sentence(status: int) -> str:
+    from mnagent.mobility.binding_status import sentence_of
+
+    return sentence_of(status)
+
+
+def _handovers(handovers: Sequence[Table], now: float) -> Iterator[str]:
+    if not handovers:
+        return
+    yield ""
+    yield f"Latest handovers ({len(handovers)} remembered), times since the link came up:"
+    yield "        ago  interface   address ready  update sent  acknowledged  care-of address"
+    for one in handovers[-HANDOVERS_SHOWN:]:
+        start = one.get("link_up_at", now)
+        address = "(home)" if one.get("at_home") else one.get("care_of_address") or "-"
+        yield (
+            f"{duration(now - start):>11}  {one.get('interface') or '-':<10}  "
+            f"{_since(start, one.get('care_of_address_ready_at')):>13}  "
+            f"{_since(start, one.get('update_sent_at')):>11}  "
+            f"{_since(start, one.get('acknowledged_at')):>12}  {address}"
+        )
+
+
+def _since(start: float, instant: float | None) -> str:
+    return "-" if instant is None else f"{(instant - start) * 1000:.0f} ms"
+
+
+def _home_agent(agent: Table | None) -> Iterator[str]:
+    if agent is None:
+        return
+    bindings: Sequence[Table] = agent.get("bindings") or ()
+    yield ""
+    if agent.get("state") == "waiting-for-home-link":
+        yield "Waiting for the home link: its interface is missing or has no carrier."
+    count = {0: "No mobile node is", 1: "One mobile node is"}.get(
+        len(bindings), f"{len(bindings)} mobile nodes are"
+    )
+    yield f"{count} away from home and registered."
+    width = max((len(str(one.get("home_address"))) for one in bindings), default=0)
+    for one in bindings:
+        left = duration(one.get("lifetime_remaining", 0.0))
+        home = str(one.get("home_address"))
+        yield f"  {home:<{width}}  at {one.get('care_of_address')}, for another {left}"
+    for address in agent.get("probing") or ():
+        yield f"  {address}  being checked for duplicates"
+
+
+def _interfaces(interfaces: Sequence[Table], missing: Sequence[str]) -> Iterator[str]:
+    if interfaces or missing:
+        yield ""
+        yield "Interfaces:"
+    for one in interfaces:
+        yield f"  {one.get('name')}  {'up' if one.get('up') else 'down'}"
+        for address, state in (one.get("addresses") or {}).items():
+            yield f"    {address}  {state}"
+    for name in missing:
+        yield f"  {name}  missing: waiting for it to appear"
+
+
+def _counters(counters: Mapping[str, int]) -> Iterator[str]:
+    counted = {name: count for name, count in counters.items() if count}
+    if not counted:
+        return
+    yield ""
+    yield "Counters:"
+    width = max(map(len, counted))
+    for name, count in sorted(counted.items()):
+        yield f"  {name:<{width}}  {count}"
