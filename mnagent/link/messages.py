@@ -54,6 +54,8 @@ class RouteMessage:
     protocol: int = 0
     """Who made it (rtm_protocol)."""
     metric: int = 0
+    expires: bool = False
+    """It has a lifetime."""
     removed: bool = False
 
 

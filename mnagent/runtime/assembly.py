@@ -31,6 +31,7 @@ from mnagent.runtime.sequences import SequenceKeeper
 from mnagent.runtime.settings import SavedSettings
 from mnagent.runtime.sockets import Sender
 from mnagent.runtime.store import FileStore
+from mnagent.runtime.takeover import Takeover
 from mnagent.runtime.tunnels import TunnelKeeper
 from mnagent.system.clock import Clock
 from mnagent.system.datapath import Datapath
@@ -94,7 +95,8 @@ class Assembly:
     resolver: NextHopResolver
     tunnels: TunnelKeeper
     shield: Shield
-    settings: SavedSettings
+    takeover: Takeover | None
+    """None where the kernel goes on autoconfiguring."""
     sequences: SequenceKeeper
     executor: Executor
     wake_descriptor: int
@@ -114,13 +116,6 @@ class Assembly:
     def snapshot(self, now: float) -> dict[str, Any]:
         """The agent's read-only view, of JSON's types."""
         return dict(self.agent.snapshot(now).to_json())
-
-    def prepare_interface(self, name: str) -> None:
-        """Settings of an interface that came to be used."""
-        node = self.configuration.mobile_node
-        if node is not None and node.autoconfiguration is Autoconfiguration.AGENT:
-            for setting in ("accept_ra", "autoconf"):
-                self.settings.set(_INTERFACE_SETTINGS.format(name=name, setting=setting), "0")
 
 
 def assemble(
@@ -171,6 +166,7 @@ def _assemble(
     tun_descriptor, tunnel = _open_tunnel(configuration, stack, kernel)
     _remove_leftovers(configuration, kernel, tunnel)
     host = HostState(kernel, clock)
+    takeover = _takeover(configuration, stack, kernel, settings)
     stack.callback(settings.restore)
     stack.callback(host.clear)
     _set_host_settings(configuration, settings)
@@ -190,12 +186,26 @@ def _assemble(
         kernel=kernel,
         datapath=engine,
         host=host,
-        settings=settings,
+        takeover=takeover,
         wake_descriptor=wake,
         interface_names=_interface_names(configuration),
         own_addresses=_own_addresses(configuration),
         **parts,
     )
+
+
+def _takeover(
+    configuration: Configuration,
+    stack: contextlib.ExitStack,
+    kernel: LinuxKernel,
+    settings: SavedSettings,
+) -> Takeover | None:
+    node = configuration.mobile_node
+    if node is None or node.autoconfiguration is not Autoconfiguration.AGENT:
+        return None
+    takeover = Takeover(kernel, settings)
+    stack.callback(takeover.solicit)
+    return takeover
 
 
 def _open_tunnel(

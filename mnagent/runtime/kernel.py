@@ -154,8 +154,14 @@ class LinuxKernel:
 
     def remove_route(self, route: Route) -> None:
         """See `Kernel.remove_route`."""
+        self.remove_foreign_route(route, protocol=ROUTE_PROTOCOL)
+
+    def remove_foreign_route(self, route: Route, *, protocol: int) -> None:
+        """Remove a route that somebody else made; ``protocol`` is its rtm_protocol."""
+        message = self._route_message(netlink.RTM_DELROUTE, 0, route=route)
+        message["proto"] = protocol
         with _accepting(errno.ESRCH, errno.ENODEV, errno.ENOENT):
-            self._requests.change(self._route_message(netlink.RTM_DELROUTE, 0, route=route))
+            self._requests.change(message)
 
     def _rule_message(self, message_type: int, flags: int, *, rule: Rule) -> Any:
         message = new_message(

@@ -318,6 +318,7 @@ def _convert_route(message: Any, removed: bool) -> Message | None:
         return None
     gateway = message.get_attr("RTA_GATEWAY")
     destination = message.get_attr("RTA_DST") or "::"
+    cache = message.get_attr("RTA_CACHEINFO") or {}
     return RouteMessage(
         destination=IPv6Network((destination, message["dst_len"]), strict=False),
         table=message.get_attr("RTA_TABLE") or message["table"],
@@ -325,6 +326,7 @@ def _convert_route(message: Any, removed: bool) -> Message | None:
         gateway=IPv6Address(gateway) if gateway else None,
         protocol=message["proto"],
         metric=message.get_attr("RTA_PRIORITY") or 0,
+        expires=bool(cache.get("rta_expires")),
         removed=removed,
     )
 

@@ -12,15 +12,17 @@ Home agent. A host route per intercepted home address leads to the tunnel device
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv6Address, IPv6Network
 
 from mnagent.core.actions import UseHomeLink
 from mnagent.runtime.host import HostState, OwnAddress
-from mnagent.system.kernel import Route, Rule
+from mnagent.system.kernel import MAIN_TABLE, Route, Rule
 
 _HOME_DEFAULT = "home-default"
 _HOME_PREFIX = "home-prefix"
 _HOME_MAIN = "home-main-default"
+_HOME_MAIN_PREFIX = "home-main-prefix"
 _HOME_LINK_METRIC = 62
 """Better than what router advertisements make (1024) and than our care-of routes."""
 
@@ -86,17 +88,18 @@ class MobileNodeRouting:
         )
         if self._home_link not in (None, own):
             self.leave_home_link()
-        self._host.set_address(own)
+        # The kernel shares its prefix route with other addresses of the prefix and may keep it.
+        self._host.set_address(own, prefix_route=False)
         self._home_link = own
-        prefix = IPv6Network((action.home_address, action.prefix_length), strict=False)
+        prefix = Route(
+            destination=own.prefix,
+            table=self._table,
+            interface=action.interface,
+            source=action.home_address,
+        )
+        self._host.set_route(_HOME_PREFIX, prefix)
         self._host.set_route(
-            _HOME_PREFIX,
-            Route(
-                destination=prefix,
-                table=self._table,
-                interface=action.interface,
-                source=action.home_address,
-            ),
+            _HOME_MAIN_PREFIX, replace(prefix, table=MAIN_TABLE, metric=_HOME_LINK_METRIC)
         )
         default = Route(
             table=self._table,
@@ -121,6 +124,7 @@ class MobileNodeRouting:
         """See `LeaveHomeLink`."""
         own, self._home_link = self._home_link, None
         self._host.remove_route(_HOME_MAIN)
+        self._host.remove_route(_HOME_MAIN_PREFIX)
         self._lead_to_tunnel()
         self._host.remove_route(_HOME_PREFIX)
         if own is not None:

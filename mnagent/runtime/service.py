@@ -28,7 +28,7 @@ from mnagent.control.lock import AlreadyRunning, DaemonLock
 from mnagent.control.schema import ControlEvent
 from mnagent.control.server import ControlServer
 from mnagent.core.actions import Action, ReportEvent
-from mnagent.core.events import DatagramReceived, Event, ShutdownRequested
+from mnagent.core.events import DatagramReceived, Event, LinkDown, LinkUp, ShutdownRequested
 from mnagent.core.timers import Timers, earliest
 from mnagent.link.messages import AddressMessage, LinkMessage, Message, Overrun
 from mnagent.link.monitor import LinkMonitor
@@ -117,6 +117,7 @@ class Service:
         self._done = asyncio.Event()
         self._exit_status = EXIT_STOPPED
         self._attached: set[int] = set()
+        self._had_link: set[int] = set()
         self._addresses: dict[tuple[int, IPv6Address], AddressMessage] = {}
         self._missing: tuple[str, ...] = ()
         self._control = ControlServer(configuration.host.control_socket, self, lock=lock)
@@ -221,10 +222,19 @@ class Service:
         try:
             while self._pending:
                 event = self._pending.popleft()
+                self._observe(event)
                 self._perform(self._agent.handle(event, self._clock.now()))
         finally:
             self._handling = False
             self._arm()
+
+    def _observe(self, event: Event) -> None:
+        """Before the agent hears of another link, the kernel's knowledge of the former one goes."""
+        if not isinstance(event, (LinkUp, LinkDown)):
+            return
+        if event.interface in self._had_link and self._parts.takeover is not None:
+            self._parts.takeover.link_changed(event.interface)
+        self._had_link.add(event.interface)
 
     def _perform(self, actions: list[Action]) -> None:
         self._pending.extend(self._parts.executor.perform(actions))
@@ -351,7 +361,8 @@ class Service:
 
     def _attach(self, message: LinkMessage) -> None:
         try:
-            self._parts.prepare_interface(message.name)
+            if self._parts.takeover is not None:
+                self._parts.takeover.take(message.interface, message.name)
             self._parts.shield.attach(message.interface, message.name)
             self._parts.datapath.attach(message.interface)
         except OSError as error:
@@ -362,6 +373,9 @@ class Service:
 
     def _detach(self, interface: int) -> None:
         self._attached.discard(interface)
+        self._had_link.discard(interface)
+        if self._parts.takeover is not None:
+            self._parts.takeover.forget(interface)
         self._parts.shield.detach(interface)
         with contextlib.suppress(OSError):
             self._parts.datapath.detach(interface)
