@@ -326,8 +326,11 @@ def _decode_mobility(opened: _Opened) -> MobilityMessage:
         error.message_type = data[2] if len(data) > 2 else None
         return error
 
-    if len(data) < 8 or (data[1] + 1) * 8 > len(data):
-        raise fail(MobilityHeaderProblem.TRUNCATED, "Mobility Header is cut off", offset + 1)
+    if len(data) < 8:
+        raise fail(MobilityHeaderProblem.TRUNCATED, "Mobility Header is cut off", offset)
+    if (data[1] + 1) * 8 > len(data):
+        reason = "Mobility Header runs past the packet"
+        raise fail(MobilityHeaderProblem.TRUNCATED, reason, offset + 1)
     data = data[: (data[1] + 1) * 8]
     if not _checksum_is_right(opened, data):
         raise fail(MobilityHeaderProblem.CHECKSUM, "Mobility Header checksum is wrong", offset + 4)

@@ -144,7 +144,7 @@ def test_error_within_a_tunnel_speaks_of_the_inner_packet() -> None:
     with pytest.raises(MobilityHeaderError) as raised:
         decode_packet(packet_of(41, inner))
     error = raised.value
-    assert (error.source, error.offset, error.invoking) == (HOME_ADDRESS, 41, inner)
+    assert (error.source, error.offset, error.invoking) == (HOME_ADDRESS, 40, inner)
 
 
 def test_invoking_packet_keeps_its_payload_raw() -> None:
