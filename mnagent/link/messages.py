@@ -13,8 +13,8 @@ class LinkMessage:
     interface: int
     name: str
     usable: bool = False
-    """Administratively up, with carrier, and operational state UP (or unknown, which drivers without
-    one report): for Wi-Fi this means authorised."""
+    """Administratively up, with carrier, and operational state UP (or unknown, which drivers
+    without one report): for Wi-Fi this means authorised."""
     carrier_changes: int = 0
     """The kernel's counter: tells of a flap whose notifications were merged."""
     link_layer_address: bytes = b""

@@ -3,8 +3,9 @@
 An interface is watched when its name is one of ``names`` (all but ``ignored`` when ``names`` is
 empty). It may appear and vanish at any time. A link that comes up is told at once, unless it was
 told less than ``UP_INTERVAL`` ago (a flapping link must not make us solicit routers a hundred times
-a second); a link that goes down is told after ``DOWN_DELAY``, because a roam is a short absence: when
-the link is back in time only another `LinkUp` is told, which makes movement detection look again.
+a second); a link that goes down is told after ``DOWN_DELAY``, because a roam is a short absence:
+when the link is back in time only another `LinkUp` is told, which makes movement detection look
+again.
 
 After an overrun the owner calls `resync_started`, feeds a full dump, and calls `resync_finished`:
 what the dump did not show is gone.
@@ -106,7 +107,8 @@ class LinkMonitor:
         return events
 
     def associated(self, index: int, now: float) -> list[Event]:
-        """Wi-Fi says it roamed: the link may be another one although the carrier never went away."""
+        """Wi-Fi says it roamed: the link may be another one although the carrier never went
+        away."""
         interface = self._interfaces.get(index)
         if interface is None or not interface.message.usable:
             return []

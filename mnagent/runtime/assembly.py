@@ -1,4 +1,5 @@
-"""Puts the daemon's parts together, and says how each is taken apart (an `ExitStack`, last made first)."""
+"""Puts the daemon's parts together, and says how each is taken apart (an `ExitStack`, last made
+first)."""
 
 from __future__ import annotations
 
@@ -211,7 +212,8 @@ def _takeover(
 def _open_tunnel(
     configuration: Configuration, stack: contextlib.ExitStack, kernel: LinuxKernel
 ) -> tuple[int, int]:
-    """The TUN device's descriptor and interface index; the device is up, with no address of its own."""
+    """The TUN device's descriptor and interface index; the device is up, with no address of its
+    own."""
     name = configuration.host.tunnel_interface
     descriptor = tun.open_device(name)
     stack.callback(os.close, descriptor)
@@ -241,8 +243,8 @@ def _remove_leftovers(configuration: Configuration, kernel: LinuxKernel, tunnel:
 
 
 def _set_host_settings(configuration: Configuration, settings: SavedSettings) -> None:
-    """A home agent forwards. Turning that on makes the kernel ignore router advertisements, unless an
-    interface says otherwise; a virtual server may live on them."""
+    """A home agent forwards. Turning that on makes the kernel ignore router advertisements, unless
+    an interface says otherwise; a virtual server may live on them."""
     if configuration.role is not Role.HOME_AGENT:
         return
     root = Path("/proc/sys/net/ipv6/conf")

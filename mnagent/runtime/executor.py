@@ -169,7 +169,8 @@ class Executor:
         purpose = _router_purpose(action.interface, action.router)
         metric = self._router_metrics.get(purpose)
         if metric is None:
-            # The latest router first; each its own metric, or the kernel would merge or replace them.
+            # The latest router first; each its own metric, or the kernel would merge or replace
+            # them.
             lowest = min(self._router_metrics.values(), default=_FIRST_ROUTER_METRIC)
             metric = max(lowest - 1, _LAST_ROUTER_METRIC)
         route = Route(

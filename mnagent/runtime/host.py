@@ -1,4 +1,5 @@
-"""The routes, rules and addresses that are ours: kept as desired state, put back when others flush them."""
+"""The routes, rules and addresses that are ours: kept as desired state, put back when others flush
+them."""
 
 from __future__ import annotations
 

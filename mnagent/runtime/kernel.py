@@ -1,4 +1,5 @@
-"""The Linux kernel behind `mnagent.system.kernel.Kernel`: rtnetlink, /proc/sys, multicast membership."""
+"""The Linux kernel behind `mnagent.system.kernel.Kernel`: rtnetlink, /proc/sys, multicast
+membership."""
 
 from __future__ import annotations
 
@@ -137,7 +138,8 @@ class LinuxKernel:
         return message
 
     def set_route(self, route: Route) -> None:
-        """See `Kernel.set_route`. A gateway is taken to be on the link, whatever the prefixes say."""
+        """See `Kernel.set_route`. A gateway is taken to be on the link, whatever the prefixes
+        say."""
         message = self._route_message(
             netlink.RTM_NEWROUTE, netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE, route=route
         )

@@ -16,8 +16,8 @@ def remove_leftovers(
 ) -> int:
     """Remove our routes, rules and addresses as far as this configuration's reach goes.
 
-    ``interfaces`` are the physical ones, ``tunnel`` the tunnel device (its addresses stay: sockets hang
-    on them). Another daemon of ours with another table and other interfaces is not touched.
+    ``interfaces`` are the physical ones, ``tunnel`` the tunnel device (its addresses stay: sockets
+    hang on them). Another daemon of ours with another table and other interfaces is not touched.
     """
     count = 0
     for rule in kernel.rules():

@@ -1,7 +1,7 @@
 """A thin rtnetlink socket: requests that are answered at once, and notifications.
 
-Requests are synchronous: the kernel answers inside the system call, in some tens of microseconds, so
-that actions are carried out in order without yielding to the event loop between them.
+Requests are synchronous: the kernel answers inside the system call, in some tens of microseconds,
+so that actions are carried out in order without yielding to the event loop between them.
 """
 
 from __future__ import annotations

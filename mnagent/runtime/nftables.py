@@ -1,9 +1,9 @@
 """Keeps Mobile IPv6 packets from the kernel, which would answer them with ICMPv6 errors.
 
-An nftables ``netdev`` table with one ingress chain per interface. The table has the ``owner`` flag: it
-vanishes with this process, however that ends. A packet socket bound to ETH_P_ALL is served before this
-hook, so the engine has seen what is dropped here. Only packets to our own addresses are dropped: a home
-agent forwards other nodes' mobility packets as any router does.
+An nftables ``netdev`` table with one ingress chain per interface. The table has the ``owner`` flag:
+it vanishes with this process, however that ends. A packet socket bound to ETH_P_ALL is served
+before this hook, so the engine has seen what is dropped here. Only packets to our own addresses are
+dropped: a home agent forwards other nodes' mobility packets as any router does.
 
 libnftables is used in process: a table of the ``nft`` command would go when that command exits.
 """

@@ -2,10 +2,11 @@
 
 Mobile node. One rule sends what comes *from the home address* to a table of our own; that table's
 default route leads to the tunnel device when away and to the home router when at home. With
-``new_connections = "home-address"`` the rule also has the kernel's FIB_RULE_FIND_SADDR flag: a packet
-that has no source address yet is tried against it, and takes it when source address selection on the
-tunnel device gives the home address. So a new connection gets the home address, a socket bound to any
-other address of this host is left alone, and no rule is needed for care-of addresses.
+``new_connections = "home-address"`` the rule also has the kernel's FIB_RULE_FIND_SADDR flag: a
+packet that has no source address yet is tried against it, and takes it when source address
+selection on the tunnel device gives the home address. So a new connection gets the home address, a
+socket bound to any other address of this host is left alone, and no rule is needed for care-of
+addresses.
 
 Home agent. A host route per intercepted home address leads to the tunnel device.
 """
@@ -74,7 +75,8 @@ class MobileNodeRouting:
         self._host.set_route(_HOME_DEFAULT, route)
 
     def tunnel_mtu_changed(self, mtu: int) -> None:
-        """Let the kernel size its segments, and refuse what is too big, by the tunnel's MTU (octets)."""
+        """Let the kernel size its segments, and refuse what is too big, by the tunnel's MTU
+        (octets)."""
         self._mtu = mtu
         if self._home_link is None:
             self._lead_to_tunnel()
@@ -109,7 +111,8 @@ class MobileNodeRouting:
         )
         self._host.set_route(_HOME_DEFAULT, default)
         if self._new_connections:
-            # Source address selection may favour another address of the home prefix on this interface.
+            # Source address selection may favour another address of the home prefix on this
+            # interface.
             self._host.set_route(
                 _HOME_MAIN,
                 Route(

@@ -1,4 +1,5 @@
-"""What the daemon does to itself: privileges, core dumps, the service manager's messages, one copy only."""
+"""What the daemon does to itself: privileges, core dumps, the service manager's messages, one copy
+only."""
 
 from __future__ import annotations
 
@@ -80,7 +81,8 @@ def drop_capabilities() -> None:
 
 
 def lock(path: Path) -> int:
-    """Take the lock that only one daemon may hold; the descriptor keeps it. `StateInUse` if taken."""
+    """Take the lock that only one daemon may hold; the descriptor keeps it. `StateInUse` if
+    taken."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,8 +1,8 @@
 """pyroute2's rtnetlink message classes, without the rest of pyroute2.
 
-``import pyroute2`` loads some 220 modules (13 MB and 90 ms on x86-64); the message classes need 27 of
-them (2 MB, 8 ms). The package object is replaced while they load, then the real one may be imported
-by whoever wants it.
+``import pyroute2`` loads some 220 modules (13 MB and 90 ms on x86-64); the message classes need 27
+of them (2 MB, 8 ms). The package object is replaced while they load, then the real one may be
+imported by whoever wants it.
 """
 
 from __future__ import annotations

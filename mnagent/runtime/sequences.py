@@ -1,7 +1,7 @@
 """ESP sequence numbers that never repeat, not even after a crash.
 
-A block of numbers is reserved on disk before the engine may use them. After a crash the next run starts
-behind the last block; after a clean stop it goes on where the last run stopped.
+A block of numbers is reserved on disk before the engine may use them. After a crash the next run
+starts behind the last block; after a clean stop it goes on where the last run stopped.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """The daemon: owns the event loop, every descriptor and the `Agent`, and tidies up behind itself.
 
-Everything that touches the agent runs in callbacks of one event loop, one after the other. Events that
-actions bring about (`ActionFailed`) are queued behind those that are there already.
+Everything that touches the agent runs in callbacks of one event loop, one after the other. Events
+that actions bring about (`ActionFailed`) are queued behind those that are there already.
 
-A stop (SIGTERM, SIGINT, the control socket) tells the agent, gives it `STOP_PATIENCE` to deregister, and
-puts the host back as it was. The tunnel device with the home address goes too, unless
-``host.keep_tunnel_interface`` asks to keep it for sockets to survive a planned restart; after a crash it
-is there in any case and the next start adopts it. A second signal does not wait for the deregistration.
+A stop (SIGTERM, SIGINT, the control socket) tells the agent, gives it `STOP_PATIENCE` to
+deregister, and puts the host back as it was. The tunnel device with the home address goes too,
+unless ``host.keep_tunnel_interface`` asks to keep it for sockets to survive a planned restart;
+after a crash it is there in any case and the next start adopts it. A second signal does not wait
+for the deregistration.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ def run(
     *,
     build: AgentBuilder | None = None,
 ) -> int:
-    """Run the daemon until it is told to stop; returns the exit status (see the module's constants).
+    """Run the daemon until it is told to stop; returns the exit status (see the module's
+    constants).
 
     ``build`` makes another agent than the configured one, for tests.
     """
@@ -163,7 +165,8 @@ class Service:
         return {**self._agent.counters, **self._parts.datapath.counters()}
 
     def shutdown(self) -> None:
-        """See `mnagent.control.server.Handler.shutdown`. The second call does not wait any longer."""
+        """See `mnagent.control.server.Handler.shutdown`. The second call does not wait any
+        longer."""
         if self._stopping:
             self._done.set()
             return
@@ -330,7 +333,8 @@ class Service:
         links = kernel.links()
         for interface in self._attached - {link.interface for link in links}:
             self._detach(interface)
-        for message in (*links, *kernel.addresses(), *kernel.routes()):
+        messages: list[Message] = [*links, *kernel.addresses(), *kernel.routes()]
+        for message in messages:
             events += self._take(message)
         events += self._monitor.resync_finished(self._clock.now())
         self._note_missing()

@@ -1,7 +1,7 @@
 """Kernel settings (/proc/sys) that we change, with what they were, so that a stop puts them back.
 
-What they were is journalled before the change: after kill -9 the next start still knows. A journal of
-an earlier boot is worth nothing and is thrown away.
+What they were is journalled before the change: after kill -9 the next start still knows. A journal
+of an earlier boot is worth nothing and is thrown away.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""How control packets leave: a raw IPv6 socket, or a packet socket where we choose the frame's destination."""
+"""How control packets leave: a raw IPv6 socket, or a packet socket where we choose the frame's
+destination."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
 """Interfaces whose autoconfiguration the agent does instead of the kernel.
 
-While the agent runs, the kernel ignores router advertisements on them. What it configured before stays
-as long as the link does: nothing that worked is cut off. Once the link changes, that is of another
-link: its on-link prefix would make the home agent a neighbour that never answers. On stop the kernel
-gets its job back; where its addresses were removed it is helped to new ones by a router solicitation.
+While the agent runs, the kernel ignores router advertisements on them. What it configured before
+stays as long as the link does: nothing that worked is cut off. Once the link changes, that is of
+another link: its on-link prefix would make the home agent a neighbour that never answers. On stop
+the kernel gets its job back; where its addresses were removed it is helped to new ones by a router
+solicitation.
 """
 
 from __future__ import annotations
@@ -90,7 +91,8 @@ class Takeover:
         return count
 
     def solicit(self) -> None:
-        """After the settings are back: ask for router advertisements where the kernel has nothing."""
+        """After the settings are back: ask for router advertisements where the kernel has
+        nothing."""
         for interface, emptied in self._links.items():
             if emptied:
                 try:

@@ -1,4 +1,5 @@
-"""From the agent's wishes about tunnels to the engine's tables, the nftables shield and route MTUs."""
+"""From the agent's wishes about tunnels to the engine's tables, the nftables shield and route
+MTUs."""
 
 from __future__ import annotations
 

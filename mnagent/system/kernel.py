@@ -48,8 +48,8 @@ class Rule:
     mark: int | None = None
     """Applies to packets of sockets with this SO_MARK."""
     chooses_source: bool = False
-    """Also applies to packets that have no source address yet, when the table's route would give them
-    ``source`` (the kernel's FIB_RULE_FIND_SADDR): new connections."""
+    """Also applies to packets that have no source address yet, when the table's route would give
+    them ``source`` (the kernel's FIB_RULE_FIND_SADDR): new connections."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +88,8 @@ class Kernel(Protocol):
         preferred_lifetime: float | None = None,
         prefix_route: bool = True,
     ) -> None:
-        """Put an address on an interface without duplicate address detection, or renew its lifetimes."""
+        """Put an address on an interface without duplicate address detection, or renew its
+        lifetimes."""
         ...
 
     def remove_address(

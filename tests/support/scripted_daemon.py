@@ -1,9 +1,9 @@
-"""The real daemon around an agent that does what a file says: ``python -m tests.support.scripted_daemon
-CONFIGURATION DIRECTORY``.
+"""The real daemon around an agent that does what a file says: ``python -m
+tests.support.scripted_daemon CONFIGURATION DIRECTORY``.
 
-Each file ``DIRECTORY/<number>.actions`` holds one Python expression that gives a list of actions, with the
-names of `mnagent.core.actions` and of ``ipaddress``; it is carried out once and renamed to ``.done``. The
-events the agent saw are appended to ``DIRECTORY/events``, one repr a line.
+Each file ``DIRECTORY/<number>.actions`` holds one Python expression that gives a list of actions,
+with the names of `mnagent.core.actions` and of ``ipaddress``; it is carried out once and renamed to
+``.done``. The events the agent saw are appended to ``DIRECTORY/events``, one repr a line.
 """
 
 from __future__ import annotations
