@@ -345,4 +345,4 @@ def _new_end(valid_until: float, advertised: float, now: float) -> float:
 
 
 def _left(until: float, now: float) -> float | None:
-    return None if until == math.inf else max(0.0, until - now)
+    return None if until == math.inf else round(max(0.0, until - now), 3)

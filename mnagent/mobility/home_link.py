@@ -20,7 +20,7 @@ from random import Random
 
 from mnagent.core.actions import JoinGroup, LeaveGroup, ReportEvent, SendPacket, UseHomeLink
 from mnagent.core.events import PacketReceived
-from mnagent.core.indications import Output
+from mnagent.core.indications import AddressDuplicate, Output
 from mnagent.core.timers import Timers
 from mnagent.mobility.addresses import (
     ALL_NODES,
@@ -249,7 +249,10 @@ class HomeLink:
                     self._state = HomeLinkState.DUPLICATE
                     details = (("address", str(self._home_address)),)
                     report = ReportEvent(name="duplicate-address", details=details, warning=True)
-                    outputs.append(report)
+                    outputs += [
+                        report,
+                        AddressDuplicate(interface=self._interface, address=outcome.address),
+                    ]
         return outputs
 
     # In use.

@@ -40,6 +40,7 @@ from mnagent.core.events import (
     ShutdownRequested,
 )
 from mnagent.core.indications import (
+    AddressDuplicate,
     AddressLost,
     AddressUsable,
     BindingAccepted,
@@ -280,6 +281,8 @@ class MobileNode:
                     settled += self._on_expired()
                 case BindingDeleted():
                     settled += self._on_deleted(now)
+                case AddressDuplicate():
+                    settled += self._remove_tunnel()
                 case UseHomeLink():
                     settled += [output, *self._remove_tunnel()]
                 case _:
