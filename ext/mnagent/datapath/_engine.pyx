@@ -529,10 +529,11 @@ cdef class Pipeline(_Core):
             memcpy(copies[<int>at], <const uint8_t*>frame, length)
             arrival.link_source_length = 6 if head == ETHERNET_LENGTH else 0
             if length < head:
-                continue
-            if head == ETHERNET_LENGTH:
+                head = length
+            elif head == ETHERNET_LENGTH:
                 memcpy(arrival.link_source, copies[<int>at] + 6, 6)
             inbound(worker, &arrival, copies[<int>at] + head, length - head)
+            head = link_length
         flush_tunnel(worker)
         worker.flush_frames(worker)
         for at in range(len(frames)):

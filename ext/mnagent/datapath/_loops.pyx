@@ -101,12 +101,12 @@ cdef void take_frame(
     cdef Arrival arrival
     cdef uint32_t head = VNET_LENGTH + port.link_length
     if length < head:
-        return
+        head = length
     arrival.interface = port.interface
     arrival.link_length = port.link_length
     arrival.link_source_length = 0
     memcpy(&arrival.vnet, frame, VNET_LENGTH)
-    if port.link_length:
+    if port.link_length and length >= head:
         arrival.link_source_length = 6
         memcpy(arrival.link_source, frame + VNET_LENGTH + 6, 6)
     inbound(loop.worker, &arrival, frame + head, length - head)
