@@ -20,7 +20,8 @@ import random
 import signal
 import sys
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from ipaddress import IPv6Address
 from typing import Any
 
@@ -40,6 +41,7 @@ from mnagent.runtime.loop import BootTimer
 from mnagent.runtime.netlink import NotificationSocket
 from mnagent.runtime.next_hop import VERIFY_INTERVAL
 from mnagent.runtime.sequences import CHECK_INTERVAL
+from mnagent.runtime.sockets import TUNNEL_PROTOCOLS, PathMtuListener
 
 logger = logging.getLogger(__name__)
 
@@ -188,6 +190,10 @@ class Service:
         self._stack.callback(self._notifications.close)
         self._add_reader(self._notifications.fileno(), self._on_notifications)
         self._add_reader(self._parts.wake_descriptor, self._on_handed_up)
+        for protocol in TUNNEL_PROTOCOLS:
+            listener = PathMtuListener(protocol)
+            self._stack.callback(listener.close)
+            self._add_reader(listener.fileno(), partial(self._on_path_error, listener))
         now = self._clock.now()
         self._timers.set("verify", now + VERIFY_INTERVAL)
         self._timers.set("sequences", now + CHECK_INTERVAL)
@@ -199,11 +205,11 @@ class Service:
         self._manager.notify("READY=1")
         logger.info("started as %s", self._configuration.role.value)
 
-    def _add_reader(self, descriptor: int, callback: Any) -> None:
+    def _add_reader(self, descriptor: int, callback: Callable[[], None]) -> None:
         self._loop.add_reader(descriptor, self._guarded, callback)
         self._stack.callback(self._loop.remove_reader, descriptor)
 
-    def _guarded(self, callback: Any) -> None:
+    def _guarded(self, callback: Callable[[], None]) -> None:
         """An exception in a callback is our bug: crash loudly, but put the host back first."""
         try:
             callback()
@@ -267,6 +273,7 @@ class Service:
     def _on_own_timer(self, name: str, now: float) -> None:
         if name == "verify":
             self._parts.resolver.verify()
+            self._parts.tunnels.refresh()  # the kernel does not tell of path MTUs that expired
             self._timers.set("verify", now + VERIFY_INTERVAL)
         elif name == "sequences":
             self._check_sequences()
@@ -311,6 +318,11 @@ class Service:
             )
             for packet in self._parts.datapath.take_handed_up()
         )
+
+    def _on_path_error(self, listener: PathMtuListener) -> None:
+        listener.drain()
+        self._schedule_refresh()
+        self._arm()
 
     def _on_notifications(self) -> None:
         messages = self._notifications.receive()

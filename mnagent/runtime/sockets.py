@@ -3,6 +3,7 @@ destination."""
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import socket
 import struct
@@ -14,13 +15,17 @@ from mnagent.wire.ipv6 import IPv6Packet
 from mnagent.wire.packet import encode_packet
 
 ETH_P_IPV6 = 0x86DD
+IPV6_RECVERR = 25
 IPV6_FREEBIND = 78
+SO_ATTACH_FILTER = 26
+MSG_ERRQUEUE = 0x2000
+TUNNEL_PROTOCOLS = (41, 50)
+"""IPv6 in IPv6, ESP."""
 SO_MARK = 36
 SOCKET_MARK = 6275
 """Mark of our own sockets: their packets never enter the tunnel."""
-_FIRST_ND_TYPE, _LAST_ND_TYPE = 133, 137
-_IPV6_HEADER = 40
-_ICMPV6 = 58
+_BPF_RETURN = 0x06
+_MAX_ERRORS_AT_ONCE = 64
 
 
 class LinkNotReady(OSError):
@@ -32,13 +37,42 @@ def multicast_link_layer_address(group: IPv6Address) -> bytes:
     return b"\x33\x33" + group.packed[-4:]
 
 
-def is_neighbour_discovery(data: bytes) -> bool:
-    """True for the five ND messages (RFC 4861 4), which have no extension headers here."""
-    return (
-        len(data) > _IPV6_HEADER
-        and data[6] == _ICMPV6
-        and _FIRST_ND_TYPE <= data[_IPV6_HEADER] <= _LAST_ND_TYPE
-    )
+class PathMtuListener:
+    """Has the kernel believe Packet Too Big answers to tunnelled packets.
+
+    The kernel does not know of the packets the engine sends, but it looks for a raw socket of their
+    protocol that wants errors; it then notes the path's MTU, where `Kernel.path` finds it, and puts
+    the error into that socket's queue, which tells us to look. Nothing else is received.
+    """
+
+    def __init__(self, protocol: int) -> None:
+        self._socket = socket.socket(
+            socket.AF_INET6,
+            socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC,
+            protocol,
+        )
+        drop_all = ctypes.create_string_buffer(struct.pack("HBBI", _BPF_RETURN, 0, 0, 0))
+        program = struct.pack("HL", 1, ctypes.addressof(drop_all))
+        self._socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+        self._socket.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
+
+    def fileno(self) -> int:
+        """For the event loop."""
+        return self._socket.fileno()
+
+    def drain(self) -> None:
+        """Take the errors out of the queue."""
+        for _ in range(_MAX_ERRORS_AT_ONCE):
+            try:
+                self._socket.recvmsg(1, 512, MSG_ERRQUEUE)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue  # the pending error itself; reading it clears it
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        self._socket.close()
 
 
 class Sender:
