@@ -78,6 +78,8 @@ MAX_IMMEDIATE_RESYNCS: Final = 3
 """Status 135 answered at once so many times in a row; then the back-off timer paces us."""
 MAX_UPDATES_TO_LEARNT_ADDRESS: Final = 2
 """Deregistrations sent to a learnt link-layer address before resolving the home agent's."""
+ACCEPTANCE_DELAY: Final = 10.0
+"""Seconds an update may travel, and be probed for, before its lifetime starts to run."""
 UNKNOWN_BINDING: Final = 1
 """Binding Error status: no binding for the Home Address option (RFC 6275 6.1.9)."""
 
@@ -397,8 +399,9 @@ class HomeRegistration:
         first = self._bound_address != entry.care_of_address
         self._list.put(replace(entry, acknowledged=True, expires_at=expires_at))
         self._bound_address, self._bound_until = entry.care_of_address, expires_at
-        self._possibly_bound_until = expires_at
-        self._timers.set(_Timer.POSSIBLE_BINDING_END, expires_at)
+        # The home agent counts from its own acceptance, which lies between sending and now.
+        self._possibly_bound_until = now + granted
+        self._timers.set(_Timer.POSSIBLE_BINDING_END, self._possibly_bound_until)
         self._refused_delay = INITIAL_REFUSED_DELAY
         self._step(_Input.ACCEPTED)
         self._timers.set(_Timer.EXPIRY, expires_at)
@@ -598,7 +601,8 @@ class HomeRegistration:
             if self._possibly_bound_until < math.inf:
                 self._timers.set(_Timer.POSSIBLE_BINDING_END, self._possibly_bound_until)
             return []
-        self._possibly_bound_until = max(self._possibly_bound_until, entry.expires_at)
+        until = entry.expires_at + ACCEPTANCE_DELAY
+        self._possibly_bound_until = max(self._possibly_bound_until, until)
         self._timers.set(_Timer.POSSIBLE_BINDING_END, self._possibly_bound_until)
         return self._record_binding(self._settings.lifetime)
 
