@@ -9,6 +9,7 @@ from typing import Any
 NODE_STATES = {
     "detached": "Away from every link: no interface has a connection.",
     "at-home": "At home: packets take the home link, there is no tunnel.",
+    "at-home-idle": "On the home link.",
     "at-home-finding-home-agent": "On the home link, looking for the home agent.",
     "at-home-deregistering": "On the home link, telling the home agent to let the address go.",
     "at-home-probing": "On the home link, checking that nobody else has the home address.",
@@ -44,7 +45,7 @@ def render(status: Table) -> str:
 def duration(seconds: float) -> str:
     """Such as ``2 h 5 min``: the two largest units that count."""
     left = max(0, int(seconds))
-    parts = []
+    parts: list[str] = []
     for name, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
         count, left = divmod(left, length)
         if count or (name == "s" and not parts):
