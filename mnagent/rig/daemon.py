@@ -69,7 +69,7 @@ def _deep(value: Any) -> bool:
 
 
 def make_keys(directory: Path, *, home_address: IPv6Address, home_agent: IPv6Address) -> None:
-    """Make the key files of both ends with ``mnagent keygen``. Raises RigError."""
+    """Make the key files of both ends with ``mnagent keygen``, over old ones. Raises RigError."""
     run(
         *MNAGENT,
         "keygen",
@@ -77,10 +77,9 @@ def make_keys(directory: Path, *, home_address: IPv6Address, home_agent: IPv6Add
         str(home_address),
         "--home-agent",
         str(home_agent),
-        "--mobile-node-file",
-        str(directory / MOBILE_NODE_KEYS),
-        "--home-agent-file",
-        str(directory / HOME_AGENT_KEYS),
+        "--output",
+        str(directory),
+        "--force",
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from mnagent.rig.host import Process, Record
 from mnagent.rig.roaming import Move, Roaming, Traffic, octets_sent
 
-ROUND_TRIPS_IN_FLIGHT = 0.5
+IN_FLIGHT = 0.5
 """Seconds before a link goes down from which on a probe counts as the handover's: its reply may
 have been on its way."""
 
@@ -65,9 +65,11 @@ class Handover:
 
 
 def lost_probes(ping: Process) -> list[Record]:
-    """The probes that no reply came to."""
+    """The probes that no reply came to, but for the newest while replies may be on their way."""
     answered = {record["sequence"] for record in ping.of_kind("reply")}
-    return [record for record in ping.of_kind("sent") if record["sequence"] not in answered]
+    sent = ping.of_kind("sent")
+    until = float("inf") if ping.of_kind("finished") else sent[-1]["at"] - IN_FLIGHT
+    return [r for r in sent if r["sequence"] not in answered and r["at"] < until]
 
 
 def first_fresh(sender: Process, receiver: Process, since: float) -> float | None:
@@ -111,7 +113,7 @@ def _measure_one(roaming: Roaming, traffic: Traffic, move: Move, until: float) -
     incoming = (first_fresh(node_end, peer_end, since), first_fresh(peer_end, node_end, since))
     replies = (r["at"] for r in traffic.ping.of_kind("reply") if r["sent_at"] >= since)
     ping_resumed_at = next(replies, None)
-    window = (since - ROUND_TRIPS_IN_FLIGHT, until - ROUND_TRIPS_IN_FLIGHT)
+    window = (since - IN_FLIGHT, until - IN_FLIGHT)
     return Handover(
         origin=move.origin,
         destination=move.destination,

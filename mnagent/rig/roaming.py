@@ -68,6 +68,7 @@ class Move:
     origin: str
     destination: str
     link_down_at: float
+    """Just after the carrier was taken away: what is sent from here on is lost until it is back."""
     link_up_at: float
     """Just before the carrier was given back: what is measured from here is never too short."""
 
@@ -227,8 +228,8 @@ class Roaming:
     def move(self, destination: str) -> Move:
         """Re-plug the mobile node."""
         origin = self.topology.position or "nowhere"
-        down_at = boottime()
         self.topology.unplug()
+        down_at = boottime()
         up_at = boottime()
         self.topology.plug(destination)
         self.moves.append(Move(origin, destination, down_at, up_at))

@@ -28,6 +28,7 @@ no home link: the home prefix is routed to the home agent, as to a rented server
 from __future__ import annotations
 
 import itertools
+import json
 import shutil
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Interface, IPv6Network
@@ -70,6 +71,11 @@ class End:
         """Give it its addresses (without DAD: the rig numbers them apart) and take it up."""
         self.namespace.complete_checksums(self.interface)
         self.bring_up()
+
+    def link_layer_address(self) -> str:
+        """Of its interface."""
+        shown = self.namespace.show("-json", "link", "show", "dev", self.interface)
+        return str(json.loads(shown)[0]["address"])
 
     def bring_up(self) -> None:
         """Give it its addresses and take it up."""
@@ -192,21 +198,37 @@ class Topology:
                 End(switch, f"{link}-router"),
             )
             switch.ip(f"link set {link}-router master {link}")
-        self["mobile"].ip(
+        self.lay_mobile_cable()
+
+    def lay_mobile_cable(self) -> None:
+        """Give the mobile node its interface, plugged into nothing; anew when it was deleted."""
+        switch, mobile = self["switch"], self["mobile"]
+        mobile.ip(
             f"link add name {MOBILE_INTERFACE} index {MOBILE_INDEX} type veth"
             f" peer name mobile-port netns {switch.name}"
         )
-        for namespace, interface in ((switch, "mobile-port"), (self["mobile"], MOBILE_INTERFACE)):
+        for namespace, interface in ((switch, "mobile-port"), (mobile, MOBILE_INTERFACE)):
             namespace.complete_checksums(interface)
-        self["mobile"].ip(f"link set {MOBILE_INTERFACE} up")
+        mobile.ip(f"link set {MOBILE_INTERFACE} up")
 
     def join_wire(self, link: str) -> None:
         """Configure the two ends of a wire whose devices are there now."""
         number, letter = {LINK_A: (1, "a"), LINK_B: (2, "b")}[link]
         near, far = f"2001:db8:f{number}::1", f"2001:db8:f{number}::2"
         core, router = self["core"], self[f"router-{letter}"]
-        End(core, f"to-{letter}", (IPv6Interface(f"{near}/64"),)).bring_up()
-        End(router, "to-core", (IPv6Interface(f"{far}/64"),)).bring_up()
+        ends = {
+            near: End(core, f"to-{letter}", (IPv6Interface(f"{near}/64"),)),
+            far: End(router, "to-core", (IPv6Interface(f"{far}/64"),)),
+        }
+        for end in ends.values():
+            end.bring_up()
+        # The two routers know each other, as in any network that is in use: a handover is not to
+        # wait for their neighbour discovery over the slow wire.
+        for address, end, other in ((far, ends[near], ends[far]), (near, ends[far], ends[near])):
+            neighbour = other.link_layer_address()
+            end.namespace.ip(
+                f"neigh add {address} lladdr {neighbour} dev {end.interface} nud permanent"
+            )
         core.ip(f"route add {FOREIGN_PREFIXES[link]} via {far}")
         router.ip(f"route add default via {near}")
 
