@@ -25,12 +25,13 @@ from mnagent.core.events import LinkDown, LinkUp, PacketReceived
 from mnagent.core.indications import AddressUsable, RouterFound
 from mnagent.mobility.addresses import ALL_NODES, UNSPECIFIED_ADDRESS
 from mnagent.mobility.mobile_node import MobileNode, MobileNodeSettings
-from mnagent.wire.ipv6 import IPv6Packet
+from mnagent.wire.ipv6 import IPv6Packet, RawPayload
 from mnagent.wire.mobility import BindingUpdate
 from mnagent.wire.ndisc import NeighborAdvertisement, NeighborSolicitation
 from mnagent.wire.packet import decode_packet, encode_packet
 from tests.support.home_link import (
     CARE_OF_ADDRESS,
+    CORRESPONDENT,
     FOREIGN_SIDE,
     HOME_ADDRESS,
     HOME_AGENT_ADDRESS,
@@ -121,6 +122,20 @@ class HomeAgentNode(Node):
                 self.home.send(mac, encode_packet(packet))
             case SendPacket(packet=packet) if packet.destination not in HOME_PREFIX:
                 self.foreign.send(self.mobile_node_mac, encode_packet(packet))
+
+    def restart(self) -> None:
+        """Come back without any memory, as after a crash."""
+        self.machine = make_home_agent(max_lifetime=LIFETIME)
+        self.tunnel = None
+        self.feed(LinkUp(interface=HOME_LINK, name="home0", link_layer_address=self.home.mac))
+
+    def take_payload(self, care_of_address: IPv6Address) -> None:
+        """A packet of the mobile node came out of a tunnel: the engine knows it or hands it up."""
+        if self.tunnel != care_of_address:
+            packet = IPv6Packet(HOME_ADDRESS, CORRESPONDENT, RawPayload(6, bytes(20)))
+            self.feed(
+                PacketReceived(packet=packet, interface=FOREIGN_SIDE, tunnel_source=care_of_address)
+            )
 
 
 class MobileNodeNode(Node):
@@ -306,6 +321,24 @@ def test_both_ends_over_perfect_links_agree_at_once(seed: int) -> None:
         scene.mobile_node.move("home")
         world.run_until(lambda: scene.agrees, timeout=0.1)
         assert len(scene.mobile_node.updates_sent) == 3
+
+
+@requirement("RFC6275-11.3.6", "OPS-03", "MN-46")
+@pytest.mark.parametrize("loss", [0.0, 0.3])
+def test_both_ends_after_home_agent_restart_agree_soon(loss: float) -> None:
+    scene = Scene(11, loss=0.0, reorder=0.0, duplicate=0.0)
+    with scene.world as world:
+        scene.travel([("a", 5.0)])
+        assert scene.agrees
+        scene.home_agent.restart()
+        scene.world.links["core"].loss = loss
+        for _ in range(40):
+            # Half a second of traffic at a time, until the home agent knows its node again.
+            if scene.home_agent.tunnel is None:
+                scene.home_agent.take_payload(CARE_OF_ADDRESS)
+            world.run_for(0.5)
+        scene.heal()
+        world.run_until(lambda: scene.agrees, timeout=CONVERGENCE if loss else 0.0)
 
 
 def test_both_ends_moving_without_a_pause_agree_in_the_end() -> None:
