@@ -45,7 +45,6 @@ PORT = 6275
 UDP_SIZE = 100
 UDP_BURST = 32
 UDP_WINDOW = 8
-UDP_SEGMENT = 103
 RECEIVE_LENGTH = 2048
 WIREGUARD = "/usr/bin/wireguard-go"
 
@@ -338,6 +337,25 @@ class BatchReceiver:
         return max(got, 0)
 
 
+class BatchSender:
+    """sendmmsg: separate datagrams, as most programs send them, for one call."""
+
+    def __init__(self, sender: socket.socket, batch: int, size: int) -> None:
+        self._descriptor = sender.fileno()
+        self._batch = batch
+        self._memory = ctypes.create_string_buffer(size)
+        self._vector = _Vector(ctypes.addressof(self._memory), size)
+        self._messages = (_Message * batch)()
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        for message in self._messages:
+            message.header.vectors = ctypes.pointer(self._vector)
+            message.header.vector_count = 1
+
+    def send(self) -> None:
+        """One batch."""
+        self._libc.sendmmsg(self._descriptor, self._messages, self._batch, 0)
+
+
 def sink_udp(namespace: str, address: IPv6Address, pipe: Any, seconds: float) -> None:
     with entered(namespace):
         receiver = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
@@ -372,14 +390,14 @@ def source_udp(namespace: str, source: IPv6Address, sink: IPv6Address) -> None:
         sender = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
         sender.bind((str(source), 0))
         sender.connect((str(sink), PORT))
-        sender.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, UDP_SIZE)
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         sender.settimeout(0.02)
-    burst = bytes(UDP_SIZE * UDP_BURST)
+    burst = BatchSender(sender, UDP_BURST, UDP_SIZE)
     flying = 0
     with contextlib.suppress(ConnectionError):
         while True:
             while flying < UDP_WINDOW:
-                sender.send(burst)
+                burst.send()
                 flying += 1
             try:
                 sender.recv(16)

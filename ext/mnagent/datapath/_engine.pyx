@@ -71,6 +71,8 @@ from mnagent.datapath.linux cimport (
     TUN_F_CSUM,
     TUN_F_TSO6,
     TUN_F_TSO_ECN,
+    TUN_F_USO4,
+    TUN_F_USO6,
     TUNSETOFFLOAD,
     TUNSETVNETHDRSZ,
     htons,
@@ -481,6 +483,7 @@ cdef class Pipeline(_Core):
     def __cinit__(self):
         worker_use_memory(self.outbound_worker)
         worker_use_memory(self.inbound_worker)
+        self.inbound_worker.merges_datagrams = True
 
     cdef _take_tables(self, Worker* worker):
         worker.tables = <Tables*>self.shared.tables
@@ -708,8 +711,14 @@ cdef class Engine(_Core):
         cdef int header_length = VNET_LENGTH
         if ioctl(tun_fd, TUNSETVNETHDRSZ, &header_length) < 0:
             raise OSError("failed to set the TUN device's header length: is it IFF_VNET_HDR?")
-        if ioctl(tun_fd, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO6 | TUN_F_TSO_ECN) < 0:
+        cdef unsigned int offloads = TUN_F_CSUM | TUN_F_TSO6 | TUN_F_TSO_ECN
+        cdef bint datagrams = ioctl(
+            tun_fd, TUNSETOFFLOAD, <unsigned long>(offloads | TUN_F_USO4 | TUN_F_USO6)
+        ) == 0
+        # Kernels before 6.2 know no UDP super-packets.
+        if not datagrams and ioctl(tun_fd, TUNSETOFFLOAD, <unsigned long>offloads) < 0:
             raise OSError("failed to set the TUN device's offloads")
+        self.inbound_worker.merges_datagrams = datagrams
         self.raw_socket = python_socket.socket(
             python_socket.AF_INET6, python_socket.SOCK_RAW, python_socket.IPPROTO_RAW
         )

@@ -26,8 +26,8 @@ from mnagent.datapath._worker cimport (
 )
 from mnagent.datapath.linux cimport (
     VIRTIO_NET_HDR_F_NEEDS_CSUM,
-    VIRTIO_NET_HDR_GSO_NONE,
     VIRTIO_NET_HDR_GSO_TCPV6,
+    VIRTIO_NET_HDR_GSO_UDP_L4,
     iovec,
     virtio_net_hdr,
 )
@@ -38,7 +38,6 @@ from mnagent.datapath.octets cimport (
     hash_address,
     is_link_scope,
     put16,
-    put_checksum,
     same_address,
     sum_octets,
     sum_pseudo_header,
@@ -55,7 +54,6 @@ from mnagent.datapath.verdicts cimport (
     DROP_NO_BINDING,
     DROP_NOT_IPV6,
     DROP_NOT_PROTECTED,
-    DROP_OUTER_DESTINATION,
     DROP_OUTER_SOURCE,
     DROP_TRUNCATED,
     DROP_UNKNOWN_SPI,
@@ -68,6 +66,7 @@ from mnagent.datapath.verdicts cimport (
 cdef enum:
     PROTOCOL_HOP_BY_HOP = 0
     PROTOCOL_TCP = 6
+    PROTOCOL_UDP = 17
     PROTOCOL_IPV6 = 41
     PROTOCOL_ROUTING = 43
     PROTOCOL_FRAGMENT = 44
@@ -83,6 +82,7 @@ cdef enum:
     HOME_ADDRESS_OPTION = 0xC9
     MAX_EXTENSION_HEADERS = 8
     TCP_LENGTH = 20
+    UDP_LENGTH = 8
     TCP_ACK = 0x10
     TCP_PSH = 0x08
     ECN_MASK = 0x03
@@ -318,8 +318,13 @@ cdef void inbound(
 
 
 cdef uint32_t mergeable_header(const uint8_t* packet, uint32_t length) noexcept nogil:
-    """Length of the IPv6 and TCP headers when the segment may join a run, else 0."""
+    """Length of all headers when the packet may join a run of its flow, else 0."""
     cdef uint32_t head
+    if packet[6] == PROTOCOL_UDP:
+        head = IPV6_LENGTH + UDP_LENGTH
+        if length <= head or get16(packet + 44) + IPV6_LENGTH != length:
+            return 0
+        return 0 if packet[46] == 0 and packet[47] == 0 else head
     if packet[6] != PROTOCOL_TCP or length <= IPV6_LENGTH + TCP_LENGTH:
         return 0
     if packet[53] & <uint8_t>~TCP_PSH != TCP_ACK:
@@ -330,23 +335,30 @@ cdef uint32_t mergeable_header(const uint8_t* packet, uint32_t length) noexcept 
     return head
 
 
-cdef bint tcp_checksum_is_right(const uint8_t* packet, uint32_t length) noexcept nogil:
-    cdef uint64_t total = sum_pseudo_header(packet + 8, length - IPV6_LENGTH, PROTOCOL_TCP)
+cdef bint checksum_is_right(const uint8_t* packet, uint32_t length) noexcept nogil:
+    cdef uint64_t total = sum_pseudo_header(packet + 8, length - IPV6_LENGTH, packet[6])
     return fold(sum_octets(packet + IPV6_LENGTH, length - IPV6_LENGTH, total)) == 0xFFFF
 
 
 cdef bint continues(
     const SuperPacket* run, const uint8_t* packet, uint32_t head, uint32_t length
 ) noexcept nogil:
-    """Whether the segment is the run's next one: same headers but for length, sequence, PSH, checksum."""
+    """Whether the packet is the run's next: headers differ in length, sequence, PSH, checksum only."""
     cdef const uint8_t* first = run.data
+    if (
+        run.header_length != head
+        or length - head > run.vnet.gso_size
+        or run.length + length - head > 65535
+        or memcmp(first, packet, 4) != 0
+        # Next header to ports.
+        or memcmp(first + 6, packet + 6, 38) != 0
+    ):
+        return False
+    if packet[6] == PROTOCOL_UDP:
+        return True
     return (
-        run.header_length == head
-        and get32(packet + 44) == run.next_sequence
-        and length - head <= run.vnet.gso_size
-        and run.length + length - head <= 65535
-        and memcmp(first, packet, 4) == 0
-        and memcmp(first + 6, packet + 6, 38) == 0
+        get32(packet + 44) == run.next_sequence
+        # Acknowledgement and data offset, window, urgent pointer and options.
         and memcmp(first + 48, packet + 48, 5) == 0
         and memcmp(first + 54, packet + 54, 2) == 0
         and memcmp(first + 58, packet + 58, head - 58) == 0
@@ -369,7 +381,18 @@ cdef void append(
     run.segments += 1
     run.length += length - head
     run.next_sequence += length - head
-    run.data[53] |= packet[53] & TCP_PSH
+    if packet[6] == PROTOCOL_TCP:
+        run.data[53] |= packet[53] & TCP_PSH
+
+
+cdef inline bint ends_run(const uint8_t* packet) noexcept nogil:
+    return packet[6] == PROTOCOL_TCP and packet[53] & TCP_PSH
+
+
+cdef inline uint32_t flow_of(const uint8_t* packet, uint32_t length) noexcept nogil:
+    cdef uint32_t ports = get32(packet + 40) if length >= IPV6_LENGTH + 4 else 0
+    ports ^= hash_address(packet + 8) ^ hash_address(packet + 24)
+    return ((ports * <uint32_t>0x9E3779B1) >> 16) % FLOWS
 
 
 cdef void coalesce(
@@ -378,24 +401,24 @@ cdef void coalesce(
     """Queue a decapsulated packet for the TUN device, as the next segment of a run where it is one."""
     cdef Coalescer* coalescer = worker.coalescer
     cdef SuperPacket* run
-    cdef uint32_t head, flow = 0
+    cdef uint32_t head = 0, flow = 0
     cdef int32_t open_run
     if coalescer.count == BATCH:
         flush_tunnel(worker)
-    head = 0 if has_offload(arrival) else mergeable_header(packet, length)
-    if packet[6] == PROTOCOL_TCP and length >= IPV6_LENGTH + TCP_LENGTH:
-        flow = (
-            hash_address(packet + 8) ^ hash_address(packet + 24) ^ get32(packet + 40)
-            ^ get16(packet + 40)
-        ) % FLOWS
+    if not has_offload(arrival):
+        head = mergeable_header(packet, length)
+    if head and packet[6] == PROTOCOL_UDP and not worker.merges_datagrams:
+        head = 0
+    if packet[6] == PROTOCOL_UDP or packet[6] == PROTOCOL_TCP:
+        flow = flow_of(packet, length)
         open_run = coalescer.flows[flow]
-        if head and not tcp_checksum_is_right(packet, length):
+        if head and not checksum_is_right(packet, length):
             head = 0
         if head and open_run >= 0:
             run = &coalescer.packets[open_run]
             if continues(run, packet, head, length):
                 append(coalescer, run, packet, head, length)
-                if length - head < run.vnet.gso_size or packet[53] & TCP_PSH:
+                if length - head < run.vnet.gso_size or ends_run(packet):
                     coalescer.flows[flow] = -1
                 return
         coalescer.flows[flow] = -1
@@ -409,7 +432,7 @@ cdef void coalesce(
         run.header_length = head
         run.vnet.gso_size = <uint16_t>(length - head)
         run.next_sequence = get32(packet + 44) + (length - head)
-        if not packet[53] & TCP_PSH:
+        if not ends_run(packet):
             coalescer.flows[flow] = <int32_t>coalescer.count
     elif has_offload(arrival):
         keep_offload(run, arrival, offset)
@@ -430,16 +453,23 @@ cdef void keep_offload(SuperPacket* run, const Arrival* arrival, uint32_t offset
 
 
 cdef void finish_run(SuperPacket* run) noexcept nogil:
-    """Make the first segment's headers those of the super-packet; the checksum is left to the kernel."""
+    """Make the first packet's headers those of the run; the checksum is left to the kernel."""
+    cdef uint32_t length = run.length - IPV6_LENGTH
+    cdef bint datagrams = run.data[6] == PROTOCOL_UDP
     cdef uint16_t sum16
-    put16(run.data + 4, run.length - IPV6_LENGTH)
-    sum16 = fold(sum_pseudo_header(run.data + 8, run.length - IPV6_LENGTH, PROTOCOL_TCP))
-    memcpy(run.data + 56, &sum16, 2)
+    put16(run.data + 4, length)
+    sum16 = fold(sum_pseudo_header(run.data + 8, length, run.data[6]))
     run.vnet.flags = <uint8_t>VIRTIO_NET_HDR_F_NEEDS_CSUM
-    run.vnet.gso_type = <uint8_t>VIRTIO_NET_HDR_GSO_TCPV6
     run.vnet.hdr_len = <uint16_t>run.header_length
     run.vnet.csum_start = IPV6_LENGTH
-    run.vnet.csum_offset = 16
+    if datagrams:
+        put16(run.data + 44, length)
+        run.vnet.gso_type = <uint8_t>VIRTIO_NET_HDR_GSO_UDP_L4
+        run.vnet.csum_offset = 6
+    else:
+        run.vnet.gso_type = <uint8_t>VIRTIO_NET_HDR_GSO_TCPV6
+        run.vnet.csum_offset = 16
+    memcpy(run.data + IPV6_LENGTH + run.vnet.csum_offset, &sum16, 2)
 
 
 cdef void flush_tunnel(Worker* worker) noexcept nogil:

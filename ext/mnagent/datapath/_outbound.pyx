@@ -4,7 +4,7 @@ The hop limit of the inner packet is the kernel's affair: it originated the pack
 the TUN device.
 """
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
@@ -15,7 +15,6 @@ from mnagent.datapath._worker cimport (
     HELD_OCTETS_MAX,
     HeldPacket,
     HeldQueue,
-    MAX_INNER,
     VNET_LENGTH,
     Worker,
     count,
@@ -28,11 +27,11 @@ from mnagent.datapath.linux cimport (
     VIRTIO_NET_HDR_GSO_ECN,
     VIRTIO_NET_HDR_GSO_NONE,
     VIRTIO_NET_HDR_GSO_TCPV6,
+    VIRTIO_NET_HDR_GSO_UDP_L4,
     iovec,
     virtio_net_hdr,
 )
 from mnagent.datapath.octets cimport (
-    fold,
     get16,
     get32,
     is_link_scope,
@@ -59,10 +58,14 @@ from mnagent.datapath.verdicts cimport (
 
 cdef enum:
     PROTOCOL_TCP = 6
+    PROTOCOL_UDP = 17
     PROTOCOL_IPV6 = 41
     PROTOCOL_ESP = 50
     PROTOCOL_ICMPV6 = 58
     TCP_LENGTH = 20
+    UDP_LENGTH = 8
+    # Extension headers and a full TCP header; far below a frame's slot.
+    MAX_INNER_HEAD = 1024
     TCP_FIN_PSH = 0x09
     TCP_CWR = 0x80
     MINIMUM_MTU = 1280
@@ -136,9 +139,8 @@ cdef bint complete_checksum(
         return False
     total = sum_octets(packet + start, length - start, 0)
     put_checksum(packet + field, total)
-    if packet[field] == 0 and packet[field + 1] == 0 and vnet.csum_offset == 6:
-        # UDP: zero would mean no checksum (RFC 8200 8.1).
-        packet[field] = packet[field + 1] = 0xFF
+    if vnet.csum_offset == 6:
+        avoid_zero(packet + field)
     return True
 
 
@@ -158,61 +160,87 @@ cdef Verdict send_whole(
     )
 
 
+cdef uint32_t super_packet_head(
+    const virtio_net_hdr* vnet, const uint8_t* packet, uint32_t length, bint datagrams
+) noexcept nogil:
+    """Length of the headers that every segment repeats, 0 when the offload makes no sense."""
+    cdef uint32_t start = vnet.csum_start, least = UDP_LENGTH if datagrams else TCP_LENGTH, head
+    if start < IPV6_LENGTH or start & 1 or start + least > length or vnet.gso_size == 0:
+        return 0
+    head = start + (UDP_LENGTH if datagrams else (packet[start + 12] >> 4) * 4)
+    if head < start + least or head >= length or head > MAX_INNER_HEAD:
+        return 0
+    return head
+
+
+cdef inline void adapt_tcp(
+    uint8_t* header, uint32_t sequence, bint first, bint last, bint congestion
+) noexcept nogil:
+    put32(header + 4, sequence)
+    if not last:
+        header[13] &= <uint8_t>~TCP_FIN_PSH
+    if congestion and not first:
+        header[13] &= <uint8_t>~TCP_CWR
+
+
 cdef Verdict send_segments(
     Worker* worker, const Tunnel* tunnel, const virtio_net_hdr* vnet, uint8_t* packet,
-    uint32_t length
+    uint32_t length, bint datagrams
 ) noexcept nogil:
-    """Cut a TCP super-packet into segments with their own sequence numbers, flags and checksums."""
+    """Cut a super-packet into segments with their own lengths, sequence numbers and checksums."""
     cdef uint32_t start = vnet.csum_start, size = vnet.gso_size
-    cdef uint32_t head, at, piece, sequence, segment = 0
-    cdef uint8_t flags
+    cdef uint32_t head = super_packet_head(vnet, packet, length, datagrams)
+    cdef uint32_t at = head, piece, sequence, field = start + (6 if datagrams else 16)
     cdef uint64_t addresses
     cdef uint8_t* inner
     cdef Verdict verdict
-    if start < IPV6_LENGTH or start & 1 or start + TCP_LENGTH > length or size == 0:
-        return DROP_BAD_OFFLOAD
-    head = start + (packet[start + 12] >> 4) * 4
-    if head < start + TCP_LENGTH or head >= length:
+    if head == 0:
         return DROP_BAD_OFFLOAD
     if head + size > tunnel.mtu and length > tunnel.mtu:
         return packet_too_big(worker, tunnel, packet, length)
     sequence = get32(packet + start + 4)
-    flags = packet[start + 13]
-    memset(packet + start + 16, 0, 2)
+    memset(packet + field, 0, 2)
     addresses = sum_octets(packet + 8, 32, 0)
-    at = head
     while at < length:
         piece = size if length - at > size else length - at
         inner = begin_inner(worker, tunnel)
         memcpy(inner, packet, head)
         put16(inner + 4, head - IPV6_LENGTH + piece)
-        put32(inner + start + 4, sequence + (at - head))
-        inner[start + 13] = flags
-        if at + piece < length:
-            inner[start + 13] &= <uint8_t>~TCP_FIN_PSH
-        if segment and vnet.gso_type & VIRTIO_NET_HDR_GSO_ECN:
-            inner[start + 13] &= <uint8_t>~TCP_CWR
+        if datagrams:
+            put16(inner + start + 4, UDP_LENGTH + piece)
+        else:
+            adapt_tcp(
+                inner + start, sequence + (at - head), at == head, at + piece == length,
+                vnet.gso_type & VIRTIO_NET_HDR_GSO_ECN,
+            )
         put_checksum(
-            inner + start + 16,
-            segment_sum(addresses, inner + start, head - start, packet + at, piece),
+            inner + field,
+            segment_sum(addresses, inner + start, head - start, packet + at, piece, datagrams),
         )
+        if datagrams:
+            avoid_zero(inner + field)
         verdict = encapsulate(worker, tunnel, inner, head, packet + at, piece)
         if verdict != TUNNELLED:
             return verdict
-        segment += 1
         at += piece
     return TUNNELLED
 
 
 cdef inline uint64_t segment_sum(
     uint64_t addresses, const uint8_t* header, uint32_t header_length, const uint8_t* payload,
-    uint32_t length
+    uint32_t length, bint datagrams
 ) noexcept nogil:
     cdef uint8_t rest[8]
     put32(rest, header_length + length)
-    put32(rest + 4, PROTOCOL_TCP)
+    put32(rest + 4, PROTOCOL_UDP if datagrams else PROTOCOL_TCP)
     addresses = sum_octets(rest, 8, addresses)
     return sum_octets(payload, length, sum_octets(header, header_length, addresses))
+
+
+cdef inline void avoid_zero(uint8_t* field) noexcept nogil:
+    """A UDP checksum of zero would mean none (RFC 8200 8.1)."""
+    if field[0] == 0 and field[1] == 0:
+        field[0] = field[1] = 0xFF
 
 
 cdef Verdict packet_too_big(
@@ -333,7 +361,9 @@ cdef Verdict route(
     if kind == VIRTIO_NET_HDR_GSO_NONE:
         verdict = send_whole(worker, tunnel, vnet, packet, length)
     elif kind == VIRTIO_NET_HDR_GSO_TCPV6:
-        verdict = send_segments(worker, tunnel, vnet, packet, length)
+        verdict = send_segments(worker, tunnel, vnet, packet, length, False)
+    elif kind == VIRTIO_NET_HDR_GSO_UDP_L4:
+        verdict = send_segments(worker, tunnel, vnet, packet, length, True)
     else:
         return DROP_BAD_OFFLOAD
     if verdict == TUNNELLED:

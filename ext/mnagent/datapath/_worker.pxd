@@ -132,6 +132,8 @@ cdef struct Worker:
     long error_second
     uint32_t error_count
     int tunnel_descriptor
+    # The kernel takes UDP super-packets (Linux 6.2).
+    bint merges_datagrams
     flush_frames_function flush_frames
     write_tunnel_function write_tunnel
     FrameBatch* frames

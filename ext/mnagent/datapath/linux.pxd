@@ -27,6 +27,13 @@ cdef extern from *:
     #ifndef PACKET_IGNORE_OUTGOING
     #define PACKET_IGNORE_OUTGOING 23
     #endif
+    #ifndef TUN_F_USO4
+    #define TUN_F_USO4 0x20
+    #define TUN_F_USO6 0x40
+    #endif
+    #ifndef VIRTIO_NET_HDR_GSO_UDP_L4
+    #define VIRTIO_NET_HDR_GSO_UDP_L4 5
+    #endif
     """
     cdef struct iovec:
         void* iov_base
@@ -90,9 +97,10 @@ cdef extern from *:
     int EFD_NONBLOCK, EFD_CLOEXEC
     int CLOCK_MONOTONIC
     unsigned long TUNSETOFFLOAD, TUNSETVNETHDRSZ
-    unsigned int TUN_F_CSUM, TUN_F_TSO6, TUN_F_TSO_ECN
+    unsigned int TUN_F_CSUM, TUN_F_TSO6, TUN_F_TSO_ECN, TUN_F_USO4, TUN_F_USO6
     int VIRTIO_NET_HDR_F_NEEDS_CSUM
     int VIRTIO_NET_HDR_GSO_NONE, VIRTIO_NET_HDR_GSO_TCPV6, VIRTIO_NET_HDR_GSO_ECN
+    int VIRTIO_NET_HDR_GSO_UDP_L4
 
     uint16_t htons(uint16_t value) nogil
     int ioctl(int fd, unsigned long request, ...) nogil
