@@ -88,6 +88,7 @@ def _build_mobile_node(
             initial_bindack_timeout_first_registration=(
                 configuration.initial_bindack_timeout_first_registration
             ),
+            optimistic_tunnel=configuration.early_tunnel,
         ),
         random=random,
         persisted_sequence=persisted.get(HomeRegistration.sequence_key(home_address)),
@@ -161,6 +162,7 @@ def _build_home_agent(
             home_link=interface,
             link_layer_address=link_layer_address,
             max_lifetime=float(configuration.max_lifetime),
+            early_forwarding=configuration.early_forwarding,
         )
         return HomeAgent(settings, random=random)
 

@@ -186,6 +186,7 @@ class _Checker:
                 f"{at}payload_protection", raw.payload_protection, PayloadProtection
             ),
             optimistic=raw.optimistic,
+            early_tunnel=raw.early_tunnel,
         )
 
     def _home_agent(self, raw: RawHomeAgent) -> HomeAgentConfiguration:
@@ -201,6 +202,7 @@ class _Checker:
             home_link=home_link,
             interfaces=self._interfaces(f"{at}interfaces", raw.interfaces),
             max_lifetime=self._lifetime(f"{at}max_lifetime", raw.max_lifetime),
+            early_forwarding=raw.early_forwarding,
             payload_protection=self._choice(
                 f"{at}payload_protection", raw.payload_protection, PayloadProtection
             ),

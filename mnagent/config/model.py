@@ -71,6 +71,8 @@ class MobileNodeConfiguration:
     payload_protection: PayloadProtection
     optimistic: bool
     """Use the care-of address while duplicate address detection runs (RFC 4429)."""
+    early_tunnel: bool
+    """Tunnel from a new care-of address once its Binding Update has left, before the answer."""
 
     @property
     def home_prefix(self) -> IPv6Network:
@@ -98,6 +100,8 @@ class HomeAgentConfiguration:
     """Where tunnels arrive; empty for all that have carrier."""
     max_lifetime: int
     """Seconds; longer ones asked for are cut to this."""
+    early_forwarding: bool
+    """Forward for a home address while duplicate address detection for it still runs."""
     payload_protection: PayloadProtection
     mobile_nodes: tuple[ServedMobileNode, ...]
 

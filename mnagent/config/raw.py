@@ -20,6 +20,7 @@ class RawMobileNode(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, fr
     new_connections: str = "home-address"
     payload_protection: str = "none"
     optimistic: bool = True
+    early_tunnel: bool = True
 
 
 class RawServedMobileNode(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
@@ -37,6 +38,7 @@ class RawHomeAgent(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, fro
     home_link: str | None = None
     interfaces: list[str] = []
     max_lifetime: int = 3600
+    early_forwarding: bool = True
     payload_protection: str = "none"
     mobile_nodes: list[RawServedMobileNode]
 

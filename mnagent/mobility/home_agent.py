@@ -14,6 +14,11 @@ for the home address are intercepted (a route to the tunnel device, and `proxy_n
 link) and go through a tunnel to the care-of address. Deregistered keeps the sequence number only
 (`binding_cache`).
 
+Early forwarding (a setting) takes and tunnels packets that reach this machine while the probe still
+runs, so that a mobile node's connections do not stand still for its second. The mobile node is
+authenticated and authorised by then; the answer, and neighbour discovery on the home link, wait for
+the outcome as 10.3.1 and 10.4.1 demand, and a duplicate ends it.
+
 The agent has checked already that a Binding Update for a home address came by that address's own
 security association (RFC 3776 4.2), and it chooses the association for what is sent from here.
 """
@@ -139,6 +144,8 @@ class HomeAgentSettings:
     max_bindings: int = MAX_BINDINGS
     refresh_advice: float | None = None
     """Seconds after which mobile nodes are advised to refresh, None to leave it to them."""
+    early_forwarding: bool = False
+    """Forward while duplicate address detection runs; see the module's text."""
     duplicate_address_detection_transmits: int = DUP_ADDR_DETECT_TRANSMITS
     """0 accepts home addresses without asking the home link."""
     key_management_mobility: bool = False
@@ -198,6 +205,14 @@ class HomeAgent:
     def bindings(self) -> tuple[BindingCacheEntry, ...]:
         """The live bindings, oldest first."""
         return tuple(self._cache)
+
+    @property
+    def forwarding(self) -> dict[IPv6Address, IPv6Address]:
+        """Home address to care-of address, for all whose packets are carried now."""
+        early = self._probing if self._settings.early_forwarding else {}
+        return {home: each.request.care_of_address for home, each in early.items()} | {
+            entry.home_address: entry.care_of_address for entry in self._cache
+        }
 
     @property
     def probing(self) -> tuple[IPv6Address, ...]:
@@ -405,7 +420,10 @@ class HomeAgent:
             return self._drop(DropReason.STALE_SEQUENCE)
         if _defended_addresses(request) != registration.probe.addresses:
             return self._stop_probing(request.home_address) + self._start_probing(request, now)
+        has_moved = request.care_of_address != registration.request.care_of_address
         registration.request = request
+        if has_moved and self._settings.early_forwarding:
+            return [self._tunnel(request.home_address, request.care_of_address)]
         return []
 
     def _update(
@@ -416,7 +434,7 @@ class HomeAgent:
         self._cache.store(renewed)
         actions: list[Action] = []
         if renewed.care_of_address != entry.care_of_address:
-            actions.append(self._tunnel(renewed))
+            actions.append(self._tunnel(renewed.home_address, renewed.care_of_address))
         if renewed.is_link_local_defended != entry.is_link_local_defended:
             actions += self._release(_addresses_of(entry) - _addresses_of(renewed))
             actions += self._defend(_addresses_of(renewed), now)
@@ -429,10 +447,10 @@ class HomeAgent:
     def _accept(self, request: BindingRequest, now: float) -> list[Action]:
         """The first binding of a home address: take its packets, then say so."""
         entry = self._entry(request, registered_at=now, now=now)
+        was_forwarded = entry.home_address in self.forwarding
         self._cache.store(entry)
         return [
-            InterceptHomeAddress(home_address=entry.home_address),
-            self._tunnel(entry),
+            *([] if was_forwarded else self._forward(request)),
             *self._defend(_addresses_of(entry), now),
             self._accepted(request, entry),
             _report("binding-created", entry),
@@ -585,7 +603,8 @@ class HomeAgent:
             transmits=self._settings.duplicate_address_detection_transmits,
         )
         self._probing[request.home_address] = _Registration(request, probe)
-        actions = [action for each in sorted(addresses) for action in self._groups.join(each)]
+        actions = self._forward(request) if self._settings.early_forwarding else []
+        actions += [action for each in sorted(addresses) for action in self._groups.join(each)]
         return actions + self._carry_out(request.home_address, probe.start(now), now)
 
     def _taken_addresses(self) -> frozenset[IPv6Address]:
@@ -599,7 +618,10 @@ class HomeAgent:
 
     def _stop_probing(self, home_address: IPv6Address) -> list[Action]:
         registration = self._probing.pop(home_address)
-        return self._leave_groups(registration.probe.addresses)
+        actions = self._leave_groups(registration.probe.addresses)
+        if self._settings.early_forwarding:
+            actions += _stop_forwarding(home_address)
+        return actions
 
     def _carry_out(
         self, home_address: IPv6Address, outputs: list[SendPacket | Outcome], now: float
@@ -610,8 +632,8 @@ class HomeAgent:
                 case SendPacket():
                     actions.append(output)
                 case HomeAddressUnique():
-                    registration = self._probing.pop(home_address)
-                    actions += self._accept(registration.request, now)
+                    actions += self._accept(self._probing[home_address].request, now)
+                    del self._probing[home_address]
                 case _:
                     registration = self._probing[home_address]
                     actions += self._stop_probing(home_address)
@@ -627,13 +649,19 @@ class HomeAgent:
 
     # Interception.
 
-    def _tunnel(self, entry: BindingCacheEntry) -> SetTunnel:
-        node = self._mobile_nodes[entry.home_address]
+    def _forward(self, request: BindingRequest) -> list[Action]:
+        return [
+            InterceptHomeAddress(home_address=request.home_address),
+            self._tunnel(request.home_address, request.care_of_address),
+        ]
+
+    def _tunnel(self, home_address: IPv6Address, care_of_address: IPv6Address) -> SetTunnel:
+        node = self._mobile_nodes[home_address]
         return SetTunnel(
             end=TunnelEnd.HOME_AGENT,
-            home_address=entry.home_address,
+            home_address=home_address,
             local=self._settings.address,
-            remote=entry.care_of_address,
+            remote=care_of_address,
             outbound_spi=node.outbound_spi,
             inbound_spi=node.inbound_spi,
         )
@@ -658,8 +686,7 @@ class HomeAgent:
     def _withdraw(self, entry: BindingCacheEntry, *, reason: str) -> list[Action]:
         """Give the home address back to the home link."""
         return [
-            StopIntercepting(home_address=entry.home_address),
-            RemoveTunnel(home_address=entry.home_address),
+            *_stop_forwarding(entry.home_address),
             *self._release(_addresses_of(entry)),
             _report("binding-removed", entry, reason=reason),
         ]
@@ -704,6 +731,13 @@ class HomeAgent:
 
     def _give_up(self, home_address: IPv6Address, event: ActionFailed, now: float) -> list[Action]:
         """The host cannot take the mobile node's packets: no binding then, and none for a while."""
+        registration = self._probing.get(home_address)
+        if registration is not None:
+            self._refused_until[home_address] = now + HOST_FAILURE_DELAY
+            actions = self._stop_probing(home_address)
+            return actions + self._reject(
+                registration.request, BindingStatus.INSUFFICIENT_RESOURCES
+            )
         entry = self._cache.find(home_address)
         if entry is None:
             return []
@@ -729,6 +763,13 @@ class HomeAgent:
         self._cache = BindingCache(max_entries=self._settings.max_bindings)
         self._is_stopped = True
         return [*actions, Finish()]
+
+
+def _stop_forwarding(home_address: IPv6Address) -> list[Action]:
+    return [
+        StopIntercepting(home_address=home_address),
+        RemoveTunnel(home_address=home_address),
+    ]
 
 
 def _defended_addresses(request: BindingRequest) -> frozenset[IPv6Address]:

@@ -81,10 +81,20 @@ MAX_LIFETIME = 400.0
 class Host:
     """A home agent and the host that does what it asks, checking the promises on the way."""
 
-    def __init__(self, *, home_link: int | None = HOME_LINK, max_bindings: int = 2) -> None:
+    def __init__(
+        self,
+        *,
+        home_link: int | None = HOME_LINK,
+        max_bindings: int = 2,
+        early_forwarding: bool = False,
+    ) -> None:
         self.now = 0.0
         self.settings = replace(
-            SETTINGS, home_link=home_link, max_lifetime=MAX_LIFETIME, max_bindings=max_bindings
+            SETTINGS,
+            home_link=home_link,
+            max_lifetime=MAX_LIFETIME,
+            max_bindings=max_bindings,
+            early_forwarding=early_forwarding,
         )
         self.home_agent = HomeAgent(self.settings, random=Random(0))
         self.intercepted: set[IPv6Address] = set()
@@ -124,8 +134,13 @@ class Host:
     def check(self) -> None:
         """What holds after every step."""
         bindings = self.home_agent.bindings
-        assert self.intercepted == {entry.home_address for entry in bindings}
-        assert self.tunnels == {entry.home_address: entry.care_of_address for entry in bindings}
+        forwarding = {entry.home_address: entry.care_of_address for entry in bindings}
+        if self.settings.early_forwarding:
+            assert forwarding.items() <= self.home_agent.forwarding.items()
+            assert self.home_agent.forwarding.keys() <= {*forwarding, *self.home_agent.probing}
+            forwarding = self.home_agent.forwarding
+        assert self.intercepted == set(forwarding)
+        assert self.tunnels == forwarding
         assert len(bindings) <= self.settings.max_bindings
         for entry in bindings:
             assert self.now < entry.expires_at <= self.now + MAX_LIFETIME
@@ -293,10 +308,11 @@ INPUTS: dict[str, Event] = {
 @pytest.mark.parametrize("home_link", [HOME_LINK, None], ids=["physical", "virtual"])
 @pytest.mark.parametrize("state", STATES, ids=lambda state: state.__name__)
 @pytest.mark.parametrize("name", INPUTS)
+@pytest.mark.parametrize("early", [False, True], ids=["", "early"])
 def test_home_agent_any_state_any_input_keeps_its_promises(
-    name: str, state: Callable[[Host], None], home_link: int | None
+    name: str, state: Callable[[Host], None], home_link: int | None, early: bool
 ) -> None:
-    host = Host(home_link=home_link)
+    host = Host(home_link=home_link, early_forwarding=early)
     state(host)
     host.feed(INPUTS[name])
     host.feed(INPUTS[name])
@@ -304,6 +320,7 @@ def test_home_agent_any_state_any_input_keeps_its_promises(
     assert host.home_agent.bindings == ()
     assert host.home_agent.next_deadline() is None
     assert host.groups == set()
+    assert host.home_agent.forwarding == {}
 
 
 HOME_ADDRESSES = (HOME_ADDRESS, OTHER_HOME_ADDRESS, CORRESPONDENT, derived_link_local(HOME_ADDRESS))
@@ -322,9 +339,10 @@ class HomeAgentMachine(RuleBasedStateMachine):
         home_link=st.sampled_from((HOME_LINK, HOME_LINK, None)),
         max_bindings=st.integers(1, 2),
         sequence=st.sampled_from((0, 32760, 65530)),
+        early=st.booleans(),
     )
-    def start(self, home_link: int | None, max_bindings: int, sequence: int) -> None:
-        self.host = Host(home_link=home_link, max_bindings=max_bindings)
+    def start(self, home_link: int | None, max_bindings: int, sequence: int, early: bool) -> None:
+        self.host = Host(home_link=home_link, max_bindings=max_bindings, early_forwarding=early)
         self.sequence = sequence
 
     @rule(

@@ -302,3 +302,46 @@ def test_home_agent_unknown_extension_of_an_update_is_ignored() -> None:
     home_agent = make_home_agent()
     home_agent.handle(replace(event, packet=packet), 0.0)
     assert only_acknowledgement(home_agent.handle_timer(1.0)).other_flags == 0
+
+
+def test_home_agent_forwarding_early_takes_packets_while_probing_and_answers_after() -> None:
+    home_agent = make_home_agent(early_forwarding=True)
+    actions = home_agent.handle(binding_update(), 0.0)
+    assert InterceptHomeAddress(home_address=HOME_ADDRESS) in actions
+    assert [tunnel.remote for tunnel in actions_of(actions, SetTunnel)] == [CARE_OF_ADDRESS]
+    assert home_agent.bindings == ()
+    moved = home_agent.handle(binding_update(sequence=2, source=OTHER_CARE_OF_ADDRESS), 0.2)
+    assert [tunnel.remote for tunnel in actions_of(moved, SetTunnel)] == [OTHER_CARE_OF_ADDRESS]
+    same = home_agent.handle(binding_update(sequence=3, source=OTHER_CARE_OF_ADDRESS), 0.3)
+    assert same == []
+    deadline = home_agent.next_deadline()
+    while not home_agent.bindings:
+        assert deadline is not None
+        actions = home_agent.handle_timer(deadline)
+        deadline = home_agent.next_deadline()
+    assert only_acknowledgement(actions).status == BindingStatus.BINDING_UPDATE_ACCEPTED
+    assert not actions_of(actions, SetTunnel)
+    assert home_agent.forwarding == {HOME_ADDRESS: OTHER_CARE_OF_ADDRESS}
+
+
+def test_home_agent_forwarding_early_for_a_duplicate_gives_the_packets_back() -> None:
+    home_agent = make_home_agent(early_forwarding=True)
+    home_agent.handle(binding_update(), 0.0)
+    actions = home_agent.handle(advertisement(HOME_ADDRESS), 0.1)
+    status = only_acknowledgement(actions).status
+    assert status == BindingStatus.DUPLICATE_ADDRESS_DETECTION_FAILED
+    assert StopIntercepting(home_address=HOME_ADDRESS) in actions
+    assert RemoveTunnel(home_address=HOME_ADDRESS) in actions
+    assert home_agent.forwarding == {}
+
+
+def test_home_agent_host_that_cannot_forward_early_ends_the_probe_for_a_while() -> None:
+    home_agent = make_home_agent(early_forwarding=True)
+    (tunnel,) = actions_of(home_agent.handle(binding_update(), 0.0), SetTunnel)
+    failure = ActionFailed(action=tunnel, errno=errno.EPERM, reason="not permitted")
+    actions = home_agent.handle(failure, 0.1)
+    assert only_acknowledgement(actions).status == BindingStatus.INSUFFICIENT_RESOURCES
+    assert StopIntercepting(home_address=HOME_ADDRESS) in actions
+    assert home_agent.probing == ()
+    refused = only_acknowledgement(home_agent.handle(binding_update(sequence=2), 3.0))
+    assert refused.status == BindingStatus.INSUFFICIENT_RESOURCES
