@@ -8,6 +8,7 @@ import importlib.util
 import os
 import socket
 import struct
+from ipaddress import IPv6Address
 from pathlib import Path
 
 NETLINK_ROUTE = 0
@@ -55,7 +56,7 @@ class Probe:
 
         loopback = socket.if_nametoindex("lo")
         try:
-            shield = Shield(f"mnagent_doctor_{os.getpid()}")
+            shield = Shield(f"mnagent_doctor_{os.getpid()}", home_agent=IPv6Address("::1"))
             try:
                 shield.attach(loopback, "lo")
             finally:

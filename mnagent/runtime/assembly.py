@@ -274,7 +274,9 @@ def _connect(
 ) -> dict[str, Any]:
     """The parts between the agent's actions and kernel and engine."""
     sequences = SequenceKeeper(store, engine)
-    shield = Shield(configuration.host.tunnel_interface)
+    shield = Shield(
+        configuration.host.tunnel_interface, home_agent=_home_agent_address(configuration)
+    )
     stack.callback(shield.close)
     resolver = NextHopResolver(kernel)
     listeners = _Listeners()
@@ -357,6 +359,13 @@ def _interface_names(configuration: Configuration) -> tuple[str, ...]:
         () if agent.home_link is None or agent.home_link in agent.interfaces else (agent.home_link,)
     )
     return agent.interfaces + link
+
+
+def _home_agent_address(configuration: Configuration) -> IPv6Address:
+    if configuration.mobile_node is not None:
+        return configuration.mobile_node.home_agent
+    assert configuration.home_agent is not None, "the configuration was validated"
+    return configuration.home_agent.address
 
 
 def _own_addresses(configuration: Configuration) -> frozenset[IPv6Address]:

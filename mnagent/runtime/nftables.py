@@ -5,6 +5,9 @@ it vanishes with this process, however that ends. A packet socket bound to ETH_P
 before this hook, so the engine has seen what is dropped here. Only packets to our own addresses are
 dropped: a home agent forwards other nodes' mobility packets as any router does.
 
+Tunnelled packets are dropped whether or not their tunnel stands right now: those under way while a
+tunnel moves or ends are the engine's to count, not the kernel's to answer.
+
 libnftables is used in process: a table of the ``nft`` command would go when that command exits.
 """
 
@@ -25,12 +28,12 @@ PRIORITY = -300
 _TABLE = """
 add table netdev {table} {{ flags owner; }}
 add set netdev {table} local {{ type ipv6_addr; }}
-add set netdev {table} peers {{ type ipv6_addr . ipv6_addr; }}
 add set netdev {table} spis {{ typeof esp spi; }}
 add chain netdev {table} shield
 add rule netdev {table} shield ip6 daddr != @local return
 add rule netdev {table} shield meta l4proto 135 counter drop
-add rule netdev {table} shield meta l4proto 41 ip6 saddr . ip6 daddr @peers counter drop
+add rule netdev {table} shield meta l4proto 41 ip6 saddr {home_agent} counter drop
+add rule netdev {table} shield meta l4proto 41 ip6 daddr {home_agent} counter drop
 add rule netdev {table} shield meta l4proto esp esp spi @spis counter drop
 add rule netdev {table} shield rt type 2 counter drop
 add rule netdev {table} shield ip6 nexthdr 60 @nh,368,8 0xc9 counter drop
@@ -85,14 +88,15 @@ class _Library:
 class Shield:
     """The table, brought to a desired state."""
 
-    def __init__(self, table: str) -> None:
+    def __init__(self, table: str, *, home_agent: IPv6Address) -> None:
+        """``home_agent`` is one end of every tunnel, whichever end this node is."""
         self._table = table
         self._library = _Library()
         self._interfaces: dict[int, str] = {}
         self._contents: dict[str, frozenset[str]] = {
-            name: frozenset() for name in ("local", "peers", "spis")
+            name: frozenset() for name in ("local", "spis")
         }
-        self._library.run(_TABLE.format(table=table))
+        self._library.run(_TABLE.format(table=table, home_agent=home_agent))
 
     def close(self) -> None:
         """Take the table away."""
@@ -123,13 +127,11 @@ class Shield:
         self,
         *,
         local_addresses: Iterable[IPv6Address],
-        peers: Iterable[tuple[IPv6Address, IPv6Address]],
         spis: Iterable[int],
     ) -> None:
-        """Set our addresses, the tunnels (peer, own address) and the inbound associations."""
+        """Set our addresses and the inbound associations."""
         wanted = {
             "local": frozenset(str(address) for address in local_addresses),
-            "peers": frozenset(f"{peer} . {local}" for peer, local in peers),
             "spis": frozenset(str(spi) for spi in spis),
         }
         commands = ""

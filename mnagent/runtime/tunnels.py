@@ -52,7 +52,6 @@ class Guard(Protocol):
         self,
         *,
         local_addresses: Iterable[IPv6Address],
-        peers: Iterable[tuple[IPv6Address, IPv6Address]],
         spis: Iterable[int],
     ) -> None: ...
 
@@ -144,7 +143,6 @@ class TunnelKeeper:
             self._published = tables
             self._shield.guard(
                 local_addresses=self._local_addresses,
-                peers=[(tunnel.remote, tunnel.local) for tunnel in tunnels],
                 spis=[
                     association.spi
                     for association in self._associations
