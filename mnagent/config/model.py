@@ -117,7 +117,7 @@ class HostConfiguration:
     control_socket: Path
     log_level: LogLevel
     keep_tunnel_interface: bool = False
-    """Leave the TUN device, with the home address, when the agent stops, so that sockets survive."""
+    """Leave the TUN device with the home address when the agent stops: sockets survive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,14 +21,14 @@ class SendPacket:
     interface: int | None = None
     """Interface index to leave by; None lets the routing table decide."""
     link_layer_destination: bytes | None = None
-    """Frame it to this address without neighbour resolution; None resolves (multicast maps by RFC 2464)."""
+    """Frame it to this address; None resolves the neighbour (multicast maps by RFC 2464)."""
     protect_with: int | None = None
-    """SPI of the outbound association that must protect it; the packet is dropped if it is missing."""
+    """SPI of the outbound association that must protect it; not sent where that is missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddAddress:
-    """Configure an address on an interface, without the kernel's DAD (our machines do their own)."""
+    """Configure an address, without the kernel's DAD (our machines do their own)."""
 
     interface: int
     address: IPv6Address
@@ -70,7 +70,7 @@ class RemoveDefaultRouter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinGroup:
-    """Receive frames for a multicast group (solicited-node groups of addresses we do not configure)."""
+    """Receive frames for a group (solicited-node groups of addresses we do not configure)."""
 
     interface: int
     group: IPv6Address
@@ -85,7 +85,7 @@ class LeaveGroup:
 
 
 class TunnelEnd(enum.Enum):
-    """Which end of the tunnel this node is; decides which inner address must be the home address."""
+    """Which end of the tunnel this node is: decides which inner address is the home address."""
 
     MOBILE_NODE = "mobile-node"
     HOME_AGENT = "home-agent"
@@ -93,8 +93,9 @@ class TunnelEnd(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetTunnel:
-    """Carry the home address's packets between care-of address and home agent (RFC 6275 10.4.2, 11.3.1).
+    """Carry the home address's packets between care-of address and home agent.
 
+    RFC 6275 10.4.2 and 11.3.1.
     One tunnel per home address; setting it again moves it at once.
     """
 
@@ -114,7 +115,7 @@ class SetTunnel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldTunnel:
-    """Queue, bounded, the home address's packets until SetTunnel or RemoveTunnel (no valid path now)."""
+    """Queue the home address's packets, bounded, until SetTunnel or RemoveTunnel."""
 
     home_address: IPv6Address
 
@@ -128,9 +129,9 @@ class RemoveTunnel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UseHomeLink:
-    """Mobile node at home: the home address is on the physical interface, no tunnel (RFC 6275 11.5.5).
+    """Mobile node at home: the home address is on the physical interface (RFC 6275 11.5.5).
 
-    The address goes onto ``interface`` (without DAD) and its packets leave there, through ``router``.
+    It goes onto ``interface`` without DAD, and its packets leave there, through ``router``.
     """
 
     home_address: IPv6Address
@@ -141,7 +142,7 @@ class UseHomeLink:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaveHomeLink:
-    """Mobile node away: the home address is off the physical interface; its packets go to the tunnel device."""
+    """Mobile node away: the home address is on the tunnel device alone."""
 
     home_address: IPv6Address
 
@@ -162,7 +163,7 @@ class StopIntercepting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PersistRecord:
-    """Keep a small value across crashes: written atomically, before any later action of the same batch."""
+    """Keep a small value across crashes: on disk before any later action is carried out."""
 
     key: str
     """Letters, digits, '-', '.', ':' only."""
@@ -171,7 +172,7 @@ class PersistRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportEvent:
-    """Tell people and programs: one log line, and one entry in the event history of the control socket."""
+    """Tell people and programs: a log line, and an event on the control socket."""
 
     name: str
     """Lower case with dashes, such as ``binding-accepted``."""

@@ -1,7 +1,7 @@
 """Why a packet from the network was not acted on.
 
-The peer's fault never raises: it is a drop with a reason, and every reason is a counter. The engine has
-its own verdicts (`mnagent.datapath`); these are the control plane's.
+The peer's fault never raises: it is a drop with a reason, and every reason is a counter. The engine
+has its own verdicts (`mnagent.datapath`); these are the control plane's.
 """
 
 from __future__ import annotations

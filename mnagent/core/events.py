@@ -42,7 +42,7 @@ class PacketReceived:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkUp:
-    """An interface can carry packets now (carrier, and for Wi-Fi authorised). Also sent after a roam."""
+    """An interface can carry packets now (for Wi-Fi: authorised). Also sent after a roam."""
 
     interface: int
     name: str
@@ -60,7 +60,7 @@ class LinkDown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddressAppeared:
-    """A global or link-local address on an interface is there or changed (rtnetlink RTM_NEWADDR)."""
+    """An address on an interface is there, or has changed (rtnetlink RTM_NEWADDR)."""
 
     interface: int
     address: IPv6Address
@@ -84,7 +84,7 @@ class AddressVanished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DefaultRouterAppeared:
-    """The kernel or another daemon has a default route on an interface (kernel autoconfiguration)."""
+    """The kernel or another daemon has a default route on an interface."""
 
     interface: int
     router: IPv6Address

@@ -1,6 +1,6 @@
 """What a security association is, as machines, tables and the engine share it (RFC 4301 4.4.2).
 
-Finding the right one (policies, selectors) is the work of ``mnagent.ipsec``; using it is the engine's.
+Finding the right one (policies, selectors) is the work of ``mnagent.ipsec``; using it the engine's.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class EspTransform(enum.Enum):
     """ESP suites of RFC 8221; the key material's layout is each member's docstring line below.
 
     AES_CBC_HMAC_SHA256_128: encryption_key 16 or 32 octets, integrity_key 32 octets, ICV 16 octets.
-    AES_GCM_16: encryption_key 16 or 32 octets followed by a 4 octet salt (RFC 4106 8.1), no integrity key.
-    CHACHA20_POLY1305: encryption_key 32 octets followed by a 4 octet salt (RFC 7634 2), no integrity key.
+    AES_GCM_16: encryption_key 16 or 32 octets and a 4 octet salt (RFC 4106 8.1), no integrity key.
+    CHACHA20_POLY1305: encryption_key 32 octets and a 4 octet salt (RFC 7634 2), no integrity key.
     NULL_HMAC_SHA256_128: integrity only, integrity_key 32 octets (RFC 2410).
     """
 
@@ -65,4 +65,4 @@ class SecurityAssociation:
     integrity_key: bytes = field(repr=False, default=b"")
     """HMAC key, or empty for AEAD."""
     replay_window: int = 0
-    """Size of the anti-replay window in packets, a multiple of 64; 0 checks nothing (RFC 4303 3.4.3)."""
+    """Anti-replay window in packets, a multiple of 64; 0 checks nothing (RFC 4303 3.4.3)."""

@@ -1,8 +1,8 @@
 """Named deadlines: how a machine tells when it next wants to run.
 
-A machine never reads a clock. It sets deadlines here and its owner calls ``handle_timer(now)`` once the
-earliest has come. Deadlines are seconds on the caller's clock (CLOCK_BOOTTIME in the daemon, so that
-lifetimes run on through suspend; virtual time in tests).
+A machine never reads a clock. It sets deadlines here and its owner calls ``handle_timer(now)`` once
+the earliest has come. Deadlines are seconds on the caller's clock (CLOCK_BOOTTIME in the daemon, so
+that lifetimes run on through suspend; virtual time in tests).
 """
 
 from __future__ import annotations
