@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from ipaddress import IPv6Address
+from typing import Any
+
+import pytest
+
+from mnagent.core.actions import SetTunnel, TunnelEnd
+from mnagent.core.security import Direction, EspMode, EspTransform, SecurityAssociation
+from mnagent.link.messages import NeighbourMessage, Overrun, RuleMessage
+from mnagent.runtime.next_hop import NextHopResolver
+from mnagent.runtime.tunnels import TunnelKeeper, tunnel_mtu
+from mnagent.system.datapath import FakeDatapath
+from mnagent.system.kernel import FakeKernel, LinkInformation, Path
+
+HOME = IPv6Address("2001:db8:1::10")
+AGENT = IPv6Address("2001:db8:1::1")
+CARE_OF = IPv6Address("2001:db8:a::5")
+ROUTER = IPv6Address("fe80::1")
+ROUTER_MAC = bytes.fromhex("020000000001")
+OUR_MAC = bytes.fromhex("020000000002")
+OUTBOUND = SecurityAssociation(
+    spi=300,
+    direction=Direction.OUTBOUND,
+    mode=EspMode.TUNNEL,
+    transform=EspTransform.AES_CBC_HMAC_SHA256_128,
+    home_address=HOME,
+    peer=AGENT,
+    encryption_key=bytes(32),
+    integrity_key=bytes(32),
+)
+INBOUND = replace(OUTBOUND, spi=301, direction=Direction.INBOUND)
+TUNNEL = SetTunnel(
+    end=TunnelEnd.MOBILE_NODE, home_address=HOME, local=CARE_OF, remote=AGENT, interface=3
+)
+
+
+class RememberingGuard:
+    def __init__(self) -> None:
+        self.calls: list[dict[str, Any]] = []
+
+    def guard(
+        self,
+        *,
+        local_addresses: Iterable[IPv6Address],
+        spis: Iterable[int],
+    ) -> None:
+        self.calls.append({"local": set(local_addresses), "spis": list(spis)})
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.kernel = FakeKernel()
+        self.datapath = FakeDatapath()
+        self.guard = RememberingGuard()
+        self.mtus: list[tuple[IPv6Address, int]] = []
+        self.resolver = NextHopResolver(self.kernel)
+        self.keeper = TunnelKeeper(
+            datapath=self.datapath,
+            resolver=self.resolver,
+            shield=self.guard,
+            associations=(OUTBOUND, INBOUND),
+            end=TunnelEnd.MOBILE_NODE,
+            mtu_changed=lambda home, mtu: self.mtus.append((home, mtu)),
+        )
+        self.kernel.links[3] = LinkInformation(
+            interface=3, name="wlan0", link_layer_address=OUR_MAC, mtu=1500, needs_resolution=True
+        )
+        self.kernel.paths[AGENT] = Path(interface=3, neighbour=ROUTER, mtu=1500)
+
+    def entry(self) -> Any:
+        (entry,) = self.datapath.tables[-1].tunnels
+        return entry
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_tunnel_with_a_known_neighbour_sends_at_once(bench: Bench) -> None:
+    bench.kernel.neighbours[3, ROUTER] = ROUTER_MAC
+    bench.keeper.set_tunnel(TUNNEL)
+    entry = bench.entry()
+    assert not entry.hold
+    assert entry.next_hop.destination_mac == ROUTER_MAC
+    assert entry.next_hop.source_mac == OUR_MAC
+    assert bench.mtus == [(HOME, 1460)]
+
+
+def test_tunnel_without_a_resolved_neighbour_holds_and_solicits(bench: Bench) -> None:
+    bench.keeper.set_tunnel(TUNNEL)
+    assert bench.entry().hold
+    assert bench.kernel.solicited == [(3, ROUTER)] * 1
+    bench.kernel.neighbours[3, ROUTER] = ROUTER_MAC
+    bench.keeper.refresh()
+    assert not bench.entry().hold
+
+
+def test_tunnel_without_a_route_holds_until_there_is_one(bench: Bench) -> None:
+    path = bench.kernel.paths.pop(AGENT)
+    bench.kernel.neighbours[3, ROUTER] = ROUTER_MAC
+    bench.keeper.set_tunnel(TUNNEL)
+    assert bench.entry().hold
+    bench.kernel.paths[AGENT] = path
+    bench.keeper.refresh()
+    assert not bench.entry().hold
+
+
+def test_link_without_resolution_leaves_sending_to_the_kernel(bench: Bench) -> None:
+    bench.kernel.links[3] = replace(bench.kernel.links[3], needs_resolution=False)
+    bench.keeper.set_tunnel(TUNNEL)
+    assert not bench.entry().hold
+    assert bench.entry().next_hop is None
+
+
+def test_hold_keeps_the_ends_and_set_ends_it(bench: Bench) -> None:
+    bench.kernel.neighbours[3, ROUTER] = ROUTER_MAC
+    bench.keeper.set_tunnel(TUNNEL)
+    bench.keeper.hold_tunnel(HOME)
+    assert bench.entry().hold
+    assert bench.entry().remote == AGENT
+    bench.keeper.set_tunnel(TUNNEL)
+    assert not bench.entry().hold
+
+
+def test_hold_without_a_tunnel_queues(bench: Bench) -> None:
+    bench.keeper.hold_tunnel(HOME)
+    assert bench.entry().hold
+    assert bench.entry().end is TunnelEnd.MOBILE_NODE
+
+
+def test_removed_tunnel_leaves_the_tables(bench: Bench) -> None:
+    bench.keeper.set_tunnel(TUNNEL)
+    for _ in range(2):
+        bench.keeper.remove_tunnel(HOME)
+    assert bench.datapath.tables[-1].tunnels == ()
+    assert bench.keeper.tunnel_mtu(HOME) is None
+
+
+def test_same_state_is_published_once(bench: Bench) -> None:
+    bench.keeper.set_tunnel(TUNNEL)
+    published = len(bench.datapath.tables)
+    bench.keeper.set_tunnel(TUNNEL)
+    bench.keeper.refresh()
+    assert len(bench.datapath.tables) == published
+
+
+def test_shield_knows_addresses_and_inbound_associations(bench: Bench) -> None:
+    bench.keeper.set_local_addresses(frozenset({CARE_OF, HOME}))
+    bench.keeper.set_tunnel(TUNNEL)
+    assert bench.guard.calls[-1] == {
+        "local": {CARE_OF, HOME},
+        "spis": [301],
+    }
+
+
+def test_tunnel_with_an_unknown_association_is_refused(bench: Bench) -> None:
+    with pytest.raises(KeyError):
+        bench.keeper.set_tunnel(replace(TUNNEL, outbound_spi=999))
+    with pytest.raises(KeyError):
+        bench.keeper.set_tunnel(replace(TUNNEL, inbound_spi=300))
+
+
+def test_protected_tunnel_has_a_smaller_mtu(bench: Bench) -> None:
+    bench.kernel.neighbours[3, ROUTER] = ROUTER_MAC
+    bench.keeper.set_tunnel(replace(TUNNEL, outbound_spi=300, inbound_spi=301))
+    assert bench.mtus == [(HOME, 1406)]
+
+
+def test_path_mtu_that_shrinks_is_told(bench: Bench) -> None:
+    bench.kernel.neighbours[3, ROUTER] = ROUTER_MAC
+    bench.keeper.set_tunnel(TUNNEL)
+    bench.kernel.paths[AGENT] = replace(bench.kernel.paths[AGENT], mtu=1400)
+    bench.keeper.refresh()
+    assert bench.mtus == [(HOME, 1460), (HOME, 1360)]
+
+
+@pytest.mark.parametrize(
+    ("path_mtu", "transform", "expected"),
+    [
+        (1500, None, 1460),
+        (1280, None, 1280),
+        (9000, None, 8960),
+        (1500, EspTransform.AES_GCM_16, 1426),
+        (1500, EspTransform.CHACHA20_POLY1305, 1426),
+        (1500, EspTransform.NULL_HMAC_SHA256_128, 1434),
+    ],
+)
+def test_tunnel_mtu_leaves_room_for_the_overhead(
+    path_mtu: int, transform: EspTransform | None, expected: int
+) -> None:
+    assert tunnel_mtu(path_mtu, transform=transform) == expected
+
+
+def test_resolver_is_concerned_by_its_neighbours_and_by_routes(bench: Bench) -> None:
+    neighbour = NeighbourMessage(interface=3, address=ROUTER)
+    assert not bench.resolver.concerns(neighbour)
+    bench.keeper.set_tunnel(TUNNEL)
+    assert bench.resolver.concerns(neighbour)
+    assert not bench.resolver.concerns(replace(neighbour, interface=4))
+    assert not bench.resolver.concerns(replace(neighbour, address=HOME))
+    assert bench.resolver.concerns(RuleMessage(priority=1, table=2))
+    assert bench.resolver.concerns(Overrun())
+
+
+def test_verification_solicits_each_neighbour_once(bench: Bench) -> None:
+    bench.kernel.neighbours[3, ROUTER] = ROUTER_MAC
+    bench.keeper.set_tunnel(TUNNEL)
+    bench.kernel.solicited.clear()
+    bench.resolver.verify()
+    assert bench.kernel.solicited == [(3, ROUTER)]
