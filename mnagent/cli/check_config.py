@@ -8,6 +8,12 @@ import argparse
 from mnagent.config import Configuration, load
 from mnagent.runtime.key_files import load_key_sets
 
+MANUAL_KEYS_NOTE = (
+    "the keys are manual (RFC 3776 4.4): after both ends have lost their state, old messages can "
+    "be replayed; keep host.state_directory, and make new keys when it is lost"
+)
+"""What whoever uses manual keys must know (RFC 3776 4.4, RFC 4877 4.3)."""
+
 
 def main(arguments: argparse.Namespace) -> int:
     """Exit status 0 when everything is right; errors go the way of all bad input."""
@@ -18,6 +24,7 @@ def main(arguments: argparse.Namespace) -> int:
         count = sum(len(one.associations) for one in keys)
         nodes = "mobile node" if len(keys) == 1 else "mobile nodes"
         print(f"keys: {count} security associations for {len(keys)} {nodes}")
+        print(f"note: {MANUAL_KEYS_NOTE}")
     return 0
 
 

@@ -16,6 +16,7 @@ import pytest
 from mnagent import __version__
 from mnagent.cli.main import main
 from mnagent.config import Configuration, LogLevel
+from tests.support.requirement import requirement
 
 HOME_ADDRESS = "2001:db8:1::10"
 HOME_AGENT = "2001:db8:1::1"
@@ -198,6 +199,14 @@ def test_check_config_good_mobile_node(
     assert f"mobile node {HOME_ADDRESS}/64, home agent {HOME_AGENT}, roaming with wlan0" in output
     assert "8 security associations for 1 mobile node" in output
     assert not any(secret in output for secret in secrets(mobile_node.parent / "keys"))
+
+
+@requirement("RFC3776-4.4", "SEC-15")
+def test_check_config_manual_keys_are_warned_about(
+    mobile_node: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check-config", str(mobile_node)]) == 0
+    assert "old messages can be replayed" in capsys.readouterr().out
 
 
 def test_check_config_good_home_agent(home_agent: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -220,6 +220,13 @@ def test_esp_unprotect_wrong_padding_is_refused() -> None:
     assert refused(ipv6(50, body + digest), inbound) is EspFailure.PADDING
 
 
+def test_esp_unprotect_authentic_part_of_a_block_is_refused() -> None:
+    outbound = association()
+    body = struct.pack("!II", outbound.spi, 1) + bytes(16) + bytes(20)
+    digest = hmac.new(outbound.integrity_key, body, hashlib.sha256).digest()[:16]
+    assert refused(ipv6(50, body + digest)) is EspFailure.TRUNCATED
+
+
 @requirement("RFC3776-3.2", "SEC-03")
 def test_esp_tunnel_carries_whole_packet_and_copies_traffic_class() -> None:
     inner = ipv6(MOBILITY_HEADER, MESSAGE, traffic_class=0xBB)
