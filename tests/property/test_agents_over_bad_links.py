@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnagent.config.model import PayloadProtection
 from mnagent.wire.icmp6 import EchoReply
 from tests.support.requirement import requirement
 from tests.support.topology import CORRESPONDENT, HOME_ADDRESS, PREFIX_A, PREFIX_B, Topology
@@ -22,6 +21,7 @@ PLACES = ("home", "a", "b", "nowhere")
 CONVERGENCE = 150.0
 """Seconds: three of the longest back-off, router solicitation, and detection at each end."""
 LIFETIME = 300
+PROTECTIONS = ("none", "esp")
 PAUSE = LIFETIME / 4
 
 
@@ -33,16 +33,21 @@ class Traveller:
         world: World,
         *,
         trouble: float = 0.0,
-        payload_protection: PayloadProtection = PayloadProtection.NONE,
+        payload_protection: str = "none",
+        early: bool = True,
     ) -> None:
         self.world = world
         self.topology = Topology(
             world,
-            lifetime=LIFETIME,
+            mobile_node={
+                "lifetime": LIFETIME,
+                "payload_protection": payload_protection,
+                "early_tunnel": early,
+            },
+            home_agent={"payload_protection": payload_protection, "early_forwarding": early},
             access_loss=trouble,
             access_reorder=trouble,
             access_duplicate=trouble,
-            payload_protection=payload_protection,
         )
         self.place = "nowhere"
 
@@ -96,17 +101,21 @@ class Traveller:
     last=st.sampled_from(("home", "a", "b")),
     seed=st.integers(0, 2**16),
     trouble=st.sampled_from((0.0, 0.2, 0.5)),
-    payload_protection=st.sampled_from(PayloadProtection),
+    payload_protection=st.sampled_from(PROTECTIONS),
+    early=st.booleans(),
 )
 def test_agents_after_losses_stop_agree_and_carry_traffic(
     journey: list[tuple[str, float]],
     last: str,
     seed: int,
     trouble: float,
-    payload_protection: PayloadProtection,
+    payload_protection: str,
+    early: bool,
 ) -> None:
     with World(seed=seed) as world:
-        traveller = Traveller(world, trouble=trouble, payload_protection=payload_protection)
+        traveller = Traveller(
+            world, trouble=trouble, payload_protection=payload_protection, early=early
+        )
         for place, duration in journey:
             traveller.move(place)
             world.run_for(duration)
@@ -121,9 +130,9 @@ def test_agents_after_losses_stop_agree_and_carry_traffic(
 
 
 @requirement("RFC6275-11.3.6", "OPS-03", "MN-46")
-@pytest.mark.parametrize("payload_protection", PayloadProtection)
+@pytest.mark.parametrize("payload_protection", PROTECTIONS)
 def test_agents_after_home_agent_restart_recover_by_traffic(
-    payload_protection: PayloadProtection,
+    payload_protection: str,
 ) -> None:
     with World(seed=5) as world:
         traveller = Traveller(world, payload_protection=payload_protection)
