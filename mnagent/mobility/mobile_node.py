@@ -93,8 +93,7 @@ class MobileNodeSettings:
     home_address_valid_until: float = math.inf
     """Instant at which the home address ends."""
     optimistic_tunnel: bool = False
-    """Tunnel from a new care-of address as soon as its update has left, before it is
-    acknowledged."""
+    """Tunnel from a new care-of address as soon as its update has left, not acknowledged yet."""
     max_shutdown_updates: int = MAX_SHUTDOWN_UPDATES
     """Deregistrations tried when stopping."""
 

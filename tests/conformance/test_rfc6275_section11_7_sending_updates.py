@@ -25,7 +25,7 @@ from tests.support.driver import (
     MobileNodeDriver,
     RegistrationDriver,
 )
-from tests.support.matching import only, sent
+from tests.support.matching import kinds, of_type, only, sent
 from tests.support.requirement import requirement
 
 
@@ -217,10 +217,12 @@ def test_tunnel_is_held_between_movement_and_acknowledgement() -> None:
 def test_tunnel_is_set_with_the_update_when_optimistic() -> None:
     driver = MobileNodeDriver(optimistic_tunnel=True)
     driver.link_up()
-    outputs = driver.visit()
-    names = [type(output).__name__ for output in outputs]
-    assert names.index("SendPacket") < names.index("SetTunnel")
-    assert only(outputs, SetTunnel).local == CARE_OF_A
+    for address in (CARE_OF_A, CARE_OF_B):
+        outputs = driver.visit(address)
+        names = kinds(outputs)
+        assert names.index("SendPacket") < names.index("SetTunnel")
+        assert only(outputs, SetTunnel).local == address
+        assert not of_type(driver.acknowledge(), SetTunnel)
 
 
 @requirement("RFC6275-11.5.3", "MOV-14")

@@ -9,24 +9,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
+from types import MappingProxyType
 
 from mnagent.agent.agent import Agent
 from mnagent.agent.build import build_agent
-from mnagent.config.model import (
-    Autoconfiguration,
-    Configuration,
-    HomeAgentConfiguration,
-    HostConfiguration,
-    LogLevel,
-    MobileNodeConfiguration,
-    NewConnections,
-    PayloadProtection,
-    Role,
-    ServedMobileNode,
-)
+from mnagent.config import load
+from mnagent.config.model import Configuration
 from mnagent.ipsec.keys import KeySet, generate_pair, load_key_file
 from tests.support.nodes import AgentNode, Host, Router
 from tests.support.world import Link, World
@@ -38,14 +32,7 @@ PREFIX_A = IPv6Network("2001:db8:a::/64")
 PREFIX_B = IPv6Network("2001:db8:b::/64")
 CORRESPONDENT = IPv6Address("2001:db8:c::99")
 
-_HOST = HostConfiguration(
-    tunnel_interface="mnagent0",
-    route_table=6275,
-    rule_priority=6275,
-    state_directory=Path("/var/lib/mnagent"),
-    control_socket=Path("/run/mnagent/control.sock"),
-    log_level=LogLevel.INFO,
-)
+_NOTHING: Mapping[str, str | int | float | bool] = MappingProxyType({})
 
 
 def make_keys(seed: int, *, home_address: IPv6Address = HOME_ADDRESS) -> tuple[KeySet, KeySet]:
@@ -56,63 +43,47 @@ def make_keys(seed: int, *, home_address: IPv6Address = HOME_ADDRESS) -> tuple[K
     return mobile_node, home_agent
 
 
-def mobile_node_configuration(
-    *,
-    home_address: IPv6Address = HOME_ADDRESS,
-    lifetime: int = 600,
-    autoconfiguration: Autoconfiguration = Autoconfiguration.AGENT,
-    payload_protection: PayloadProtection = PayloadProtection.NONE,
-    optimistic: bool = True,
-    interfaces: tuple[str, ...] = ("eth0", "eth1"),
-) -> Configuration:
-    """As a file would say it."""
-    return Configuration(
-        path=Path("mobile-node.toml"),
-        role=Role.MOBILE_NODE,
-        mobile_node=MobileNodeConfiguration(
-            home_address=home_address,
-            home_prefix_length=64,
-            home_agent=HOME_AGENT,
-            interfaces=interfaces,
-            keys=Path("keys.toml"),
-            lifetime=lifetime,
-            initial_bindack_timeout_first_registration=1.5,
-            autoconfiguration=autoconfiguration,
-            new_connections=NewConnections.HOME_ADDRESS,
-            payload_protection=payload_protection,
-            optimistic=optimistic,
-        ),
-        home_agent=None,
-        host=_HOST,
+def configuration_of(text: str) -> Configuration:
+    """What the loader makes of a file with this text."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "mnagent.toml"
+        path.write_text(text)
+        return load(path)
+
+
+def _lines(options: Mapping[str, str | int | float | bool | None]) -> str:
+    # JSON's strings, numbers and booleans are TOML's too.
+    return "".join(
+        f"{name} = {json.dumps(value)}\n" for name, value in options.items() if value is not None
     )
 
 
-def home_agent_configuration(
-    *,
-    home_addresses: tuple[IPv6Address, ...] = (HOME_ADDRESS,),
-    payload_protection: PayloadProtection = PayloadProtection.NONE,
-    home_link: str | None = "eth0",
-    max_lifetime: int = 3600,
-) -> Configuration:
-    """As a file would say it."""
-    return Configuration(
-        path=Path("home-agent.toml"),
-        role=Role.HOME_AGENT,
-        mobile_node=None,
-        home_agent=HomeAgentConfiguration(
-            address=HOME_AGENT,
-            home_prefix=HOME_PREFIX,
-            home_link=home_link,
-            interfaces=(),
-            max_lifetime=max_lifetime,
-            payload_protection=payload_protection,
-            mobile_nodes=tuple(
-                ServedMobileNode(home_address=address, keys=Path("keys.toml"))
-                for address in home_addresses
-            ),
-        ),
-        host=_HOST,
-    )
+def mobile_node_configuration(**options: str | int | float | bool) -> Configuration:
+    """As a file would say it; options are keys of its table."""
+    text = f"""
+role = "mobile-node"
+[mobile_node]
+home_address = "{HOME_ADDRESS}"
+home_agent = "{HOME_AGENT}"
+interfaces = ["eth0", "eth1"]
+keys = "/etc/mnagent/keys.toml"
+"""
+    return configuration_of(text + _lines(options))
+
+
+def home_agent_configuration(**options: str | int | float | bool | None) -> Configuration:
+    """As a file would say it; options are keys of its table. None leaves a key out."""
+    text = f"""
+role = "home-agent"
+[home_agent]
+address = "{HOME_AGENT}"
+home_prefix = "{HOME_PREFIX}"
+{_lines({"home_link": "eth0", **options})}
+[[home_agent.mobile_nodes]]
+home_address = "{HOME_ADDRESS}"
+keys = "/etc/mnagent/keys.toml"
+"""
+    return configuration_of(text)
 
 
 class Topology:
@@ -122,21 +93,19 @@ class Topology:
         self,
         world: World,
         *,
-        lifetime: int = 600,
-        payload_protection: PayloadProtection = PayloadProtection.NONE,
-        optimistic: bool = True,
+        mobile_node: Mapping[str, str | int | float | bool] = _NOTHING,
+        home_agent: Mapping[str, str | int | float | bool] = _NOTHING,
         access_loss: float = 0.0,
         access_reorder: float = 0.0,
         access_duplicate: float = 0.0,
         core_delay: float = 0.01,
         with_router_addresses: bool = False,
     ) -> None:
+        """``mobile_node`` and ``home_agent`` are keys of their tables of the configuration."""
         self.world = world
         self._configurations = (
-            mobile_node_configuration(
-                lifetime=lifetime, payload_protection=payload_protection, optimistic=optimistic
-            ),
-            home_agent_configuration(payload_protection=payload_protection),
+            mobile_node_configuration(**mobile_node),
+            home_agent_configuration(**home_agent),
         )
         self._keys = make_keys(world.seed)
         trouble = {
