@@ -35,6 +35,7 @@ from tests.ext.scenario import (
     slow_esp,
     verdicts,
 )
+from tests.support.requirement import requirement
 
 MUTATIONS = int(os.environ.get("MNAGENT_MUTATIONS", "100000"))
 TUNNEL = slow_esp(("aes-gcm-16", 20), 0x1000)
@@ -95,6 +96,7 @@ def mutate(generator: random.Random, packet: bytes) -> bytes:
     return bytes(damaged)
 
 
+@requirement("RFC6275-9.2", "OPS-06")
 def test_mutated_inbound_packets_are_all_accounted_for() -> None:
     generator, pipeline, corpus = random.Random(1), everything(), inbound_corpus()
     done = 0
@@ -111,6 +113,7 @@ def test_mutated_inbound_packets_are_all_accounted_for() -> None:
     assert len(verdicts(pipeline)) > 15
 
 
+@requirement("RFC6275-9.2", "OPS-06")
 def test_mutated_outbound_packets_are_all_accounted_for() -> None:
     generator, pipeline = random.Random(2), everything()
     whole = tcp(HOME, CORRESPONDENT, bytes(3000))

@@ -59,6 +59,7 @@ def tunnelled(inner: bytes, source: IPv6Address = AGENT, to: IPv6Address = CARE_
 # Out.
 
 
+@requirement("RFC6275-11.3.1", "MN-30")
 def test_mobile_packet_is_encapsulated_to_the_home_agent() -> None:
     pipeline = mobile_pipeline()
     inner = udp(HOME, CORRESPONDENT, b"hello", traffic_class=0xB9)
@@ -69,6 +70,7 @@ def test_mobile_packet_is_encapsulated_to_the_home_agent() -> None:
     assert pipeline.activity() == {HOME: (1, 0)}
 
 
+@requirement("RFC6275-10.4.2", "HA-36")
 def test_packet_to_the_home_address_is_encapsulated_to_the_care_of_address() -> None:
     pipeline = agent_pipeline()
     first, second = (udp(CORRESPONDENT, home, b"x") for home in (HOME, OTHER_HOME))
@@ -134,7 +136,7 @@ def test_missing_association_drops_instead_of_sending_in_the_clear() -> None:
     assert verdicts(pipeline) == {"drop-no-association": 1}
 
 
-@requirement("RFC2473-7.1")
+@requirement("RFC2473-7.1", "HA-39")
 @pytest.mark.parametrize("end", ["mobile-node", "home-agent"])
 def test_packet_above_the_tunnel_mtu_is_answered_too_big(end: str) -> None:
     mobile = end == "mobile-node"
@@ -267,6 +269,7 @@ def test_removed_tunnel_drops_what_it_held() -> None:
 # In.
 
 
+@requirement("RFC6275-10.4.5", "HA-42")
 @pytest.mark.parametrize("end", ["mobile-node", "home-agent"])
 def test_tunnelled_packet_reaches_the_tunnel_device_unchanged(end: str) -> None:
     if end == "mobile-node":
@@ -282,7 +285,7 @@ def test_tunnelled_packet_reaches_the_tunnel_device_unchanged(end: str) -> None:
     assert pipeline.activity()[HOME] == (0, 1)
 
 
-@requirement("RFC6275-15.4", "HA-01")
+@requirement("RFC6275-10.4.5", "HA-43", "HA-44")
 @pytest.mark.parametrize(
     ("frame", "verdict"),
     [
@@ -329,7 +332,7 @@ def test_packet_at_the_home_agent_that_must_not_pass_is_dropped(frame: bytes, ve
     assert verdicts(pipeline) == {verdict: 1}
 
 
-@requirement("RFC6275-11.3.1", "MN-01")
+@requirement("RFC6275-11.3.3", "MN-35")
 @pytest.mark.parametrize(
     ("frame", "verdict"),
     [

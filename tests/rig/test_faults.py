@@ -26,6 +26,7 @@ from mnagent.rig.topology import (
     LINK_B,
     MOBILE_INTERFACE,
 )
+from tests.support.requirement import requirement
 
 EXIT_ALREADY_RUNNING = 3
 SETTINGS = RoamingSettings(impairment=Impairment(delay=0.005))
@@ -76,6 +77,7 @@ def test_mobile_node_killed_and_restarted_mid_connection_keeps_tcp_alive() -> No
     run(scenario)
 
 
+@requirement("RFC6275-11.7.1", "OPS-04")
 def test_mobile_node_killed_moved_and_restarted_keeps_tcp_alive() -> None:
     async def scenario() -> None:
         async with away() as roaming:
@@ -92,6 +94,7 @@ def test_mobile_node_killed_moved_and_restarted_keeps_tcp_alive() -> None:
     run(scenario)
 
 
+@requirement("RFC6275-11.3.6", "OPS-03")
 def test_home_agent_killed_and_restarted_without_its_cache_recovers() -> None:
     async def scenario() -> None:
         async with away(RoamingSettings(lifetime=20)) as roaming:
@@ -244,6 +247,7 @@ async def risen(agent: AgentDaemon, before: dict[str, int]) -> dict[str, int]:
     }
 
 
+@requirement("RFC6275-10.4.5", "HA-43", "HA-44")
 @pytest.mark.parametrize("forged_outer", [False, True])
 def test_spoofed_inner_source_is_dropped_at_the_home_agent(forged_outer: bool) -> None:
     async def scenario() -> None:
@@ -266,6 +270,7 @@ def test_spoofed_inner_source_is_dropped_at_the_home_agent(forged_outer: bool) -
     run(scenario)
 
 
+@requirement("RFC6275-11.7.3", "MN-18")
 def test_binding_acknowledgement_forged_in_the_clear_changes_nothing() -> None:
     async def scenario() -> None:
         async with away() as roaming:
@@ -284,6 +289,7 @@ def test_binding_acknowledgement_forged_in_the_clear_changes_nothing() -> None:
     run(scenario)
 
 
+@requirement("RFC4303-3.4.3", "SEC-18")
 def test_binding_update_replayed_is_dropped_and_counted(tmp_path: Any) -> None:
     async def scenario() -> None:
         async with Roaming(SETTINGS) as roaming:
@@ -322,6 +328,7 @@ def test_policy_rules_flushed_by_another_program_come_back() -> None:
     run(scenario)
 
 
+@requirement("RFC6275-11.7.1", "OPS-05")
 def test_daemon_stopped_leaves_no_rule_route_or_device() -> None:
     async def scenario() -> None:
         async with away() as roaming:

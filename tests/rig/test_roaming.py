@@ -53,7 +53,7 @@ def tshark(output: Path, capture: str, *arguments: str) -> list[str]:
     ).stdout.splitlines()
 
 
-@requirement("RFC6275-11.7.1", "MN-01")
+@requirement("RFC6275-11.7.1", "MN-01", "MN-29")
 def test_roaming_home_a_b_home_keeps_everything_alive(story: tuple[Result, Path]) -> None:
     result, _ = story
     assert failed(result) == []
