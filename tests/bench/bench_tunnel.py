@@ -98,6 +98,8 @@ class Topology(Namespaces):
                     *("ip", "netns", "exec", namespace),
                     *("ethtool", "-K", interface, "gro", "on"),
                 )
+        self.keep_from_kernel(self.mobile, "eth0", CARE_OF)
+        self.keep_from_kernel(self.agent, "eth0", AGENT)
         self.forward(self.router)
         self.forward(self.agent)
         self.ip(self.mobile, "route add default via 2001:db8:2::1")

@@ -85,7 +85,7 @@ cdef void run_outbound(Loop* loop) noexcept nogil:
 
 
 cdef void prepare_messages(Loop* loop, mmsghdr* messages, iovec* vectors) noexcept nogil:
-    cdef uint32_t at
+    cdef int at
     memset(messages, 0, BATCH * sizeof(mmsghdr))
     for at in range(BATCH):
         vectors[at].iov_base = loop.memory + at * RECEIVE_SLOT
@@ -104,30 +104,34 @@ cdef void take_frame(
         head = length
     arrival.interface = port.interface
     arrival.link_length = port.link_length
-    arrival.link_source_length = 0
+    arrival.link_source_length = 6 if port.link_length else 0
     memcpy(&arrival.vnet, frame, VNET_LENGTH)
-    if port.link_length and length >= head:
-        arrival.link_source_length = 6
-        memcpy(arrival.link_source, frame + VNET_LENGTH + 6, 6)
+    memcpy(arrival.link_source, frame + VNET_LENGTH + 6, 6)
     inbound(loop.worker, &arrival, frame + head, length - head)
 
 
 cdef bint read_port(
     Loop* loop, const Port* port, mmsghdr* messages
 ) noexcept nogil:
-    """Take one batch; True when there may be more."""
-    cdef int got = recvmmsg(port.descriptor, messages, BATCH, MSG_DONTWAIT, NULL)
-    cdef int at
+    """Take what is there, up to a batch; True when there may be more.
+
+    Frames that arrive while the first ones are decrypted still join their runs: nothing waits for them.
+    """
+    cdef uint32_t taken = 0, at
+    cdef int got
     cdef uint64_t one = 1
-    if got <= 0:
-        return False
-    for at in range(got):
-        take_frame(loop, port, loop.memory + at * RECEIVE_SLOT, messages[at].msg_len)
+    while taken < BATCH:
+        got = recvmmsg(port.descriptor, messages + taken, BATCH - taken, MSG_DONTWAIT, NULL)
+        if got <= 0:
+            break
+        for at in range(taken, taken + <uint32_t>got):
+            take_frame(loop, port, loop.memory + at * RECEIVE_SLOT, messages[at].msg_len)
+        taken += <uint32_t>got
     flush_tunnel(loop.worker)
     if loop.worker.hand_up_pending:
         loop.worker.hand_up_pending = 0
         write(loop.notify, &one, sizeof(one))
-    return got == BATCH
+    return taken == BATCH
 
 
 cdef uint32_t watch_ports(const Tables* tables, int wake, pollfd* waited) noexcept nogil:
