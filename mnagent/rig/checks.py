@@ -23,6 +23,7 @@ ESP = 50
 ICMPV6 = 58
 MOBILITY = 135
 PARAMETER_PROBLEM = 4
+NEIGHBOUR_DISCOVERY = range(133, 138)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,12 @@ def outer_packets(frames: Iterable[CapturedFrame]) -> Iterator[OuterPacket]:
             IPv6Address(packet[8:24]), IPv6Address(packet[24:40]), protocol, packet[offset:]
         )
 
+    @property
+    def stays_on_link(self) -> bool:
+        """Neighbour discovery, which no router passes on: between carrier and the node's reaction
+        its kernel may still ask for the router of the link it left."""
+        return self.protocol == ICMPV6 and self.payload[0] in NEIGHBOUR_DISCOVERY
+
 
 @dataclass(slots=True)
 class LinkSummary:
@@ -87,7 +94,7 @@ def summarize(
     """Count what one link carried."""
     summary = LinkSummary()
     for packet in outer_packets(frames):
-        if home_address in (packet.source, packet.destination):
+        if home_address in (packet.source, packet.destination) and not packet.stays_on_link:
             summary.home_address_in_clear += 1
         if packet.protocol == MOBILITY:
             summary.mobility_in_clear += 1

@@ -90,6 +90,11 @@ def test_checks_find_the_home_address_in_the_clear() -> None:
     ]
 
 
+def test_checks_forgive_neighbour_discovery_from_the_home_address() -> None:
+    solicitation = frame(HOME_ADDRESS, PEER, 58, bytes([135, 0, 0, 0]) + bytes(20))
+    assert judge([*GOOD_FRAMES, solicitation]) == []
+
+
 def test_checks_find_a_kernel_that_answered_mobility_with_an_error() -> None:
     problem = frame(HOME_AGENT, CARE_OF_ADDRESS, 58, bytes([4, 1, 0, 0]) + bytes(4))
     assert judge([*GOOD_FRAMES, problem]) == ["no ICMPv6 Parameter Problem on any link"]
