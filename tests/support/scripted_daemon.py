@@ -29,6 +29,7 @@ class ScriptedAgent:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._deadline = 0.0
+        self._taken: list[Path] = []
         self.counters: dict[str, int] = {}
         self._names: dict[str, Any] = {
             **vars(actions_module),
@@ -44,11 +45,10 @@ class ScriptedAgent:
     def handle_timer(self, now: float) -> list[Action]:
         """Look for new files."""
         self._deadline = now + POLL_INTERVAL
-        wanted: list[Action] = []
-        for path in sorted(self._directory.glob("*.actions")):
-            wanted += eval(path.read_text(), self._names)
+        for path in self._taken:  # carried out since the last time
             path.rename(path.with_suffix(".done"))
-        return wanted
+        self._taken = sorted(self._directory.glob("*.actions"))
+        return [action for path in self._taken for action in eval(path.read_text(), self._names)]
 
     def next_deadline(self) -> float:
         """Always soon."""

@@ -72,6 +72,14 @@ class Bench:
 
     def __init__(self, *, home_agent: bool = False, store: MemoryStore | None = None) -> None:
         self.kernel = FakeKernel()
+        for index in (LINK, LINK + 1):
+            self.kernel.links[index] = LinkInformation(
+                interface=index,
+                name=f"ppp{index}",
+                link_layer_address=b"",
+                mtu=1500,
+                needs_resolution=False,
+            )
         self.datapath = FakeDatapath()
         self.host = HostState(self.kernel, ManualClock())
         self.store = store or MemoryStore()
@@ -195,7 +203,7 @@ def test_home_link_on_another_interface_replaces_the_first(bench: Bench) -> None
 def test_tunnel_mtu_does_not_touch_the_route_at_home(bench: Bench) -> None:
     bench.perform(AT_HOME)
     bench.routing.tunnel_mtu_changed(1400)
-    assert all(route.mtu is None for route in bench.routes(6275))
+    assert {route.mtu for route in bench.routes(6275)} == {1500}
     bench.perform(LeaveHomeLink(home_address=HOME))
     assert {route.mtu for route in bench.routes(6275)} == {1400}
 
@@ -218,9 +226,6 @@ def test_home_agent_intercepts_by_a_host_route() -> None:
 def test_interception_that_comes_after_the_tunnel_has_its_mtu() -> None:
     bench = Bench(home_agent=True)
     bench.kernel.paths[CARE_OF] = Path(interface=LINK, neighbour=ROUTER, mtu=1500)
-    bench.kernel.links[LINK] = LinkInformation(
-        interface=LINK, name="ppp0", link_layer_address=b"", mtu=1500, needs_resolution=False
-    )
     tunnel = SetTunnel(end=TunnelEnd.HOME_AGENT, home_address=HOME, local=AGENT, remote=CARE_OF)
     bench.perform(tunnel, InterceptHomeAddress(home_address=HOME))
     assert {route.mtu for route in bench.routes(254)} == {1460}

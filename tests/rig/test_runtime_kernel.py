@@ -1,0 +1,415 @@
+"""The daemon's shell against a real kernel, with an agent that does what the test says."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from ipaddress import IPv6Address
+from pathlib import Path
+
+import pytest
+
+from mnagent.rig.namespace import Namespace, unique_prefix
+from mnagent.runtime.key_files import write_key_pair
+from mnagent.runtime.service import EXIT_ALREADY_RUNNING, EXIT_STOPPED
+
+HOME = "2001:db8:1::10"
+AGENT = "2001:db8:1::1"
+CARE_OF = "2001:db8:a::5"
+ROUTER_MAC = "020000000001"
+PATIENCE = 10.0
+"""Seconds until something awaited counts as not happening."""
+ROOT = Path(__file__).parents[2]
+
+
+def eventually(claim: Callable[[], object], what: str) -> None:
+    """Wait until a claim holds."""
+    deadline = time.monotonic() + PATIENCE
+    while not claim():
+        assert time.monotonic() < deadline, f"not within {PATIENCE} s: {what}"
+        time.sleep(0.02)
+
+
+class Machine:
+    """A namespace with eth0 (its other end is p0, in a namespace beside), and a scripted daemon."""
+
+    def __init__(self, namespace: Namespace, other: Namespace, directory: Path) -> None:
+        self.namespace = namespace
+        self.other = other
+        self.directory = directory
+        self.process: subprocess.Popen[bytes] | None = None
+        self._scripts = 0
+
+    def lay_cable(self) -> None:
+        self.namespace.ip(
+            f"link add eth0 type veth peer name p0 netns {self.other.name}",
+            "link set eth0 addrgenmode none up",
+        )
+        self.other.ip("link set p0 up")
+
+    def write_configuration(self, role: str = "mobile-node", **host: object) -> Path:
+        keys = self.directory / "keys"
+        if not keys.exists():
+            write_key_pair(keys, home_address=IPv6Address(HOME), home_agent=IPv6Address(AGENT))
+        lines = [f'role = "{role}"']
+        if role == "mobile-node":
+            lines += [
+                "[mobile_node]",
+                f'home_address = "{HOME}"',
+                f'home_agent = "{AGENT}"',
+                'interfaces = ["eth0"]',
+                f'keys = "{keys}/mobile-node.toml"',
+            ]
+        else:
+            lines += [
+                "[home_agent]",
+                f'address = "{AGENT}"',
+                'home_prefix = "2001:db8:1::/64"',
+                'interfaces = ["eth0"]',
+                "[[home_agent.mobile_nodes]]",
+                f'home_address = "{HOME}"',
+                f'keys = "{keys}/home-agent.toml"',
+            ]
+        lines += [
+            "[host]",
+            f'state_directory = "{self.directory}/state"',
+            f'control_socket = "{self.directory}/control.sock"',
+            *(f"{name} = {str(value).lower()}" for name, value in host.items()),
+        ]
+        path = self.directory / "configuration.toml"
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+    def spawn(self) -> subprocess.Popen[bytes]:
+        module = "tests.support.scripted_daemon"
+        configuration = str(self.directory / "configuration.toml")
+        with self.namespace.inside():
+            return subprocess.Popen(
+                [sys.executable, "-m", module, configuration, str(self.directory)],
+                cwd=ROOT,
+                stderr=(self.directory / "log").open("ab"),
+            )
+
+    def start(self) -> None:
+        (self.directory / "events").unlink(missing_ok=True)
+        self.process = self.spawn()
+        eventually(lambda: "started as" in self.log(), "start")
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        assert self.process is not None
+        process, self.process = self.process, None
+        process.send_signal(number)
+        status = process.wait(PATIENCE)
+        (self.directory / "log").write_text("")
+        return status
+
+    def log(self) -> str:
+        return (self.directory / "log").read_text()
+
+    def events(self) -> str:
+        path = self.directory / "events"
+        return path.read_text() if path.exists() else ""
+
+    def act(self, *actions: str) -> None:
+        """Have the daemon perform actions, ``{eth0}`` being the interface's index."""
+        self._scripts += 1
+        text = "[" + ",".join(actions).replace("{eth0}", str(self.index())) + "]"
+        ast.parse(text)
+        path = self.directory / f"{self._scripts:04}.actions"
+        path.with_suffix(".new").write_text(text)
+        path.with_suffix(".new").rename(path)
+        eventually(path.with_suffix(".done").exists, "actions performed")
+
+    def index(self, name: str = "eth0") -> int:
+        with self.namespace.inside():
+            return socket.if_nametoindex(name)
+
+    def run(self, *command: str) -> str:
+        with self.namespace.inside():
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    def rules(self) -> str:
+        return self.namespace.show("-6", "rule")
+
+    def routes(self, table: str = "all") -> str:
+        return self.namespace.show("-6", "route", "show", "table", table)
+
+    def state(self) -> list[str]:
+        """Everything a run could leave behind."""
+        settings = "grep . /proc/sys/net/ipv6/conf/*/accept_ra /proc/sys/net/ipv6/conf/*/autoconf"
+        settings += " /proc/sys/net/ipv6/conf/*/forwarding"
+        text = "".join(
+            [
+                self.rules(),
+                self.routes(),
+                re.sub(r"valid_lft.*", "", self.namespace.show("-6", "addr")),
+                self.run("nft", "list", "ruleset"),
+                self.run("sh", "-c", settings),
+            ]
+        )
+        return text.splitlines()
+
+
+AWAY = (
+    f'AddAddress(interface={{eth0}}, address=address("{CARE_OF}"), prefix_length=64,'
+    "valid_lifetime=100.0, preferred_lifetime=50.0)",
+    'AddDefaultRouter(interface={eth0}, router=address("fe80::1"), lifetime=600.0,'
+    f'link_layer_address=bytes.fromhex("{ROUTER_MAC}"))',
+    f'SetTunnel(end=TunnelEnd.MOBILE_NODE, home_address=address("{HOME}"),'
+    f'local=address("{CARE_OF}"), remote=address("{AGENT}"), interface={{eth0}})',
+)
+AT_HOME = (
+    f'UseHomeLink(home_address=address("{HOME}"), prefix_length=64, interface={{eth0}},'
+    'router=address("fe80::1"))'
+)
+
+
+FOREIGN_PACKETS = (
+    (135, bytes.fromhex("3b000100") + bytes(4)),  # a mobility header
+    (41, struct.pack("!IHBB", 6 << 28, 0, 59, 64) + bytes(32)),  # a tunnelled packet
+    (43, bytes([59, 2, 2, 1]) + bytes(4) + IPv6Address(HOME).packed),  # type 2 routing header
+    (60, bytes([59, 2, 1, 2, 0, 0, 0xC9, 16]) + IPv6Address(HOME).packed),  # Home Address option
+)
+
+
+ETH_P_IPV6 = 0x86DD
+UNKNOWN_NEXT_HEADER = 253
+
+
+def refused_next_header(frames: socket.socket) -> int | None:
+    """The next header of the packet that a received Parameter Problem quotes, if it is one."""
+    packet = frames.recv(2048)
+    return packet[54] if packet[6] == 58 and packet[40] == 4 else None
+
+
+def mac_of(machine: Machine) -> bytes:
+    match = re.search(r"link/ether (\S+)", machine.namespace.show("link", "show", "eth0"))
+    assert match is not None
+    return bytes.fromhex(match[1].replace(":", ""))
+
+
+@contextmanager
+def two_namespaces() -> Iterator[tuple[Namespace, Namespace]]:
+    prefix = unique_prefix()
+    names = [f"{prefix}-machine", f"{prefix}-other"]
+    made: list[Namespace] = []
+    try:
+        for name in names:
+            made.append(Namespace.create(name))
+        yield made[0], made[1]
+    finally:
+        for namespace in made:
+            namespace.remove()
+
+
+@pytest.fixture
+def bare_machine(tmp_path: Path) -> Iterator[Machine]:
+    """Without a cable."""
+    with two_namespaces() as (namespace, other):
+        machine = Machine(namespace, other, tmp_path)
+        machine.write_configuration()
+        try:
+            yield machine
+        finally:
+            if machine.process is not None:
+                machine.process.kill()
+                machine.process.wait()
+
+
+@pytest.fixture
+def machine(bare_machine: Machine) -> Machine:
+    bare_machine.lay_cable()
+    eventually(lambda: "LOWER_UP" in bare_machine.namespace.show("link", "show", "eth0"), "carrier")
+    return bare_machine
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_daemon_stopped_while_away_leaves_the_kernel_as_it_was(
+    machine: Machine, number: int
+) -> None:
+    before = machine.state()
+    machine.start()
+    machine.act(*AWAY)
+    assert machine.state() != before
+    assert machine.stop(number) == EXIT_STOPPED
+    assert machine.state() == before
+
+
+def test_daemon_stopped_at_home_leaves_the_kernel_as_it_was(machine: Machine) -> None:
+    before = machine.state()
+    machine.start()
+    machine.act(*AWAY)
+    machine.act(AT_HOME)
+    assert f"inet6 {HOME}/64" in machine.namespace.show("-6", "addr", "show", "dev", "eth0")
+    assert machine.stop() == EXIT_STOPPED
+    assert machine.state() == before
+
+
+def test_daemon_killed_leaves_the_tunnel_which_the_next_run_adopts(machine: Machine) -> None:
+    before = machine.state()
+    machine.start()
+    machine.act(*AWAY)
+    tunnel = machine.index("mnagent0")
+    machine.stop(signal.SIGKILL)
+    assert machine.index("mnagent0") == tunnel
+    assert f"inet6 {HOME}/128" in machine.namespace.show("-6", "addr", "show", "dev", "mnagent0")
+    assert "mnagent0" not in machine.run("nft", "list", "ruleset")
+    machine.start()
+    assert machine.index("mnagent0") == tunnel
+    addresses = machine.namespace.show("-6", "addr", "show", "dev", "eth0")
+    assert CARE_OF not in addresses
+    assert "proto 62" not in machine.routes("main")
+    assert machine.stop() == EXIT_STOPPED
+    assert machine.state() == before
+
+
+def test_daemon_told_to_keep_the_tunnel_leaves_it_with_its_address(machine: Machine) -> None:
+    machine.write_configuration(keep_tunnel_interface=True)
+    machine.start()
+    machine.stop()
+    assert "mnagent0" in machine.namespace.show("link")
+    assert "6275" not in machine.rules()
+
+
+def test_socket_bound_to_the_home_address_survives_a_kill(machine: Machine) -> None:
+    machine.start()
+    with machine.namespace.inside():
+        server = socket.create_server((HOME, 4711), family=socket.AF_INET6)
+    with server:
+        machine.stop(signal.SIGKILL)
+        machine.start()
+        with machine.namespace.inside():
+            client = socket.create_connection((HOME, 4711), timeout=PATIENCE)
+        with client:
+            assert server.accept()[1][0] == HOME
+        machine.stop()
+
+
+def test_home_address_is_the_source_of_new_connections_only(machine: Machine) -> None:
+    machine.start()
+    machine.act(*AWAY)
+    new = machine.run("ip", "-6", "route", "get", "2001:db8:99::1")
+    assert f"src {HOME}" in new
+    assert "dev mnagent0" in new
+    assert "mtu 1460" in new or "mtu lock 1460" in new
+    bound = machine.run("ip", "-6", "route", "get", "2001:db8:99::1", "from", CARE_OF)
+    assert "dev eth0" in bound
+    machine.stop()
+
+
+def test_rules_routes_and_address_flushed_by_others_come_back(machine: Machine) -> None:
+    machine.start()
+    machine.act(*AWAY)
+    rules, routes = machine.rules(), machine.routes("6275")
+    machine.run("ip", "-6", "rule", "del", "priority", "6275")
+    eventually(lambda: machine.rules() == rules, "the rule is back")
+    machine.run("ip", "-6", "route", "flush", "table", "6275")
+    eventually(lambda: machine.routes("6275") == routes, "the route is back")
+    machine.namespace.ip(f"addr del {HOME}/128 dev mnagent0")
+    eventually(lambda: HOME in machine.namespace.show("-6", "addr"), "the address is back")
+    eventually(lambda: machine.routes("6275") == routes, "its route is back")
+    machine.namespace.ip("link set mnagent0 down", "link set mnagent0 up")
+    eventually(lambda: HOME in machine.namespace.show("-6", "addr"), "address after down, up")
+    eventually(lambda: machine.routes("6275") == routes, "route after down, up")
+    machine.stop()
+
+
+def test_interface_that_comes_goes_and_comes_again_is_used(bare_machine: Machine) -> None:
+    machine = bare_machine
+    machine.start()
+    assert "interface-missing interface=eth0" in machine.log()
+    for count in (1, 2):
+        machine.lay_cable()
+        eventually(lambda n=count: machine.events().count("LinkUp(") == n, "link up")
+        eventually(lambda: 'device "eth0"' in machine.run("nft", "list", "ruleset"), "shield")
+        machine.act(*AWAY)
+        machine.namespace.ip("link del eth0")
+        eventually(lambda n=count: machine.events().count("LinkDown(") == n, "link down")
+        assert machine.log().count("interface-missing") == count + 1
+    assert machine.stop() == EXIT_STOPPED
+
+
+def test_mobility_packets_are_kept_from_the_kernel(machine: Machine) -> None:
+    machine.start()
+    machine.act(*AWAY)
+    eventually(lambda: CARE_OF in machine.run("nft", "list", "ruleset"), "own address known")
+    with machine.other.inside():
+        frames = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_IPV6))
+    with frames:
+        frames.settimeout(PATIENCE)
+        frames.bind(("p0", ETH_P_IPV6))
+        for next_header, data in (*FOREIGN_PACKETS, (UNKNOWN_NEXT_HEADER, bytes(8))):
+            header = struct.pack("!IHBB", 6 << 28, len(data), next_header, 64)
+            addresses = IPv6Address(AGENT).packed + IPv6Address(CARE_OF).packed
+            destination = ("p0", ETH_P_IPV6, 0, 0, mac_of(machine))
+            frames.sendto(header + addresses + data, destination)
+        # The last is the kernel's to refuse: once it has been, all the others would have been.
+        refused = [refused_next_header(frames)]
+        while UNKNOWN_NEXT_HEADER not in refused:
+            refused.append(refused_next_header(frames))
+    assert [header for header in refused if header is not None] == [UNKNOWN_NEXT_HEADER]
+    machine.stop()
+
+
+def test_second_daemon_does_not_start_and_does_no_harm(machine: Machine) -> None:
+    machine.start()
+    machine.act(*AWAY)
+    state = machine.state()
+    second = machine.spawn()
+    assert second.wait(PATIENCE) == EXIT_ALREADY_RUNNING
+    assert "already running" in machine.log()
+    assert machine.state() == state
+    assert machine.stop() == EXIT_STOPPED
+
+
+def test_daemon_keeps_only_the_network_capabilities_and_cannot_be_dumped(
+    machine: Machine,
+) -> None:
+    machine.start()
+    assert machine.process is not None
+    process = Path(f"/proc/{machine.process.pid}")
+    capabilities = dict(
+        line.split(":\t") for line in (process / "status").read_text().splitlines() if "Cap" in line
+    )
+    assert {int(capabilities[name], 16) for name in ("CapEff", "CapPrm", "CapBnd")} == {0x3000}
+    assert re.search(r"Max core file size +0 +0", (process / "limits").read_text())
+    machine.stop()
+
+
+def test_home_agent_forwards_while_it_runs(machine: Machine) -> None:
+    machine.write_configuration("home-agent")
+    before = machine.state()
+    machine.start()
+    assert machine.run("cat", "/proc/sys/net/ipv6/conf/eth0/forwarding") == "1\n"
+    assert machine.run("cat", "/proc/sys/net/ipv6/conf/eth0/accept_ra") == "2\n"
+    machine.act(f'InterceptHomeAddress(home_address=address("{HOME}"))')
+    assert f"{HOME} dev mnagent0 proto 62" in machine.routes("main")
+    machine.act(f'StopIntercepting(home_address=address("{HOME}"))')
+    assert f"{HOME} dev mnagent0" not in machine.routes("main")
+    assert machine.stop() == EXIT_STOPPED
+    assert machine.state() == before
+
+
+def test_flood_of_notifications_is_survived_by_reading_again(machine: Machine) -> None:
+    machine.start()
+    machine.act(*AWAY)
+    assert machine.process is not None
+    os.kill(machine.process.pid, signal.SIGSTOP)
+    batch = "\n".join(f"route add 2001:db8:{i:x}::/48 dev eth0 table 99" for i in range(1, 8000))
+    with machine.namespace.inside():
+        for command in (batch, batch.replace("route add", "route del")):
+            subprocess.run(["ip", "-6", "-batch", "-"], input=command.encode(), check=True)
+    machine.run("ip", "-6", "rule", "del", "priority", "6275")
+    os.kill(machine.process.pid, signal.SIGCONT)
+    eventually(lambda: "6275" in machine.rules(), "the rule is back")
+    assert "notifications were lost" in machine.log()
+    assert machine.stop() == EXIT_STOPPED
