@@ -51,6 +51,12 @@ class OuterPacket:
         """Of an ESP packet."""
         return int.from_bytes(self.payload[:4], "big") if self.protocol == ESP else None
 
+    @property
+    def stays_on_link(self) -> bool:
+        """Neighbour discovery, which no router passes on: between carrier and the node's reaction
+        its kernel may still ask for the router of the link it left."""
+        return self.protocol == ICMPV6 and self.payload[0] in NEIGHBOUR_DISCOVERY
+
 
 def outer_packets(frames: Iterable[CapturedFrame]) -> Iterator[OuterPacket]:
     """The IPv6 packets of a capture."""
@@ -66,12 +72,6 @@ def outer_packets(frames: Iterable[CapturedFrame]) -> Iterator[OuterPacket]:
         yield OuterPacket(
             IPv6Address(packet[8:24]), IPv6Address(packet[24:40]), protocol, packet[offset:]
         )
-
-    @property
-    def stays_on_link(self) -> bool:
-        """Neighbour discovery, which no router passes on: between carrier and the node's reaction
-        its kernel may still ask for the router of the link it left."""
-        return self.protocol == ICMPV6 and self.payload[0] in NEIGHBOUR_DISCOVERY
 
 
 @dataclass(slots=True)
