@@ -60,6 +60,15 @@ class HostState:
         """The addresses we configured."""
         return frozenset(own.address for own in self._addresses.values())
 
+    def link_mtu(self, interface: int) -> int:
+        """Octets. Raises OSError when there is no such interface."""
+        return self._kernel.link(interface).mtu
+
+    def forget_unresolved(self, interface: int) -> None:
+        """Drop what waits for neighbours that do not answer; TCP sends nothing again while its
+        first copy still waits in this host."""
+        self._kernel.forget_unresolved(interface)
+
     def has_address_in(self, interface: int, prefix: IPv6Network) -> bool:
         """True when we configured an address of this prefix on this interface."""
         return any(

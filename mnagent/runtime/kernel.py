@@ -148,8 +148,10 @@ class LinuxKernel:
         if route.source is not None:
             message["attrs"].append(("RTA_PREFSRC", str(route.source)))
         if route.mtu is not None:
-            metrics = {"attrs": [("RTAX_MTU", route.mtu), ("RTAX_LOCK", RTAX_LOCK_MTU)]}
-            message["attrs"].append(("RTA_METRICS", metrics))
+            metrics = [("RTAX_MTU", route.mtu)]
+            if route.locks_mtu:
+                metrics.append(("RTAX_LOCK", RTAX_LOCK_MTU))
+            message["attrs"].append(("RTA_METRICS", {"attrs": metrics}))
         if route.lifetime is not None:
             message["attrs"].append(("RTA_EXPIRES", struct.pack("=I", route.lifetime)))
         self._requests.change(message)
@@ -267,6 +269,19 @@ class LinuxKernel:
             ("NDA_LLADDR", link_layer_address.hex(":")),
         ]
         self._requests.change(message)
+
+    def forget_unresolved(self, interface: int) -> None:
+        """See `Kernel.forget_unresolved`."""
+        table = self._requests.dump(new_message(netlink.RTM_GETNEIGH, 0, family=socket.AF_INET6))
+        for entry in table:
+            if entry["ifindex"] != interface or entry["state"] != netlink.NUD_INCOMPLETE:
+                continue
+            message = new_message(
+                netlink.RTM_DELNEIGH, 0, family=socket.AF_INET6, ifindex=interface
+            )
+            message["attrs"] = [("NDA_DST", entry.get_attr("NDA_DST"))]
+            with _accepting(errno.ENOENT, errno.ENODEV):
+                self._requests.change(message)
 
     # links
 

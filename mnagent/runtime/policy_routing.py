@@ -71,6 +71,7 @@ class MobileNodeRouting:
             interface=self._tunnel_interface,
             source=self._home_address,
             mtu=self._mtu,
+            locks_mtu=False,
         )
         self._host.set_route(_HOME_DEFAULT, route)
 
@@ -93,11 +94,16 @@ class MobileNodeRouting:
         # The kernel shares its prefix route with other addresses of the prefix and may keep it.
         self._host.set_address(own, prefix_route=False)
         self._home_link = own
+        # With an MTU of their own: when a route goes, the kernel moves sockets that still hold it
+        # to a device of 68 octets, and TCP would cut everything it has into segments that small.
+        mtu = self._host.link_mtu(action.interface)
         prefix = Route(
             destination=own.prefix,
             table=self._table,
             interface=action.interface,
             source=action.home_address,
+            mtu=mtu,
+            locks_mtu=False,
         )
         self._host.set_route(_HOME_PREFIX, prefix)
         self._host.set_route(
@@ -108,6 +114,8 @@ class MobileNodeRouting:
             interface=action.interface,
             gateway=action.router,
             source=action.home_address,
+            mtu=mtu,
+            locks_mtu=False,
         )
         self._host.set_route(_HOME_DEFAULT, default)
         if self._new_connections:
@@ -115,23 +123,20 @@ class MobileNodeRouting:
             # interface.
             self._host.set_route(
                 _HOME_MAIN,
-                Route(
-                    interface=action.interface,
-                    gateway=action.router,
-                    source=action.home_address,
-                    metric=_HOME_LINK_METRIC,
-                ),
+                replace(default, table=MAIN_TABLE, metric=_HOME_LINK_METRIC),
             )
 
     def leave_home_link(self) -> None:
         """See `LeaveHomeLink`."""
         own, self._home_link = self._home_link, None
-        self._host.remove_route(_HOME_MAIN)
-        self._host.remove_route(_HOME_MAIN_PREFIX)
         self._lead_to_tunnel()
         self._host.remove_route(_HOME_PREFIX)
+        self._host.remove_route(_HOME_MAIN)
+        self._host.remove_route(_HOME_MAIN_PREFIX)
         if own is not None:
             self._host.remove_address(own)
+            # What left for the home link just before waits for a router that is out of reach.
+            self._host.forget_unresolved(own.interface)
 
 
 class HomeAgentRouting:

@@ -27,7 +27,10 @@ class Route:
     """Preferred source address."""
     metric: int = 256
     mtu: int | None = None
-    """Octets; locked, so that it also binds packets that are only forwarded."""
+    """Octets."""
+    locks_mtu: bool = True
+    """Whether ``mtu`` also binds packets that are only forwarded. A Packet Too Big then no longer
+    lowers it, so that routes for what this host itself sends must not lock."""
     lifetime: int | None = None
     """Seconds, None for ever."""
 
@@ -122,6 +125,11 @@ class Kernel(Protocol):
         """Enter what an option told us, to be verified on use (STALE)."""
         ...
 
+    def forget_unresolved(self, interface: int) -> None:
+        """Give up the neighbours of an interface that have not answered yet, and drop the packets
+        that wait for them."""
+        ...
+
     def link(self, interface: int) -> LinkInformation:
         """OSError (ENODEV) when there is none."""
         ...
@@ -147,6 +155,7 @@ class FakeKernel:
         self.paths: dict[IPv6Address, Path] = {}
         self.neighbours: dict[tuple[int, IPv6Address], bytes] = {}
         self.solicited: list[tuple[int, IPv6Address]] = []
+        self.given_up: list[int] = []
         self.links: dict[int, LinkInformation] = {}
         self.settings: dict[str, str] = {}
         self.groups: set[tuple[int, IPv6Address]] = set()
@@ -206,6 +215,10 @@ class FakeKernel:
     ) -> None:
         self._change()
         self.neighbours[interface, neighbour] = link_layer_address
+
+    def forget_unresolved(self, interface: int) -> None:
+        self._change()
+        self.given_up.append(interface)
 
     def link(self, interface: int) -> LinkInformation:
         if interface not in self.links:
