@@ -97,6 +97,7 @@ def test_congestion_bits_are_copied_out(ecn: int) -> None:
     assert frames[0][:2] == frames[0][40:42]
 
 
+@requirement("RFC6275-11.3.1", "MN-32", "HA-38")
 @pytest.mark.parametrize(
     ("packet", "verdict"),
     [
