@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from mnagent.cli.probe import Probe
 from mnagent.config import Autoconfiguration, Configuration, Role
@@ -203,12 +204,18 @@ def _network_manager(
     settings = _settings(
         probe, "etc/NetworkManager/NetworkManager.conf", "etc/NetworkManager/conf.d/*"
     )
-    unmanaged = " ".join(re.findall(r"^unmanaged-devices\s*\+?=\s*(.*)$", settings, re.MULTILINE))
+    lists = re.findall(r"^unmanaged-devices\s*\+?=\s*(.*)$", settings, re.MULTILINE)
+    patterns = [
+        pattern.removeprefix("=")
+        for pattern in re.findall(r"(?<!except:)interface-name:([^;,\s]+)", " ".join(lists))
+    ]
     tunnel = configuration.host.tunnel_interface if configuration else "mnagent0"
     names = [tunnel]
     if _configures_addresses(configuration):
         names += _own_interfaces(configuration)
-    missing = [name for name in names if f"interface-name:{name}" not in unmanaged]
+    missing = [
+        name for name in names if not any(fnmatchcase(name, pattern) for pattern in patterns)
+    ]
     if not missing:
         yield _finding("NetworkManager", Level.GOOD, "it runs and leaves our interfaces alone")
         return

@@ -187,6 +187,9 @@ def test_doctor_network_manager_in_the_way_has_the_lines_to_write(
     assert line in finding.remedy
     probe.contents["/etc/NetworkManager/conf.d/mnagent.conf"] = f"[keyfile]\n{line}\n"
     assert not [one for one in run_checks(probe, configuration) if one.level is Level.WARNING]
+    patterns = "unmanaged-devices=interface-name:wlan*,interface-name:=mnagent0"
+    probe.contents["/etc/NetworkManager/conf.d/mnagent.conf"] = f"[keyfile]\n{patterns}\n"
+    assert not [one for one in run_checks(probe, configuration) if one.level is Level.WARNING]
     probe.contents["/etc/NetworkManager/conf.d/mnagent.conf"] = f"[keyfile]\n# {line}\n"
     assert trouble(run_checks(probe, configuration)).check == "NetworkManager"
 
