@@ -278,7 +278,7 @@ class="{"good" if result.succeeded else "bad"}">{verdict}</strong> {html.escape(
 yellow until the binding was acknowledged, red until the last kind of traffic had resumed.</p>
 {phases_picture(result.handovers)} <h2>Checks</h2><ul>{checks}</ul>
 <h2>Captures</h2><ul>{files}</ul> <p>Decrypted: <code>WIRESHARK_CONFIG_DIR=wireshark tshark -r
-link-a.pcap -Y mip6</code></p> </body></html>
+link-a.pcap -Y mipv6</code></p> </body></html>
 """
 
 

@@ -87,8 +87,8 @@ def test_captures_of_binding_messages_have_good_integrity_check_values(
     story: tuple[Result, Path],
 ) -> None:
     _, output = story
-    assert tshark(output, LINK_A, "-Y", "mip6 && esp.icv_good == 1")
-    assert tshark(output, LINK_A, "-Y", "mip6 && !(esp.icv_good == 1)") == []
+    assert tshark(output, LINK_A, "-Y", "mipv6 && esp.icv_good == 1")
+    assert tshark(output, LINK_A, "-Y", "mipv6 && !(esp.icv_good == 1)") == []
 
 
 @pytest.mark.parametrize("link", [LINK_A, LINK_B])
@@ -99,7 +99,7 @@ def test_captures_of_binding_messages_have_good_checksums(
     # tshark does not judge this checksum: it decrypts, and the sum is done over what it shows.
     fields = ("esp.contained_data", "ipv6.src", "ipv6.dst", "ipv6.opt.mipv6.home_address")
     shown = [word for field in fields for word in ("-e", field)]
-    lines = tshark(output, link, "-Y", "mip6", "-T", "fields", *shown)
+    lines = tshark(output, link, "-Y", "mipv6", "-T", "fields", *shown)
     assert lines
     for line in lines:
         message, source, destination, home_address = line.split("\t")
