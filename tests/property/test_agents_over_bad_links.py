@@ -25,6 +25,17 @@ PROTECTIONS = ("none", "esp")
 PAUSE = LIFETIME / 4
 
 
+RESTART = "home-agent-restarts"
+JOURNEYS = st.lists(
+    st.tuples(
+        st.sampled_from((*PLACES, RESTART)),
+        st.sampled_from((0.3, 1.5, 4.0, 12.0, 60.0)),
+        st.booleans(),
+    ),
+    max_size=6,
+)
+
+
 class Traveller:
     """A mobile node on the way through the topology."""
 
@@ -51,8 +62,8 @@ class Traveller:
         )
         self.place = "nowhere"
 
-    def move(self, place: str) -> None:
-        """Change the place; the old link is lost first."""
+    def move(self, place: str, *, carrier_lost: bool = True) -> None:
+        """Change the place; a firmware that roams by itself does not show the loss of the link."""
         topology = self.topology
         links = {"home": topology.home, "a": topology.link_a, "b": topology.link_b}
         self.place = place
@@ -60,7 +71,14 @@ class Traveller:
             if topology.port.link is not None:
                 topology.mobile_node.detach(topology.port)
         else:
-            topology.move(links[place])
+            topology.move(links[place], carrier_lost=carrier_lost)
+
+    def restart_home_agent(self) -> None:
+        """Its daemon dies and comes back without bindings; its routes are cleared at the start."""
+        node = self.topology.home_agent
+        node.kill()
+        node.routes = [route for route in node.routes if route.port is not None]
+        node.start(self.topology.new_home_agent())
 
     def heal(self) -> None:
         """From now on the links behave."""
@@ -79,6 +97,23 @@ class Traveller:
         is_bound = topology.state in ("registered", "refreshing")
         return is_bound and bound is not None and bound in prefix
 
+    def go_on(self, step: str, *, carrier_lost: bool) -> None:
+        """One step of a journey."""
+        if step == RESTART:
+            self.restart_home_agent()
+        else:
+            self.move(step, carrier_lost=carrier_lost)
+
+    def wait_until_agreed(self) -> None:
+        """Let time pass, with some traffic: it is what tells a home agent that it forgot."""
+        for _ in range(int(CONVERGENCE)):
+            if self.agrees:
+                return
+            if self.place != "home":
+                self.topology.mobile_node.ping(HOME_ADDRESS, CORRESPONDENT)
+            self.world.run_for(1.0)
+        raise AssertionError(f"no agreement within {CONVERGENCE} s")
+
     def answers_ping(self) -> bool:
         """Whether the correspondent reaches the home address, and hears back."""
         before = self._replies()
@@ -94,10 +129,7 @@ class Traveller:
 @requirement("RFC6275-11.8", "HA-14", "SEC-18")
 @settings(max_examples=20, deadline=None)
 @given(
-    journey=st.lists(
-        st.tuples(st.sampled_from(PLACES), st.sampled_from((0.3, 1.5, 4.0, 12.0, 60.0))),
-        max_size=6,
-    ),
+    journey=JOURNEYS,
     last=st.sampled_from(("home", "a", "b")),
     seed=st.integers(0, 2**16),
     trouble=st.sampled_from((0.0, 0.2, 0.5)),
@@ -105,7 +137,7 @@ class Traveller:
     early=st.booleans(),
 )
 def test_agents_after_losses_stop_agree_and_carry_traffic(
-    journey: list[tuple[str, float]],
+    journey: list[tuple[str, float, bool]],
     last: str,
     seed: int,
     trouble: float,
@@ -116,13 +148,13 @@ def test_agents_after_losses_stop_agree_and_carry_traffic(
         traveller = Traveller(
             world, trouble=trouble, payload_protection=payload_protection, early=early
         )
-        for place, duration in journey:
-            traveller.move(place)
+        for place, duration, carrier_lost in journey:
+            traveller.go_on(place, carrier_lost=carrier_lost)
             world.run_for(duration)
         traveller.move(last)
         world.run_for(2.0)
         traveller.heal()
-        world.run_until(lambda: traveller.agrees, timeout=CONVERGENCE)
+        traveller.wait_until_agreed()
         assert traveller.answers_ping()
         for _ in range(6):
             world.run_for(PAUSE)
@@ -138,8 +170,7 @@ def test_agents_after_home_agent_restart_recover_by_traffic(
         traveller = Traveller(world, payload_protection=payload_protection)
         topology = traveller.topology
         topology.register_in(topology.link_a, PREFIX_A)
-        topology.home_agent.kill()
-        topology.home_agent.start(topology.new_home_agent())
+        traveller.restart_home_agent()
         assert topology.bound_to is None
         topology.mobile_node.ping(HOME_ADDRESS, CORRESPONDENT)
         world.run_until(lambda: topology.is_registered_in(PREFIX_A), timeout=5.0)
