@@ -21,6 +21,7 @@ import pytest
 from mnagent.rig.namespace import Namespace, unique_prefix
 from mnagent.runtime.key_files import write_key_pair
 from mnagent.runtime.service import EXIT_ALREADY_RUNNING, EXIT_STOPPED
+from tests.support.requirement import requirement
 
 HOME = "2001:db8:1::10"
 AGENT = "2001:db8:1::1"
@@ -294,6 +295,7 @@ def test_socket_bound_to_the_home_address_survives_a_kill(machine: Machine) -> N
         machine.stop()
 
 
+@requirement("RFC6275-11.3.1", "MN-33")
 def test_home_address_is_the_source_of_new_connections_only(machine: Machine) -> None:
     machine.start()
     machine.act(*AWAY)
