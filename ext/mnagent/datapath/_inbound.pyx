@@ -1,6 +1,7 @@
 """Inbound stages: header walk, ESP, tunnel checks, decapsulation, coalescing.
 
-Nothing here trusts the packet; every length is checked before it is used, and the ends of a tunnel are
+Nothing here trusts the packet; every length is checked before it is used, and the ends of a
+tunnel are
 checked before its payload goes anywhere (RFC 6275 10.4.5, 15.4, RFC 2473 3.3).
 """
 
@@ -21,8 +22,11 @@ from mnagent.datapath._worker cimport (
     Coalescer,
     SuperPacket,
     Worker,
+    ERROR_TOO_BIG,
+    ERROR_UNREACHABLE,
     count,
     hand_up,
+    write_error,
 )
 from mnagent.datapath.linux cimport (
     VIRTIO_NET_HDR_F_NEEDS_CSUM,
@@ -44,6 +48,7 @@ from mnagent.datapath.octets cimport (
 )
 from mnagent.datapath.verdicts cimport (
     DECAPSULATED,
+    DROP_BAD_CHECKSUM,
     DROP_BAD_EXTENSION_HEADER,
     DROP_DUMMY,
     DROP_ECN,
@@ -60,6 +65,7 @@ from mnagent.datapath.verdicts cimport (
     DROP_WRONG_ASSOCIATION,
     NOT_LOCAL,
     NOT_OURS,
+    RELAYED_ERROR,
     Verdict,
 )
 
@@ -81,6 +87,7 @@ cdef enum:
     AGENT_DISCOVERY_LAST = 147
     HOME_ADDRESS_OPTION = 0xC9
     MAX_EXTENSION_HEADERS = 8
+    MINIMUM_MTU = 1280
     TCP_LENGTH = 20
     UDP_LENGTH = 8
     TCP_ACK = 0x10
@@ -118,8 +125,8 @@ cdef bint walk_extension_headers(
     """Walk to the first header that is no extension header before ESP; False when malformed."""
     cdef uint32_t at = IPV6_LENGTH, field = 6, size
     cdef uint8_t next_header
-    cdef int headers
-    for headers in range(MAX_EXTENSION_HEADERS):
+    cdef int _headers
+    for _headers in range(MAX_EXTENSION_HEADERS):
         next_header = packet[field]
         if (
             next_header != PROTOCOL_HOP_BY_HOP and next_header != PROTOCOL_ROUTING
@@ -155,7 +162,9 @@ cdef bint inner_is_sound(const uint8_t* inner, uint32_t length) noexcept nogil:
 cdef Verdict find_inbound_tunnel(
     const Tables* tables, const uint8_t* outer, const uint8_t* inner, Tunnel** found
 ) noexcept nogil:
-    """Whose tunnel it is: the inner packet is to (mobile end) or from (home agent end) a home address."""
+    """Whose tunnel it is: the inner packet is to (mobile end) or from (home agent end) a home
+    address.
+    """
     cdef int32_t at = address_find(&tables.homes, inner + 24)
     if at >= 0 and tables.tunnels[at].mobile_end:
         if same_address(inner + 8, inner + 24):
@@ -193,7 +202,9 @@ cdef Verdict decapsulate(
     Worker* worker, Arrival* arrival, const uint8_t* outer, uint8_t* inner, uint32_t length,
     Association* association
 ) noexcept nogil:
-    """Check both ends of the tunnel, then pass the inner packet on. ``association`` authenticated it."""
+    """Check both ends of the tunnel, then pass the inner packet on. ``association`` authenticated
+    it.
+    """
     cdef Tunnel* tunnel = NULL
     cdef Verdict verdict
     if not inner_is_sound(inner, length):
@@ -229,7 +240,9 @@ cdef Verdict open_esp(
     Worker* worker, Arrival* arrival, uint8_t* packet, uint32_t length, uint32_t esp_at,
     uint32_t next_header_at
 ) noexcept nogil:
-    """The association is found by SPI alone: the peer's address may change under it (RFC 6275 SEC-17)."""
+    """The association is found by SPI alone: the peer's address may change under it (RFC 6275
+    SEC-17).
+    """
     cdef Association* association
     cdef uint8_t* esp = packet + esp_at
     cdef uint8_t* plain
@@ -270,6 +283,71 @@ cdef bint is_wanted_icmp(const uint8_t* packet, uint32_t length, uint32_t at) no
     )
 
 
+cdef Tunnel* quoted_tunnel(const Tables* tables, const uint8_t* outer) noexcept nogil:
+    """The tunnel whose packet an error quotes, by its outer addresses; NULL when it is none of
+    ours.
+    """
+    cdef int32_t at = address_find(&tables.remotes, outer + 24)
+    cdef Tunnel* tunnel
+    if at < 0:
+        return NULL
+    tunnel = &tables.tunnels[at]
+    return tunnel if same_address(tunnel.local, outer + 8) else NULL
+
+
+cdef Verdict relay_error(
+    Worker* worker, Arrival* arrival, uint8_t* packet, uint32_t length
+) noexcept nogil:
+    """An ICMPv6 error about a packet of ours (RFC 2473 8).
+
+    Packet Too Big also goes up, with the tunnel's far end, so that the tunnel's MTU follows. What
+    was
+    inside ESP cannot be relayed; the next packets are answered by the tunnel's new MTU.
+    """
+    cdef const Tables* tables = worker.tables
+    cdef uint8_t* outer = packet + IPV6_LENGTH + 8
+    cdef uint8_t* inner = outer + IPV6_LENGTH
+    cdef uint32_t mtu = get32(packet + 44), quoted, inner_length
+    cdef bint too_big = packet[40] == 2
+    cdef int32_t at
+    cdef Tunnel* tunnel
+    if length < IPV6_LENGTH + 8 + IPV6_LENGTH or address_find(&tables.locals, outer + 8) < 0:
+        return NOT_OURS
+    if (
+        outer[6] != PROTOCOL_IPV6 and outer[6] != PROTOCOL_ESP and outer[6] != PROTOCOL_ROUTING
+        and outer[6] != PROTOCOL_DESTINATION_OPTIONS and outer[6] != PROTOCOL_MOBILITY
+    ):
+        return NOT_OURS
+    if not icmp_checksum_is_right(packet, length):
+        return DROP_BAD_CHECKSUM
+    tunnel = quoted_tunnel(tables, outer)
+    if tunnel != NULL and too_big:
+        arrival.tunnelled = True
+        memcpy(arrival.tunnel_source, outer + 24, 16)
+    if tunnel == NULL or outer[6] != PROTOCOL_IPV6:
+        return hand_up(worker, arrival, packet, length)
+    quoted = length - <uint32_t>(inner - packet)
+    if quoted < IPV6_LENGTH or inner[0] >> 4 != 6:
+        return hand_up(worker, arrival, packet, length)
+    at = address_find(&tables.homes, inner + (8 if tunnel.mobile_end else 24))
+    if at < 0 or not same_address(tables.tunnels[at].remote, tunnel.remote):
+        return NOT_OURS
+    if not too_big:
+        return write_error(
+            worker, tunnel.local, ERROR_UNREACHABLE, 0, inner, quoted, RELAYED_ERROR
+        )
+    inner_length = get16(inner + 4) + IPV6_LENGTH
+    mtu = mtu - IPV6_LENGTH if mtu > MINIMUM_MTU + IPV6_LENGTH else MINIMUM_MTU
+    if inner_length > mtu:
+        write_error(worker, tunnel.local, ERROR_TOO_BIG, mtu, inner, quoted, RELAYED_ERROR)
+    return hand_up(worker, arrival, packet, length)
+
+
+cdef bint icmp_checksum_is_right(const uint8_t* packet, uint32_t length) noexcept nogil:
+    cdef uint64_t total = sum_pseudo_header(packet + 8, length - IPV6_LENGTH, PROTOCOL_ICMPV6)
+    return fold(sum_octets(packet + IPV6_LENGTH, length - IPV6_LENGTH, total)) == 0xFFFF
+
+
 cdef Verdict receive(
     Worker* worker, Arrival* arrival, uint8_t* packet, uint32_t length
 ) noexcept nogil:
@@ -283,6 +361,8 @@ cdef Verdict receive(
         return DROP_TRUNCATED
     length = get16(packet + 4) + IPV6_LENGTH
     if packet[6] == PROTOCOL_ICMPV6:
+        if length > IPV6_LENGTH and 1 <= packet[40] <= 4:
+            return relay_error(worker, arrival, packet, length)
         if not is_wanted_icmp(packet, length, IPV6_LENGTH):
             return NOT_OURS
         return hand_up(worker, arrival, packet, length)
@@ -343,7 +423,9 @@ cdef bint checksum_is_right(const uint8_t* packet, uint32_t length) noexcept nog
 cdef bint continues(
     const SuperPacket* run, const uint8_t* packet, uint32_t head, uint32_t length
 ) noexcept nogil:
-    """Whether the packet is the run's next: headers differ in length, sequence, PSH, checksum only."""
+    """Whether the packet is the run's next: headers differ in length, sequence, PSH, checksum
+    only.
+    """
     cdef const uint8_t* first = run.data
     if (
         run.header_length != head
@@ -398,7 +480,9 @@ cdef inline uint32_t flow_of(const uint8_t* packet, uint32_t length) noexcept no
 cdef void coalesce(
     Worker* worker, const Arrival* arrival, uint32_t offset, uint8_t* packet, uint32_t length
 ) noexcept nogil:
-    """Queue a decapsulated packet for the TUN device, as the next segment of a run where it is one."""
+    """Queue a decapsulated packet for the TUN device, as the next segment of a run where it is
+    one.
+    """
     cdef Coalescer* coalescer = worker.coalescer
     cdef SuperPacket* run
     cdef uint32_t head = 0, flow = 0
@@ -444,7 +528,9 @@ cdef inline bint has_offload(const Arrival* arrival) noexcept nogil:
 
 
 cdef void keep_offload(SuperPacket* run, const Arrival* arrival, uint32_t offset) noexcept nogil:
-    """The link handed over a run already, or a checksum left to do: say so, counted from the inner packet."""
+    """The link handed over a run already, or a checksum left to do: say so, counted from the
+    inner packet.
+    """
     cdef uint32_t moved = offset + arrival.link_length
     if arrival.vnet.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM and arrival.vnet.csum_start >= moved:
         run.vnet = arrival.vnet

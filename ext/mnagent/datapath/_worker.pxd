@@ -23,6 +23,9 @@ cdef enum:
     HELD_OCTETS_MAX = 4 << 20
     ERRORS_PER_SECOND = 100
     FLOWS = 64
+    # ICMPv6 types in the high octet, codes in the low one.
+    ERROR_UNREACHABLE = 0x0103
+    ERROR_TOO_BIG = 0x0200
 
 
 cdef struct FrameBatch:
@@ -149,7 +152,10 @@ cdef void worker_free(Worker* worker) noexcept nogil
 cdef void worker_use_memory(Worker* worker) noexcept nogil
 cdef void worker_use_devices(Worker* worker, int tunnel_descriptor) noexcept nogil
 cdef void count(Worker* worker, Verdict verdict) noexcept nogil
-cdef bint may_send_error(Worker* worker) noexcept nogil
+cdef Verdict write_error(
+    Worker* worker, const uint8_t* source, uint32_t kind, uint32_t value, const uint8_t* packet,
+    uint32_t length, Verdict verdict
+) noexcept nogil
 cdef uint8_t* frame_begin(Worker* worker, const Tunnel* tunnel) noexcept nogil
 cdef void frame_commit(
     Worker* worker, const Tunnel* tunnel, uint8_t* start, uint32_t head_length,
