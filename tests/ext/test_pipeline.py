@@ -277,7 +277,7 @@ def error_about(frame: bytes, kind: int, *, value: int = 0, code: int = 0) -> by
     return packets.with_checksum(ipv6(STRANGER, source, packets.ICMPV6, body), 42)
 
 
-@requirement("RFC2473-8")
+@requirement("RFC2473-8", "HA-41")
 @pytest.mark.parametrize("kind", [1, 3, 4])
 @pytest.mark.parametrize("end", ["mobile-node", "home-agent"])
 def test_error_about_the_tunnel_is_relayed_to_the_inner_sender(end: str, kind: int) -> None:
