@@ -22,3 +22,13 @@ as_root() {
         die "this step needs root: run it as root, or install sudo"
     fi
 }
+
+# Runs a command; what it says is shown only when it fails.
+quietly() {
+    local log status=0
+    log=$(mktemp)
+    "$@" >"$log" 2>&1 || status=$?
+    [ "$status" = 0 ] || cat "$log" >&2
+    rm -f "$log"
+    return "$status"
+}
