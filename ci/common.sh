@@ -3,7 +3,8 @@
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 VENV=.venv
-PYTHON=$VENV/bin/python
+# For cython-lint, which calls its helpers by name.
+export PATH="$PWD/$VENV/bin:$PATH"
 
 say() { printf '\033[1m== %s\033[0m\n' "$*"; }
 
