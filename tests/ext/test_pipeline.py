@@ -379,7 +379,6 @@ def test_tunnelled_packet_reaches_the_tunnel_device_unchanged(end: str) -> None:
         (tunnelled(udp(HOME, CORRESPONDENT, b""), OTHER_CARE_OF, AGENT), "drop-outer-source"),
         (tunnelled(udp(STRANGER, CORRESPONDENT, b""), CARE_OF, AGENT), "drop-inner-source"),
         (tunnelled(udp(CORRESPONDENT, HOME, b""), CARE_OF, AGENT), "drop-inner-source"),
-        (tunnelled(udp(STRANGER, CORRESPONDENT, b""), STRANGER, AGENT), "drop-no-binding"),
         (
             tunnelled(udp(IPv6Address("fe80::1"), HOME, b""), CARE_OF, AGENT),
             "drop-inner-scope",
@@ -416,6 +415,23 @@ def test_packet_at_the_home_agent_that_must_not_pass_is_dropped(frame: bytes, ve
     _, to_tunnel, handed_up = pipeline.process_inbound([frame])
     assert (to_tunnel, handed_up) == ([], [])
     assert verdicts(pipeline) == {verdict: 1}
+
+
+def test_packet_through_a_tunnel_the_home_agent_lost_is_handed_up() -> None:
+    pipeline = agent_pipeline()
+    inner = udp(STRANGER, CORRESPONDENT, b"")
+    _, to_tunnel, (up,) = pipeline.process_inbound([tunnelled(inner, STRANGER, AGENT)])
+    assert to_tunnel == []
+    assert (up.data, up.tunnel_source) == (inner, STRANGER)
+    assert verdicts(pipeline) == {"handed-up": 1}
+
+
+def test_packets_through_a_lost_tunnel_are_handed_up_at_a_limited_rate() -> None:
+    pipeline = agent_pipeline()
+    frame = tunnelled(udp(STRANGER, CORRESPONDENT, b""), STRANGER, AGENT)
+    for _ in range(300):
+        pipeline.process_inbound([frame])
+    assert verdicts(pipeline)["drop-no-binding"] >= 100
 
 
 @requirement("RFC6275-11.3.3", "MN-35")

@@ -6,6 +6,7 @@ checked before its payload goes anywhere (RFC 6275 10.4.5, 15.4, RFC 2473 3.3).
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport malloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 from mnagent.datapath._esp cimport (
@@ -26,6 +27,7 @@ from mnagent.datapath._worker cimport (
     ERROR_UNREACHABLE,
     count,
     hand_up,
+    may_send_error,
     write_error,
 )
 from mnagent.datapath.linux cimport (
@@ -63,6 +65,7 @@ from mnagent.datapath.verdicts cimport (
     DROP_TRUNCATED,
     DROP_UNKNOWN_SPI,
     DROP_WRONG_ASSOCIATION,
+    FRAGMENT_KEPT,
     NOT_LOCAL,
     NOT_OURS,
     RELAYED_ERROR,
@@ -198,6 +201,27 @@ cdef bint is_control(const uint8_t* inner, uint32_t length, const Tables* tables
     return inner[6] == PROTOCOL_MOBILITY and address_find(&tables.locals, inner + 24) >= 0
 
 
+cdef bint is_home_agent(const Tables* tables) noexcept nogil:
+    """A mobile node always has its tunnel, be it on hold."""
+    return tables.tunnel_count == 0 or not tables.tunnels[0].mobile_end
+
+
+cdef void show_stranger(
+    Worker* worker, Arrival* arrival, const uint8_t* outer, const uint8_t* inner, uint32_t length,
+    const Association* association
+) noexcept nogil:
+    """Let the control plane see some of what no tunnel takes.
+
+    A home agent that lost its bindings learns this way whom to ask for a registration.
+    """
+    if association != NULL and not same_address(association.home_address, inner + 8):
+        return
+    if rate_allows(&worker.strangers, STRANGERS_PER_SECOND):
+        arrival.tunnelled = True
+        memcpy(arrival.tunnel_source, outer + 8, 16)
+        hand_up(worker, arrival, inner, length)
+
+
 cdef Verdict decapsulate(
     Worker* worker, Arrival* arrival, const uint8_t* outer, uint8_t* inner, uint32_t length,
     Association* association
@@ -210,9 +234,16 @@ cdef Verdict decapsulate(
     if not inner_is_sound(inner, length):
         return DROP_INNER_MALFORMED
     length = get16(inner + 4) + IPV6_LENGTH
+    if is_link_scope(outer + 8) or outer[8] == 0xFF:
+        return DROP_OUTER_SOURCE
     if is_link_scope(inner + 8) or is_link_scope(inner + 24) or inner[8] == 0xFF:
         return DROP_INNER_SCOPE
     verdict = find_inbound_tunnel(worker.tables, outer, inner, &tunnel)
+    if verdict == DROP_NO_BINDING and is_home_agent(worker.tables) and may_send_error(worker):
+        # A home agent that lost its bindings asks the mobile node for a new one (Binding Error).
+        arrival.tunnelled = True
+        memcpy(arrival.tunnel_source, outer + 8, 16)
+        return hand_up(worker, arrival, inner, length)
     if verdict != DECAPSULATED:
         return verdict
     if association == NULL:
@@ -332,6 +363,9 @@ cdef Verdict relay_error(
     at = address_find(&tables.homes, inner + (8 if tunnel.mobile_end else 24))
     if at < 0 or not same_address(tables.tunnels[at].remote, tunnel.remote):
         return NOT_OURS
+    if packet[40] == 4:
+        # We send no Tunnel Encapsulation Limit, the one problem that concerns the inner sender.
+        return hand_up(worker, arrival, packet, length)
     if not too_big:
         return write_error(
             worker, tunnel.local, ERROR_UNREACHABLE, 0, inner, quoted, RELAYED_ERROR
@@ -376,10 +410,114 @@ cdef Verdict receive(
     if next_header == PROTOCOL_ESP:
         return open_esp(worker, arrival, packet, length, at, next_header_at)
     if next_header == PROTOCOL_FRAGMENT:
-        return DROP_FRAGMENT
+        return reassemble(worker, arrival, packet, length, at)
     if next_header == PROTOCOL_MOBILITY or at > IPV6_LENGTH:
         return hand_up(worker, arrival, packet, length)
     return NOT_OURS
+
+
+# Reassembly of outer packets: only a path below 1320 octets or so makes fragments of them.
+
+
+cdef Reassembly* find_reassembly(Worker* worker, const uint8_t* key) noexcept nogil:
+    """The one of this packet, or a free one, or the oldest made free."""
+    cdef long now = monotonic_seconds()
+    cdef Reassembly* chosen = NULL
+    cdef Reassembly* one
+    cdef int at
+    for at in range(REASSEMBLIES):
+        one = &worker.reassemblies[at]
+        if one.pieces and now - one.began > REASSEMBLY_SECONDS:
+            one.pieces = 0
+        if one.pieces and memcmp(one.key, key, sizeof(one.key)) == 0:
+            return one
+        if chosen == NULL or (chosen.pieces and (not one.pieces or one.began < chosen.began)):
+            chosen = one
+    if chosen.data == NULL:
+        chosen.data = <uint8_t*>malloc(REASSEMBLY_LENGTH)
+        if chosen.data == NULL:
+            return NULL
+    chosen.pieces = chosen.received = chosen.total = 0
+    chosen.began = now
+    memcpy(chosen.key, key, sizeof(chosen.key))
+    return chosen
+
+
+cdef bint add_piece(
+    Reassembly* whole, uint32_t start, uint32_t end, bint more
+) noexcept nogil:
+    """False when the fragments contradict each other: overlaps are never accepted (RFC 5722)."""
+    cdef uint32_t at
+    if whole.pieces == REASSEMBLY_PIECES or (whole.total and end > whole.total):
+        return False
+    for at in range(whole.pieces):
+        if start < whole.ends[at] and end > whole.starts[at]:
+            return False
+        if not more and whole.ends[at] > end:
+            return False
+    if not more:
+        if whole.total:
+            return False
+        whole.total = end
+    whole.starts[whole.pieces] = <uint16_t>start
+    whole.ends[whole.pieces] = <uint16_t>end
+    whole.pieces += 1
+    whole.received += end - start
+    return True
+
+
+cdef Verdict reassemble(
+    Worker* worker, Arrival* arrival, uint8_t* packet, uint32_t length, uint32_t at
+) noexcept nogil:
+    """Keep a fragment of a tunnel packet; the last to come carries the whole one on."""
+    cdef uint8_t* header = packet + at
+    cdef uint8_t* body = header + 8
+    cdef Reassembly* whole
+    cdef uint8_t key[36]
+    cdef uint32_t start, end, more
+    cdef Verdict verdict
+    if at != IPV6_LENGTH or at + 8 >= length:
+        return DROP_FRAGMENT
+    if header[0] != PROTOCOL_IPV6 and header[0] != PROTOCOL_ESP:
+        return NOT_OURS
+    start = get16(header + 2) & 0xFFF8
+    more = header[3] & 1
+    end = start + (length - at - 8)
+    if end > REASSEMBLY_LENGTH - IPV6_LENGTH or (more and (end - start) & 7):
+        return DROP_FRAGMENT
+    memcpy(key, packet + 8, 32)
+    memcpy(key + 32, header + 4, 4)
+    whole = find_reassembly(worker, key)
+    if whole == NULL:
+        return DROP_FRAGMENT
+    if not add_piece(whole, start, end, more):
+        whole.pieces = 0
+        return DROP_FRAGMENT
+    keep_fragment_header(whole, packet, start)
+    memcpy(whole.data + IPV6_LENGTH + start, body, end - start)
+    if whole.total == 0 or whole.received < whole.total:
+        return FRAGMENT_KEPT
+    whole.pieces = 0
+    whole.data[6] = header[0]
+    put16(whole.data + 4, whole.total)
+    memset(&arrival.vnet, 0, sizeof(virtio_net_hdr))
+    verdict = receive(worker, arrival, whole.data, IPV6_LENGTH + whole.total)
+    # What is queued points into the buffer.
+    flush_tunnel(worker)
+    return verdict
+
+
+cdef void keep_fragment_header(
+    Reassembly* whole, const uint8_t* packet, uint32_t start
+) noexcept nogil:
+    """The first fragment's header counts; congestion met by any of them stays (RFC 3168 5.3)."""
+    cdef uint8_t congestion = 0
+    if whole.pieces > 1:
+        congestion = whole.data[1] & 0x30
+    if start == 0 or whole.pieces == 1:
+        memcpy(whole.data, packet, IPV6_LENGTH)
+    if congestion == 0x30 or (packet[1] & 0x30) == 0x30:
+        whole.data[1] |= 0x30
 
 
 cdef void inbound(
