@@ -27,6 +27,7 @@ no home link: the home prefix is routed to the home agent, as to a rented server
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import shutil
@@ -243,8 +244,10 @@ class Topology:
         self.position = link
 
     def remove(self) -> None:
-        """Remove all of it, processes included; can be repeated."""
-        for namespace in self._namespaces.values():
-            namespace.remove()
-        self._namespaces.clear()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        """Remove all of it, processes included; can be repeated. Raises RigError at the end for
+        what could not be removed."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
+            for namespace in self._namespaces.values():
+                stack.callback(namespace.remove)
+            self._namespaces = {}
