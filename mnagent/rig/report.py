@@ -16,13 +16,14 @@ COLUMNS = (
     "from",
     "to",
     "care-of ready",
-    "acknowledged",
+    "answered",
     "first out",
     "first in",
     "all resumed",
     "lost",
 )
-"""Times in milliseconds from link up; lost: probes, one each 20 ms."""
+"""Times in milliseconds from link up; answered: the Binding Acknowledgement came; lost: probes, one
+each 20 ms."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -212,6 +212,13 @@ class Topology:
             namespace.complete_checksums(interface)
         mobile.ip(f"link set {MOBILE_INTERFACE} up")
 
+    def add_host(self, name: str, link: str, address: IPv6Interface) -> Namespace:
+        """One more ordinary host, on a link."""
+        host = self._namespaces[name] = Namespace.create(f"{self.prefix}-{name}")
+        connect(End(host, "eth0", (address,)), End(self["switch"], f"{link}-{name}"))
+        self["switch"].ip(f"link set {link}-{name} master {link}")
+        return host
+
     def join_wire(self, link: str) -> None:
         """Configure the two ends of a wire whose devices are there now."""
         number, letter = {LINK_A: (1, "a"), LINK_B: (2, "b")}[link]

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, IPv6Interface
 from typing import Any
 
 import pytest
@@ -248,6 +248,7 @@ async def risen(agent: AgentDaemon, before: dict[str, int]) -> dict[str, int]:
 
 
 @requirement("RFC6275-10.4.5", "HA-43", "HA-44")
+@requirement("RFC6275-10.4.5", "HA-44")
 @pytest.mark.parametrize("counter", ["drop-inner-source", "drop-outer-source"])
 def test_spoofed_source_is_dropped_and_counted_at_the_home_agent(counter: str) -> None:
     async def scenario() -> None:
@@ -284,6 +285,7 @@ def test_binding_acknowledgement_forged_in_the_clear_changes_nothing() -> None:
 
 
 @requirement("RFC4303-3.4.3", "SEC-18")
+@requirement("RFC4303-3.4.3", "SEC-18")
 def test_binding_update_replayed_is_dropped_and_counted(tmp_path: Any) -> None:
     async def scenario() -> None:
         async with Roaming(SETTINGS) as roaming:
@@ -305,6 +307,24 @@ def is_update(frame: CapturedFrame) -> bool:
     """Destination options with ESP behind, to the home agent."""
     data = frame.data
     return data[12:14] == b"\x86\xdd" and data[20] == 60 and data[38:54] == HOME_AGENT.packed
+
+
+@requirement("RFC6275-10.3.1", "HA-11")
+def test_home_address_taken_on_the_home_link_is_refused_with_a_sentence() -> None:
+    async def scenario() -> None:
+        async with Roaming(SETTINGS) as roaming:
+            roaming.topology.add_host("thief", HOME, IPv6Interface(f"{HOME_ADDRESS}/64"))
+            await roaming.home_agent.start()
+            move = roaming.move(LINK_A)
+            await roaming.mobile_node.start()
+            rejected = await roaming.mobile_node.wait_for(
+                "binding-rejected", after=move.link_up_at, timeout=10
+            )
+            assert rejected.details["status"] == "134"
+            assert rejected.details["sentence"]
+            assert not (await roaming.home_agent.status())["home_agent"]["bindings"]
+
+    run(scenario)
 
 
 def test_policy_rules_flushed_by_another_program_come_back() -> None:
