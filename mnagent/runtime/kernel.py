@@ -29,6 +29,7 @@ RTAX_MTU = 2
 RTAX_LOCK_MTU = 1 << RTAX_MTU
 IFF_NOARP = 0x80
 ARPHRD_ETHER = 1
+MAX_MTU = 65535
 SETTINGS_ROOT = FilePath("/proc/sys")
 
 
@@ -223,7 +224,7 @@ class LinuxKernel:
         return Path(
             interface=index,
             neighbour=IPv6Address(gateway) if gateway else destination,
-            mtu=min(mtu or 1 << 16, self.link(index).mtu),
+            mtu=mtu or MAX_MTU,
         )
 
     def link_layer_address(self, interface: int, neighbour: IPv6Address) -> bytes | None:

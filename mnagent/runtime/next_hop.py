@@ -20,7 +20,7 @@ from mnagent.link.messages import (
     RouteMessage,
     RuleMessage,
 )
-from mnagent.system.kernel import Kernel, Path
+from mnagent.system.kernel import Kernel, LinkInformation, Path
 
 logger = logging.getLogger(__name__)
 
@@ -49,11 +49,28 @@ class Resolution:
     """None with ``ready``: the link needs no link-layer address, the kernel sends."""
     ready: bool = False
     """Packets can be sent now."""
+    mtu: int = MINIMUM_MTU
+    """Octets of an outer packet."""
 
-    @property
-    def mtu(self) -> int:
-        """Octets of an outer packet."""
-        return self.path.mtu if self.path is not None else MINIMUM_MTU
+
+class _Lookups:
+    """Links and neighbours asked for once: many tunnels share a few."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._links: dict[int, LinkInformation] = {}
+        self._addresses: dict[tuple[int, IPv6Address], bytes | None] = {}
+
+    def link(self, interface: int) -> LinkInformation:
+        if interface not in self._links:
+            self._links[interface] = self._kernel.link(interface)
+        return self._links[interface]
+
+    def link_layer_address(self, path: Path) -> bytes | None:
+        key = (path.interface, path.neighbour)
+        if key not in self._addresses:
+            self._addresses[key] = self._kernel.link_layer_address(*key)
+        return self._addresses[key]
 
 
 class NextHopResolver:
@@ -67,8 +84,9 @@ class NextHopResolver:
         """Follow exactly these paths from now on; new ones are resolved at once."""
         for path in self._resolutions.keys() - paths:
             del self._resolutions[path]
+        lookups = _Lookups(self._kernel)
         for path in paths - self._resolutions.keys():
-            self._resolutions[path] = self._resolve(path, solicit=True)
+            self._resolutions[path] = self._resolve(path, lookups, solicit=True)
 
     def resolution(self, path: TunnelPath) -> Resolution:
         """What is known of a followed path."""
@@ -90,8 +108,9 @@ class NextHopResolver:
     def refresh(self) -> bool:
         """Ask again for every path; True when an answer changed."""
         changed = False
+        lookups = _Lookups(self._kernel)
         for path, before in list(self._resolutions.items()):
-            after = self._resolve(path, solicit=before.path is None)
+            after = self._resolve(path, lookups, solicit=before.path is None)
             changed = changed or after != before
             self._resolutions[path] = after
         return changed
@@ -112,23 +131,24 @@ class NextHopResolver:
         except OSError as error:
             logger.debug("failed to solicit %s: %s", neighbour, error)
 
-    def _resolve(self, tunnel: TunnelPath, *, solicit: bool) -> Resolution:
+    def _resolve(self, tunnel: TunnelPath, lookups: _Lookups, *, solicit: bool) -> Resolution:
         try:
             path = self._kernel.path(tunnel.remote, source=tunnel.local, interface=tunnel.interface)
-            link = self._kernel.link(path.interface)
+            link = lookups.link(path.interface)
+            address = lookups.link_layer_address(path) if link.needs_resolution else None
         except OSError as error:
             logger.debug("no path to %s: %s", tunnel.remote, error)
             return Resolution()
+        mtu = min(path.mtu, link.mtu)
         if not link.needs_resolution:
-            return Resolution(path=path, ready=True)
-        address = self._kernel.link_layer_address(path.interface, path.neighbour)
+            return Resolution(path=path, ready=True, mtu=mtu)
         if solicit or address is None:
             self._solicit(path.interface, path.neighbour)
         if address is None:
-            return Resolution(path=path)
+            return Resolution(path=path, mtu=mtu)
         next_hop = NextHop(
             interface=path.interface,
             source_mac=link.link_layer_address,
             destination_mac=address,
         )
-        return Resolution(path=path, next_hop=next_hop, ready=True)
+        return Resolution(path=path, next_hop=next_hop, ready=True, mtu=mtu)

@@ -181,7 +181,7 @@ class Service:
 
     def _start(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self.shutdown)
+            self._loop.add_signal_handler(number, self._guarded, self.shutdown)
             self._stack.callback(self._loop.remove_signal_handler, number)
         self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         self._timer = BootTimer(self._loop, self._on_timer)

@@ -63,7 +63,7 @@ class Path:
     neighbour: IPv6Address
     """The gateway, or the destination itself when it is on the link."""
     mtu: int
-    """Octets a packet may have on this path, as far as the kernel knows."""
+    """Octets a packet may have beyond the first link, as far as the kernel knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,17 +95,25 @@ class Kernel(Protocol):
         lifetimes."""
         ...
 
-    def remove_address(
-        self, interface: int, address: IPv6Address, *, prefix_length: int
-    ) -> None: ...
+    def remove_address(self, interface: int, address: IPv6Address, *, prefix_length: int) -> None:
+        """Take an address off an interface."""
+        ...
 
-    def set_route(self, route: Route) -> None: ...
+    def set_route(self, route: Route) -> None:
+        """Have this route, in place of another one with its identity."""
+        ...
 
-    def remove_route(self, route: Route) -> None: ...
+    def remove_route(self, route: Route) -> None:
+        """Have no route with its identity."""
+        ...
 
-    def set_rule(self, rule: Rule) -> None: ...
+    def set_rule(self, rule: Rule) -> None:
+        """Have this rule."""
+        ...
 
-    def remove_rule(self, rule: Rule) -> None: ...
+    def remove_rule(self, rule: Rule) -> None:
+        """Not have this rule."""
+        ...
 
     def path(self, destination: IPv6Address, *, source: IPv6Address, interface: int | None) -> Path:
         """Where a packet would go; OSError (ENETUNREACH, ...) when nowhere."""
@@ -138,11 +146,17 @@ class Kernel(Protocol):
         """A value under /proc/sys, such as ``net/ipv6/conf/all/forwarding``."""
         ...
 
-    def write_setting(self, name: str, value: str) -> None: ...
+    def write_setting(self, name: str, value: str) -> None:
+        """Set a value under /proc/sys."""
+        ...
 
-    def join_group(self, interface: int, group: IPv6Address) -> None: ...
+    def join_group(self, interface: int, group: IPv6Address) -> None:
+        """Receive a multicast group's frames, and report it by MLD."""
+        ...
 
-    def leave_group(self, interface: int, group: IPv6Address) -> None: ...
+    def leave_group(self, interface: int, group: IPv6Address) -> None:
+        """No longer receive a group."""
+        ...
 
 
 class FakeKernel:

@@ -22,6 +22,9 @@ import pytest
 from mnagent.rig.namespace import Namespace, unique_prefix
 from mnagent.runtime.key_files import write_key_pair
 from mnagent.runtime.service import EXIT_ALREADY_RUNNING, EXIT_STOPPED
+from mnagent.wire.icmp6 import PacketTooBig
+from mnagent.wire.ipv6 import IPv6Packet, RawPayload
+from mnagent.wire.packet import encode_packet
 from tests.support.requirement import requirement
 
 HOME = "2001:db8:1::10"
@@ -184,6 +187,7 @@ FOREIGN_PACKETS = (
 
 
 ETH_P_IPV6 = 0x86DD
+ROUTER_SOLICITATION = 133
 UNKNOWN_NEXT_HEADER = 253
 
 
@@ -492,3 +496,69 @@ def test_packet_that_cannot_leave_is_a_failed_action(
     )
     eventually(lambda: f"errno={code}" in machine.events(), "the action failed")
     machine.stop()
+
+
+def test_packet_too_big_lowers_the_mtu_of_the_tunnel(machine: Machine) -> None:
+    machine.start()
+    machine.act(*AWAY)
+    eventually(lambda: "mtu 1460" in machine.routes("6275"), "MTU of the link less the tunnel")
+    outer = IPv6Packet(
+        IPv6Address(CARE_OF),
+        IPv6Address(AGENT),
+        IPv6Packet(IPv6Address(HOME), IPv6Address("2001:db8:99::1"), RawPayload(59, bytes(1400))),
+    )
+    too_big = IPv6Packet(
+        IPv6Address("2001:db8:f::1"),
+        IPv6Address(CARE_OF),
+        PacketTooBig(1400, encode_packet(outer)[:1200]),
+    )
+    with machine.other.inside():
+        frames = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
+    with frames:
+        frames.sendto(encode_packet(too_big), ("p0", ETH_P_IPV6, 0, 0, mac_of(machine)))
+    eventually(lambda: "mtu 1360" in machine.routes("6275"), "MTU of the path less the tunnel")
+    machine.stop()
+
+
+def test_what_the_kernel_learned_on_the_former_link_goes_with_it(machine: Machine) -> None:
+    machine.namespace.ip(
+        "addr add 2001:db8:9::5/64 dev eth0 valid_lft 100 preferred_lft 50 nodad",
+        "addr add 2001:db8:8::5/64 dev eth0 nodad",
+    )
+    machine.run(
+        *[
+            "ip",
+            "-6",
+            "route",
+            "add",
+            "default",
+            "via",
+            "fe80::9",
+            "dev",
+            "eth0",
+            "proto",
+            "ra",
+            "metric",
+            "1024",
+            "onlink",
+        ]
+    )
+    machine.start()
+    learned = ("2001:db8:9::5", "fe80::9", "2001:db8:9::/64")
+
+    def addresses() -> str:
+        return machine.namespace.show("-6", "addr") + machine.routes("main")
+
+    assert all(text in addresses() for text in learned)
+    machine.other.ip("link set p0 down")
+    eventually(lambda: "LinkDown(" in machine.events(), "link down")
+    machine.other.ip("link set p0 up")
+    eventually(lambda: machine.events().count("LinkUp(") == 2, "link up")
+    assert not any(text in addresses() for text in learned)
+    assert "2001:db8:8::5" in addresses()
+    with frames_of(machine) as frames:
+        machine.namespace.ip("addr add fe80::7/64 dev eth0 nodad")
+        assert machine.stop() == EXIT_STOPPED
+        solicitation = frame_with(frames, 58)
+        while solicitation[54] != ROUTER_SOLICITATION:
+            solicitation = frame_with(frames, 58)
