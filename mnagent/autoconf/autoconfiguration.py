@@ -224,9 +224,8 @@ class KernelAutoconfiguration:
             case DefaultRouterVanished():
                 interface.routes.discard(event.router)
                 return [RouterLost(interface=event.interface, router=event.router)]
-            case PacketReceived():
+            case _:
                 return self._on_packet(interface, event, now)
-        return []
 
     def handle_timer(self, now: float) -> list[Output]:
         outputs: list[Output] = []

@@ -595,8 +595,7 @@ class HomeRegistration:
     def _note_possible_binding(self, entry: BindingUpdateListEntry) -> list[Output]:
         if entry.lifetime == 0:
             # Until it is answered the old binding counts; past its end nothing is left to delete.
-            if self._possibly_bound_until < math.inf:
-                self._timers.set(_Timer.POSSIBLE_BINDING_END, self._possibly_bound_until)
+            self._timers.set(_Timer.POSSIBLE_BINDING_END, self._possibly_bound_until)
             return []
         until = entry.expires_at + ACCEPTANCE_DELAY
         self._possibly_bound_until = max(self._possibly_bound_until, until)

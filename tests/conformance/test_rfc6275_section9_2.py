@@ -22,9 +22,9 @@ from mnagent.wire.mobility import (
     UnknownMobilityMessage,
 )
 from mnagent.wire.packet import encode_packet
-from tests.support.agents import AgentDriver, answers
+from tests.support.agents import ROUTER, AgentDriver, answers
 from tests.support.matching import of_type
-from tests.support.packets import binding_acknowledgement, datagram
+from tests.support.packets import binding_acknowledgement, datagram, router_advertisement
 from tests.support.requirement import requirement
 from tests.support.topology import HOME_ADDRESS, HOME_AGENT
 
@@ -258,3 +258,16 @@ def test_octets_that_are_no_packet_are_dropped_and_counted() -> None:
     for data in (b"", b"\x45" + bytes(60), bytes(39)):
         assert not of_type(driver.receive(data), SendPacket)
     assert driver.drop_count("malformed") == 3
+
+
+@requirement("RFC4861-6.1.2", "MOV-08")
+def test_neighbour_discovery_from_beyond_the_link_or_with_a_wrong_checksum_is_dropped() -> None:
+    driver = AgentDriver()
+    driver.link_up()
+    advertisement = router_advertisement(ROUTER, "2001:db8:a::/64", hop_limit=254)
+    assert driver.receive(advertisement) == []
+    assert driver.drop_count("bad-hop-limit") == 1
+    octets = bytearray(encode_packet(router_advertisement(ROUTER, "2001:db8:a::/64")))
+    octets[42] ^= 0x55
+    assert driver.receive(bytes(octets)) == []
+    assert driver.drop_count("bad-checksum") == 1

@@ -363,3 +363,22 @@ def test_unknown_mobility_message_to_a_mobile_node_is_answered() -> None:
         world.run_for(1)
         (answer,) = [p for _, p in net.correspondent.delivered if p.source == care_of_address]
         assert answer.payload.status == 2  # type: ignore[union-attr]
+
+
+@requirement("RFC6275-11.5.2", "MOV-08", "MOV-11")
+@pytest.mark.parametrize("optimistic", [True, False])
+def test_node_with_addresses_of_the_kernel_roams_and_returns(optimistic: bool) -> None:
+    options = {"autoconfiguration": "kernel", "optimistic": optimistic}
+    with World(seed=20) as world:
+        net = Topology(world, mobile_node=options)
+        net.mobile_node.configures_itself = True
+        net.register_in(net.link_a, PREFIX_A)
+        net.mobile_node.send_data(CORRESPONDENT, b"a")
+        started = world.now
+        net.register_in(net.link_b, PREFIX_B)
+        assert (world.now - started < 1) is optimistic
+        net.mobile_node.send_data(CORRESPONDENT, b"b")
+        world.run_for(1)
+        net.return_home()
+        assert net.correspondent.received_data() == [b"a", b"b"]
+        assert net.mobile_node.done(AddAddress) == []

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv6Address, IPv6Network
 
 from mnagent.agent.agent import Agent
@@ -37,6 +38,7 @@ from mnagent.core.events import (
     AddressAppeared,
     AddressVanished,
     DatagramReceived,
+    DefaultRouterAppeared,
     Event,
     LinkDown,
     LinkUp,
@@ -51,6 +53,8 @@ from mnagent.wire.ipv6 import IPv6Packet
 from mnagent.wire.ndisc import (
     NeighborAdvertisement,
     NeighborSolicitation,
+    PrefixInformation,
+    RouterAdvertisement,
     RouterSolicitation,
     SourceLinkLayerAddress,
     TargetLinkLayerAddress,
@@ -372,6 +376,8 @@ class AgentNode(Router):
         self.verdicts: dict[str, int] = {}
         self.handed_up: list[DatagramReceived] = []
         self.refused_actions: Callable[[Action], bool] = lambda _: False
+        self.configures_itself = False
+        """Whether its kernel makes addresses and default routes from advertisements."""
         self._tunnels: dict[IPv6Address, _Tunnel] = {}
         self._home_link: UseHomeLink | None = None
         self._generation = 0
@@ -411,6 +417,10 @@ class AgentNode(Router):
         """Unplug a port."""
         if port.link is not None:
             port.link.detach(port)
+        if self.configures_itself:
+            own = self.link_local(port)
+            self.addresses[port.index] = {own: 64}
+            self.routes = [route for route in self.routes if route.port is not port]
         self.neighbors = {k: v for k, v in self.neighbors.items() if k[0] != port.index}
         self.tell(LinkDown(interface=port.index))
 
@@ -624,12 +634,39 @@ class AgentNode(Router):
             return
         if data[6] == PROTOCOL_ICMPV6 and len(data) > 40 and 133 <= data[40] <= 137:
             self._hand_up(data, port, frame.source)
+            if self.configures_itself:
+                self._autoconfigure(port, data)
         if data[6] in MOBILITY_PROTOCOLS and self.owns(destination):
             self._on_mobility_packet(data, port, frame.source)
         elif self._is_icmp_error(data) and self.owns(destination):
             self._hand_up(data, port, frame.source)
         else:
             self.take_in(port, data)
+
+    def _autoconfigure(self, port: Port, data: bytes) -> None:
+        """What a kernel with accept_ra does; its detection takes a second."""
+        packet = decode_packet(data)
+        if not isinstance(packet.payload, RouterAdvertisement):
+            return
+        route = Route(IPv6Network("::/0"), port, packet.source)
+        self.routes = [r for r in self.routes if r.port is not port] + [route]
+        self.tell(DefaultRouterAppeared(interface=port.index, router=packet.source))
+        for option in packet.payload.options:
+            if isinstance(option, PrefixInformation):
+                own = int(self.link_local(port)) & (2**64 - 1)
+                address = IPv6Address(int(option.prefix.network_address) | own)
+                is_new = address not in self.addresses[port.index]
+                self.addresses[port.index][address] = 64
+                self._tell_global(port, address, tentative=is_new)
+                self.world.after(1.0, partial(self._tell_global, port, address, tentative=False))
+
+    def _tell_global(self, port: Port, address: IPv6Address, *, tentative: bool) -> None:
+        if port.link is not None and address in self.addresses[port.index]:
+            self.tell(
+                AddressAppeared(
+                    interface=port.index, address=address, prefix_length=64, tentative=tentative
+                )
+            )
 
     def _is_icmp_error(self, data: bytes) -> bool:
         return data[6] == PROTOCOL_ICMPV6 and len(data) > 40 and data[40] < 128

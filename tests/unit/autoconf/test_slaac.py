@@ -232,3 +232,11 @@ def test_remove_all_takes_a_tentative_address_back_without_a_word() -> None:
     driver.hear(A)
     assert kinds(driver.slaac.remove_all()) == ["LeaveGroup"]
     assert driver.addresses == []
+
+
+def test_second_link_event_tells_no_second_loss() -> None:
+    driver = Slaacs()
+    driver.hear(A)
+    driver.advance(2)
+    assert of_type(driver.slaac.link_came_up(), AddressLost)
+    assert driver.slaac.link_came_up() == []

@@ -158,3 +158,22 @@ def test_remaining_lifetime_without_a_binding_is_zero() -> None:
 def test_every_status_has_a_name_and_a_sentence(status: int, name: str, sentence: str) -> None:
     assert name_of(status) == name
     assert sentence in sentence_of(status)
+
+
+def test_duplicate_home_address_refuses_every_further_registration() -> None:
+    driver = RegistrationDriver()
+    driver.register()
+    driver.acknowledge(status=134)
+    assert driver.register(CARE_OF_B) == []
+    assert driver.registration.state is RegistrationState.ADDRESS_DUPLICATE
+
+
+def test_timer_that_comes_hours_late_registers_anew() -> None:
+    driver = RegistrationDriver(lifetime=100)
+    driver.establish()
+    driver.now += 7200
+    driver.note(driver.registration.handle_timer(driver.now))
+    assert driver.registration.state is RegistrationState.REGISTERING
+    assert driver.registration.may_be_bound(driver.now)
+    driver.acknowledge()
+    assert driver.registration.state is RegistrationState.REGISTERED

@@ -193,3 +193,8 @@ def test_deadline_is_the_earliest_of_the_machines() -> None:
     assert driver.node.next_deadline() == driver.now + 1.5
     outputs = driver.node.handle_timer(driver.now + 1.5)
     assert of_type(outputs, SendPacket)
+
+
+def test_deletion_without_a_return_under_way_does_nothing() -> None:
+    driver = registered()
+    assert driver.node.home_link.binding_deleted(driver.now) == []

@@ -163,3 +163,10 @@ def test_routers_of_an_interface_are_bounded() -> None:
     for number in range(MAX_ROUTERS):
         moves.tell(RouterLost(interface=2, router=IPv6Address(0xFE80 << 112 | number)))
     assert isinstance(moves.movement.attachment, Detached)
+
+
+def test_kernel_route_serves_every_address_of_its_interface() -> None:
+    moves = Moves()
+    moves.link_up()
+    moves.tell(router_found(CARE_OF_A, prefixes=None))
+    assert care_of(moves.usable(CARE_OF_B)) == CARE_OF_B
