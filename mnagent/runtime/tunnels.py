@@ -179,6 +179,7 @@ class TunnelKeeper:
             remote=tunnel.remote,
             next_hop=resolution.next_hop,
             mtu=tunnel_mtu(resolution.mtu, transform=transform),
+            path_mtu=resolution.mtu,
             outbound_spi=tunnel.outbound_spi,
             inbound_spi=tunnel.inbound_spi,
             hold=wish.hold or not resolution.ready,

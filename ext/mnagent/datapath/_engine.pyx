@@ -628,13 +628,19 @@ class _Port:
         self.sender = python_socket.socket(AF_PACKET, python_socket.SOCK_RAW, 0)
         try:
             self.link_length = self._link_length(name)
-            self.mtu = self._ask(name, SIOCGIFMTU, "I")
+            self.mtu = 0
+            self.refresh()
             self.sender.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, 1)
             self.sender.setsockopt(SOL_SOCKET, SO_SNDTIMEO, SEND_TIMEOUT)
             self.sender.bind((name, 0))
         except BaseException:
             self.close()
             raise
+
+    def refresh(self):
+        """Take the link's MTU as it is now."""
+        name = python_socket.if_indextoname(self.interface)
+        self.mtu = self._ask(name, SIOCGIFMTU, "I")
 
     def _ask(self, name, request, format):
         answer = fcntl.ioctl(self.sender, request, struct.pack("16s24x", name.encode()))
@@ -766,6 +772,7 @@ cdef class Engine(_Core):
             return self.raw_socket.fileno(), 0, b""
         try:
             port = self._port(next_hop.interface)
+            port.refresh()
         except OSError:
             # The interface went away under the caller; its next tables will know.
             return -1, 0, bytes(ETHERNET_LENGTH)
