@@ -244,7 +244,7 @@ class HomeLink:
                     outputs.append(outcome)
                 case HomeAddressUnique():
                     outputs += self._take_over(now)
-                case HomeAddressDuplicate():
+                case _:
                     self._probe = None
                     self._state = HomeLinkState.DUPLICATE
                     details = (("address", str(self._home_address)),)

@@ -348,7 +348,7 @@ class HomeRegistration:
                     outputs += self._refresh(now, first=False)
                 case _Timer.EXPIRY:
                     outputs += self._on_expiry(now)
-                case _Timer.POSSIBLE_BINDING_END:
+                case _:
                     outputs += self._on_possible_binding_end(now)
         return outputs
 

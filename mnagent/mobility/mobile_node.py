@@ -27,6 +27,7 @@ from mnagent.core.actions import (
     LeaveHomeLink,
     RemoveTunnel,
     ReportEvent,
+    SendPacket,
     SetTunnel,
     TunnelEnd,
     UseHomeLink,
@@ -71,7 +72,12 @@ from mnagent.wire.icmp6 import (
     ParameterProblem,
     TimeExceeded,
 )
-from mnagent.wire.mobility import BindingAcknowledgement, BindingError, BindingRefreshRequest
+from mnagent.wire.mobility import (
+    BindingAcknowledgement,
+    BindingError,
+    BindingRefreshRequest,
+    BindingUpdate,
+)
 from mnagent.wire.ndisc import NeighborAdvertisement, NeighborSolicitation
 
 HELD: Final = "held"
@@ -163,6 +169,7 @@ class MobileNode:
         self._attachment: Attachment = Detached()
         self._links: dict[int, _Link] = {}
         self._tunnel: IPv6Address | str | None = None
+        self._is_early_tunnel_due = False
         self._is_stopping = False
         self._is_finished = False
 
@@ -282,6 +289,8 @@ class MobileNode:
                     settled += self._on_deleted(now)
                 case AddressDuplicate():
                     settled += self._remove_tunnel()
+                case SendPacket():
+                    settled += [output, *self._set_early_tunnel(output)]
                 case UseHomeLink():
                     settled += [output, *self._remove_tunnel()]
                 case _:
@@ -306,6 +315,8 @@ class MobileNode:
 
     def _follow(self, attachment: Attachment, now: float) -> list[Output]:
         previous, self._attachment = self._attachment, attachment
+        if not isinstance(attachment, Away):
+            self._is_early_tunnel_due = False
         if self._is_stopping or self.registration.state is RegistrationState.ADDRESS_DUPLICATE:
             return []
         match attachment:
@@ -313,7 +324,7 @@ class MobileNode:
                 return self._on_home(previous, attachment, now)
             case Away():
                 return self._on_away(previous, attachment, now)
-            case Detached():
+            case _:
                 return self._on_detached(previous, now)
 
     def _on_home(self, previous: Attachment, attachment: AtHome, now: float) -> list[Output]:
@@ -348,6 +359,7 @@ class MobileNode:
             details = (("address", str(address.address)), ("interface", str(attachment.interface)))
             outputs.append(ReportEvent(name="care-of-address-ready", details=details))
             outputs += self._prepare_tunnel(address.address, now)
+            self._is_early_tunnel_due = self.settings.optimistic_tunnel
         care_of = CareOf(
             address=address.address,
             interface=attachment.interface,
@@ -355,8 +367,6 @@ class MobileNode:
             link_local_compatibility=self._is_compatible(self._links[attachment.interface]),
         )
         outputs += self._settle(self.registration.register(care_of, now), now)
-        if is_new and self.settings.optimistic_tunnel:
-            outputs += self._set_tunnel(address.address)
         return outputs
 
     def _on_detached(self, previous: Attachment, now: float) -> list[Output]:
@@ -402,6 +412,13 @@ class MobileNode:
                 interface=attachment.interface,
             )
         ]
+
+    def _set_early_tunnel(self, sent: SendPacket) -> list[Output]:
+        """Once for each care-of address, right behind its first update, which may have to wait."""
+        if not self._is_early_tunnel_due or not isinstance(sent.packet.payload, BindingUpdate):
+            return []
+        self._is_early_tunnel_due = False
+        return self._set_tunnel(sent.packet.source)
 
     def _hold(self) -> list[Output]:
         if self._tunnel == HELD:

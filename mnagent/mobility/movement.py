@@ -137,7 +137,7 @@ class Movement:
             case AddressUsable():
                 if event.address != self._home_address:
                     interface.addresses[event.address] = event
-            case AddressLost():
+            case _:
                 interface.addresses.pop(event.address, None)
 
     def _decide(self, now: float) -> Attachment:

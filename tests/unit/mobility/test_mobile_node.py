@@ -198,3 +198,25 @@ def test_deadline_is_the_earliest_of_the_machines() -> None:
 def test_deletion_without_a_return_under_way_does_nothing() -> None:
     driver = registered()
     assert driver.node.home_link.binding_deleted(driver.now) == []
+
+
+@requirement("RFC6275-11.5.3", "MN-10", "MN-34")
+def test_early_tunnel_waits_for_an_update_that_the_rate_limit_holds_back() -> None:
+    driver = MobileNodeDriver(optimistic_tunnel=True)
+    driver.link_up()
+    for address in (CARE_OF_A, CARE_OF_B, CARE_OF_A):
+        assert only(driver.visit(address), SetTunnel).local == address
+    assert not of_type(driver.visit(CARE_OF_B), SetTunnel)
+    assert driver.node.tunnel_address == CARE_OF_A, "the old address still works"
+    assert only(driver.advance(1.0), SetTunnel).local == CARE_OF_B
+
+
+def test_early_tunnel_that_never_came_does_not_come_on_another_link() -> None:
+    driver = MobileNodeDriver(optimistic_tunnel=True)
+    driver.link_up()
+    for address in (CARE_OF_A, CARE_OF_B, CARE_OF_A, CARE_OF_B):
+        driver.visit(address)
+    driver.tell(LinkDown(interface=INTERFACE))
+    driver.link_up()
+    outputs = driver.come_home() + driver.advance(5)
+    assert not of_type(outputs, SetTunnel)
