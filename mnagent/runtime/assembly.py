@@ -36,7 +36,6 @@ from mnagent.runtime.takeover import Takeover
 from mnagent.runtime.tunnels import TunnelKeeper
 from mnagent.system.clock import Clock
 from mnagent.system.datapath import Datapath
-from mnagent.system.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +91,7 @@ class Assembly:
     agent: AgentMachine
     kernel: LinuxKernel
     datapath: Datapath
+    device: tun.Device
     host: HostState
     resolver: NextHopResolver
     tunnels: TunnelKeeper
@@ -139,191 +139,206 @@ def assemble(
             from mnagent.agent.build import build_agent
 
             build = build_agent
-        return _assemble(configuration, stack, entropy, build)
-    except OSError as error:
-        raise StartError(f"failed to start: {error.strerror or error}") from error
+        return _Assembler(configuration, stack).assemble(entropy, build)
+    except (OSError, ValueError) as error:
+        logger.debug("failed to start", exc_info=True)
+        reason = getattr(error, "strerror", None) or error
+        raise StartError(f"failed to start: {reason}") from error
 
 
-def _assemble(
-    configuration: Configuration,
-    stack: contextlib.ExitStack,
-    entropy: random.Random,
-    build: AgentBuilder,
-) -> Assembly:
-    key_sets = load_key_sets(configuration)
-    associations = tuple(
-        association for key_set in key_sets for association in key_set.associations
-    )
-    state = configuration.host.state_directory
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    stack.callback(os.close, process.lock(state / "lock"))
-    store = FileStore(state / "records")
-    clock = BootClock()
-    kernel = LinuxKernel()
-    stack.callback(kernel.close)
-    settings = SavedSettings(
-        kernel, state / "settings.json", boot_identifier=process.boot_identifier()
-    )
-    tun_descriptor, tunnel = _open_tunnel(configuration, stack, kernel)
-    _remove_leftovers(configuration, kernel, tunnel)
-    host = HostState(kernel, clock)
-    takeover = _takeover(configuration, stack, kernel, settings)
-    stack.callback(settings.restore)
-    stack.callback(host.clear)
-    _set_host_settings(configuration, settings)
-    wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-    stack.callback(os.close, wake)
-    engine: Datapath = Engine(tun_fd=tun_descriptor, wake_fd=wake)
-    stack.callback(engine.close)
-    parts = _connect(
-        configuration, stack, kernel, host, engine, store, associations=associations, tunnel=tunnel
-    )
-    agent = build(configuration, random=entropy, persisted=store.load(), associations=key_sets)
-    process.drop_capabilities()
-    return Assembly(
-        configuration=configuration,
-        clock=clock,
-        agent=agent,
-        kernel=kernel,
-        datapath=engine,
-        host=host,
-        takeover=takeover,
-        wake_descriptor=wake,
-        interface_names=_interface_names(configuration),
-        own_addresses=_own_addresses(configuration),
-        **parts,
-    )
+class _Assembler:
+    """Makes one part after the other."""
 
+    def __init__(self, configuration: Configuration, stack: contextlib.ExitStack) -> None:
+        self._configuration = configuration
+        self._stack = stack
+        self._clock = BootClock()
+        self._key_sets = load_key_sets(configuration)
+        state = configuration.host.state_directory
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        stack.callback(os.close, process.lock(state / "lock"))
+        self._store = FileStore(state / "records")
+        self._kernel = LinuxKernel()
+        stack.callback(self._kernel.close)
+        self._settings = SavedSettings(
+            self._kernel, state / "settings.json", boot_identifier=process.boot_identifier()
+        )
+        self._device = self._open_device()
+        self._remove_leftovers()
+        self._host = HostState(self._kernel, self._clock)
+        self._takeover = self._make_takeover()
+        stack.callback(self._settings.restore)
+        stack.callback(self._host.clear)
+        self._set_host_settings()
 
-def _takeover(
-    configuration: Configuration,
-    stack: contextlib.ExitStack,
-    kernel: LinuxKernel,
-    settings: SavedSettings,
-) -> Takeover | None:
-    node = configuration.mobile_node
-    if node is None:
-        return None
-    by_agent = node.autoconfiguration is Autoconfiguration.AGENT
-    takeover = Takeover(kernel, settings, by_agent=by_agent)
-    stack.callback(takeover.solicit)
-    return takeover
+    def assemble(self, entropy: random.Random, build: AgentBuilder) -> Assembly:
+        configuration = self._configuration
+        wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._stack.callback(os.close, wake)
+        engine: Datapath = Engine(tun_fd=self._device.descriptor, wake_fd=wake)
+        self._stack.callback(engine.close)
+        shield = Shield(
+            configuration.host.tunnel_interface, home_agent=_home_agent_address(configuration)
+        )
+        self._stack.callback(shield.close)
+        resolver = NextHopResolver(self._kernel)
+        routing = self._make_routing()
+        tunnels = self._make_tunnels(engine, resolver, shield=shield, routing=routing)
+        sequences = SequenceKeeper(self._store, engine)
+        sequences.start(self._associations)
+        self._stack.callback(_stop_sequences, sequences)
+        if isinstance(routing, MobileNodeRouting):
+            routing.start()
+        listeners = _Listeners()
+        executor = self._make_executor(engine, tunnels, routing=routing, listeners=listeners)
+        agent = build(
+            configuration,
+            random=entropy,
+            persisted=self._store.load(),
+            associations=self._key_sets,
+        )
+        process.drop_capabilities()
+        return Assembly(
+            configuration=configuration,
+            clock=self._clock,
+            agent=agent,
+            kernel=self._kernel,
+            datapath=engine,
+            device=self._device,
+            host=self._host,
+            resolver=resolver,
+            tunnels=tunnels,
+            shield=shield,
+            takeover=self._takeover,
+            sequences=sequences,
+            executor=executor,
+            wake_descriptor=wake,
+            interface_names=_interface_names(configuration),
+            own_addresses=_own_addresses(configuration),
+            listeners=listeners,
+        )
 
+    @property
+    def _associations(self) -> tuple[SecurityAssociation, ...]:
+        return tuple(
+            association for key_set in self._key_sets for association in key_set.associations
+        )
 
-def _open_tunnel(
-    configuration: Configuration, stack: contextlib.ExitStack, kernel: LinuxKernel
-) -> tuple[int, int]:
-    """The TUN device's descriptor and interface index; the device is up, with no address of its
-    own."""
-    name = configuration.host.tunnel_interface
-    descriptor = tun.open_device(name)
-    stack.callback(os.close, descriptor)
-    if not configuration.host.keep_tunnel_interface:
-        stack.callback(tun.forget_device, descriptor)
-    index = next(link.interface for link in kernel.links() if link.name == name)
-    for setting, value in (("addr_gen_mode", "1"), ("accept_ra", "0"), ("autoconf", "0")):
-        kernel.write_setting(_INTERFACE_SETTINGS.format(name=name, setting=setting), value)
-    kernel.set_link(index, up=True, mtu=TUNNEL_DEVICE_MTU)
-    return descriptor, index
+    def _open_device(self) -> tun.Device:
+        """The TUN device, up, with no address of its own."""
+        name = self._configuration.host.tunnel_interface
+        adopted = any(link.name == name for link in self._kernel.links())
+        device = tun.Device(name, stays=adopted)
+        self._stack.callback(device.close)
+        for setting, value in (("addr_gen_mode", "1"), ("accept_ra", "0"), ("autoconf", "0")):
+            self._kernel.write_setting(
+                _INTERFACE_SETTINGS.format(name=name, setting=setting), value
+            )
+        self._kernel.set_link(device.interface, up=True, mtu=TUNNEL_DEVICE_MTU)
+        return device
 
+    def _remove_leftovers(self) -> None:
+        names = _interface_names(self._configuration)
+        tunnel = self._device.interface
+        remove_leftovers(
+            self._kernel,
+            table=self._configuration.host.route_table,
+            priority=self._configuration.host.rule_priority,
+            interfaces=frozenset(
+                link.interface
+                for link in self._kernel.links()
+                if link.interface != tunnel and (not names or link.name in names)
+            ),
+            tunnel=tunnel,
+        )
 
-def _remove_leftovers(configuration: Configuration, kernel: LinuxKernel, tunnel: int) -> None:
-    names = _interface_names(configuration)
-    interfaces = frozenset(
-        link.interface
-        for link in kernel.links()
-        if link.interface != tunnel and (not names or link.name in names)
-    )
-    remove_leftovers(
-        kernel,
-        table=configuration.host.route_table,
-        priority=configuration.host.rule_priority,
-        interfaces=interfaces,
-        tunnel=tunnel,
-    )
+    def _make_takeover(self) -> Takeover | None:
+        node = self._configuration.mobile_node
+        if node is None:
+            return None
+        by_agent = node.autoconfiguration is Autoconfiguration.AGENT
+        takeover = Takeover(self._kernel, self._settings, by_agent=by_agent)
+        self._stack.callback(takeover.solicit)
+        return takeover
 
+    def _set_host_settings(self) -> None:
+        """A home agent forwards. Turning that on makes the kernel ignore router advertisements,
+        unless an interface says otherwise; a virtual server may live on them."""
+        if self._configuration.role is not Role.HOME_AGENT:
+            return
+        root = Path("/proc/sys/net/ipv6/conf")
+        forwarding = "net/ipv6/conf/all/forwarding"
+        if (root / "all/forwarding").read_text().strip() != "0":
+            return
+        self._settings.remember(forwarding)
+        for name in [path.name for path in root.iterdir() if path.name != "all"]:
+            self._settings.remember(_INTERFACE_SETTINGS.format(name=name, setting="forwarding"))
+            if (root / name / "accept_ra").read_text().strip() == "1":
+                accepts = _INTERFACE_SETTINGS.format(name=name, setting="accept_ra")
+                self._settings.set(accepts, "2")
+        self._settings.set(forwarding, "1")
 
-def _set_host_settings(configuration: Configuration, settings: SavedSettings) -> None:
-    """A home agent forwards. Turning that on makes the kernel ignore router advertisements, unless
-    an interface says otherwise; a virtual server may live on them."""
-    if configuration.role is not Role.HOME_AGENT:
-        return
-    root = Path("/proc/sys/net/ipv6/conf")
-    forwarding = "net/ipv6/conf/all/forwarding"
-    if (root / "all/forwarding").read_text().strip() != "0":
-        return
-    names = [path.name for path in root.iterdir() if path.name != "all"]
-    settings.remember(forwarding)
-    for name in names:
-        settings.remember(_INTERFACE_SETTINGS.format(name=name, setting="forwarding"))
-        accepts = _INTERFACE_SETTINGS.format(name=name, setting="accept_ra")
-        if (root / name / "accept_ra").read_text().strip() == "1":
-            settings.set(accepts, "2")
-    settings.set(forwarding, "1")
+    def _make_routing(self) -> MobileNodeRouting | HomeAgentRouting:
+        node = self._configuration.mobile_node
+        tunnel = self._device.interface
+        if node is None:
+            return HomeAgentRouting(self._host, tunnel_interface=tunnel)
+        return MobileNodeRouting(
+            self._host,
+            home_address=node.home_address,
+            tunnel_interface=tunnel,
+            table=self._configuration.host.route_table,
+            priority=self._configuration.host.rule_priority,
+            new_connections=node.new_connections is NewConnections.HOME_ADDRESS,
+        )
 
+    def _make_tunnels(
+        self,
+        engine: Datapath,
+        resolver: NextHopResolver,
+        *,
+        shield: Shield,
+        routing: MobileNodeRouting | HomeAgentRouting,
+    ) -> TunnelKeeper:
+        def mtu_changed(home_address: IPv6Address, mtu: int) -> None:
+            with contextlib.suppress(OSError):
+                if isinstance(routing, MobileNodeRouting):
+                    routing.tunnel_mtu_changed(mtu)
+                else:
+                    routing.tunnel_mtu_changed(home_address, mtu)
 
-def _connect(
-    configuration: Configuration,
-    stack: contextlib.ExitStack,
-    kernel: LinuxKernel,
-    host: HostState,
-    engine: Datapath,
-    store: Store,
-    *,
-    associations: tuple[SecurityAssociation, ...],
-    tunnel: int,
-) -> dict[str, Any]:
-    """The parts between the agent's actions and kernel and engine."""
-    sequences = SequenceKeeper(store, engine)
-    shield = Shield(
-        configuration.host.tunnel_interface, home_agent=_home_agent_address(configuration)
-    )
-    stack.callback(shield.close)
-    resolver = NextHopResolver(kernel)
-    listeners = _Listeners()
-    routing = _routing(configuration, host, tunnel)
+        is_node = self._configuration.role is Role.MOBILE_NODE
+        tunnels = TunnelKeeper(
+            datapath=engine,
+            resolver=resolver,
+            shield=shield,
+            associations=self._associations,
+            end=TunnelEnd.MOBILE_NODE if is_node else TunnelEnd.HOME_AGENT,
+            mtu_changed=mtu_changed,
+        )
+        tunnels.publish()
+        return tunnels
 
-    def mtu_changed(home_address: IPv6Address, mtu: int) -> None:
-        with contextlib.suppress(OSError):
-            if isinstance(routing, MobileNodeRouting):
-                routing.tunnel_mtu_changed(mtu)
-            else:
-                routing.tunnel_mtu_changed(home_address, mtu)
-
-    is_node = configuration.role is Role.MOBILE_NODE
-    tunnels = TunnelKeeper(
-        datapath=engine,
-        resolver=resolver,
-        shield=shield,
-        associations=associations,
-        end=TunnelEnd.MOBILE_NODE if is_node else TunnelEnd.HOME_AGENT,
-        mtu_changed=mtu_changed,
-    )
-    tunnels.publish()
-    sequences.start(associations)
-    stack.callback(_stop_sequences, sequences)
-    if isinstance(routing, MobileNodeRouting):
-        routing.start()
-    sender = Sender(engine)
-    stack.callback(sender.close)
-    executor = Executor(
-        kernel=kernel,
-        host=host,
-        tunnels=tunnels,
-        routing=routing,
-        sender=sender,
-        store=store,
-        report=lambda event: listeners.report(event),
-        finish=lambda: listeners.finish(),
-    )
-    return {
-        "resolver": resolver,
-        "tunnels": tunnels,
-        "shield": shield,
-        "sequences": sequences,
-        "executor": executor,
-        "listeners": listeners,
-    }
+    def _make_executor(
+        self,
+        engine: Datapath,
+        tunnels: TunnelKeeper,
+        *,
+        routing: MobileNodeRouting | HomeAgentRouting,
+        listeners: _Listeners,
+    ) -> Executor:
+        sender = Sender(engine)
+        self._stack.callback(sender.close)
+        return Executor(
+            kernel=self._kernel,
+            host=self._host,
+            tunnels=tunnels,
+            routing=routing,
+            sender=sender,
+            store=self._store,
+            report=lambda event: listeners.report(event),
+            finish=lambda: listeners.finish(),
+        )
 
 
 def _stop_sequences(sequences: SequenceKeeper) -> None:
@@ -331,22 +346,6 @@ def _stop_sequences(sequences: SequenceKeeper) -> None:
         sequences.stop()
     except OSError as error:
         logger.error("failed to note the sequence numbers: %s", error)
-
-
-def _routing(
-    configuration: Configuration, host: HostState, tunnel: int
-) -> MobileNodeRouting | HomeAgentRouting:
-    node = configuration.mobile_node
-    if node is None:
-        return HomeAgentRouting(host, tunnel_interface=tunnel)
-    return MobileNodeRouting(
-        host,
-        home_address=node.home_address,
-        tunnel_interface=tunnel,
-        table=configuration.host.route_table,
-        priority=configuration.host.rule_priority,
-        new_connections=node.new_connections is NewConnections.HOME_ADDRESS,
-    )
 
 
 def _interface_names(configuration: Configuration) -> tuple[str, ...]:

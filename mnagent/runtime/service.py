@@ -143,6 +143,9 @@ class Service:
             await self._done.wait()
         finally:
             self._manager.notify("STOPPING=1")
+            # After a crash of ours the service manager starts us again, and sockets live on.
+            crashed = self._exit_status != EXIT_STOPPED
+            self._parts.device.stays = crashed or self._configuration.host.keep_tunnel_interface
             await self._control.stop()
         return self._exit_status
 

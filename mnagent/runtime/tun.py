@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 import struct
 
 DEVICE = "/dev/net/tun"
@@ -48,6 +49,17 @@ def open_device(name: str) -> int:
     return descriptor
 
 
-def forget_device(descriptor: int) -> None:
-    """Let the device vanish when its descriptor is closed."""
-    fcntl.ioctl(descriptor, TUNSETPERSIST, 0)
+class Device:
+    """An open TUN device."""
+
+    def __init__(self, name: str, *, stays: bool) -> None:
+        """Create it, or adopt it; TunnelDeviceError when that fails."""
+        self.descriptor = open_device(name)
+        self.interface = socket.if_nametoindex(name)
+        self.stays = stays
+        """Whether `close` leaves the device, with its addresses, in the kernel."""
+
+    def close(self) -> None:
+        """Give the descriptor back; afterwards the device is there or not, as wanted."""
+        fcntl.ioctl(self.descriptor, TUNSETPERSIST, int(self.stays))
+        os.close(self.descriptor)

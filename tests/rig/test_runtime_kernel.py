@@ -21,7 +21,7 @@ import pytest
 
 from mnagent.rig.namespace import Namespace, unique_prefix
 from mnagent.runtime.key_files import write_key_pair
-from mnagent.runtime.service import EXIT_ALREADY_RUNNING, EXIT_STOPPED
+from mnagent.runtime.service import EXIT_ALREADY_RUNNING, EXIT_START_FAILED, EXIT_STOPPED
 from mnagent.wire.icmp6 import PacketTooBig
 from mnagent.wire.ipv6 import IPv6Packet, RawPayload
 from mnagent.wire.packet import encode_packet
@@ -562,3 +562,23 @@ def test_what_the_kernel_learned_on_the_former_link_goes_with_it(machine: Machin
         solicitation = frame_with(frames, 58)
         while solicitation[54] != ROUTER_SOLICITATION:
             solicitation = frame_with(frames, 58)
+
+
+def test_start_that_fails_leaves_the_kernel_as_it_was_and_an_adopted_tunnel_alone(
+    machine: Machine,
+) -> None:
+    before = machine.state()
+    machine.start()
+    machine.stop()
+    record = next((machine.directory / "state" / "records").glob("esp-sequence.*"))
+    kept = record.read_text()
+    record.write_text("x")
+    assert machine.spawn().wait(PATIENCE) == EXIT_START_FAILED
+    assert "is damaged" in machine.log()
+    assert machine.state() == before
+    record.write_text(kept)
+    machine.start()
+    machine.stop(signal.SIGKILL)
+    record.write_text("x")
+    assert machine.spawn().wait(PATIENCE) == EXIT_START_FAILED
+    assert f"inet6 {HOME}/128" in machine.namespace.show("-6", "addr", "show", "dev", "mnagent0")
