@@ -345,7 +345,7 @@ cdef Verdict relay_error(
     cdef const Tables* tables = worker.tables
     cdef uint8_t* outer = packet + IPV6_LENGTH + 8
     cdef uint8_t* inner = outer + IPV6_LENGTH
-    cdef uint32_t mtu = get32(packet + 44), quoted, inner_length
+    cdef uint32_t mtu, quoted, inner_length
     cdef bint too_big = packet[40] == 2
     cdef int32_t at
     cdef Tunnel* tunnel
@@ -364,6 +364,7 @@ cdef Verdict relay_error(
         memcpy(arrival.tunnel_source, outer + 24, 16)
     if tunnel == NULL or outer[6] != PROTOCOL_IPV6:
         return hand_up(worker, arrival, packet, length)
+    mtu = get32(packet + 44)
     quoted = length - <uint32_t>(inner - packet)
     if quoted < IPV6_LENGTH or inner[0] >> 4 != 6:
         return hand_up(worker, arrival, packet, length)

@@ -205,7 +205,8 @@ cdef void frame_commit_outer(
         )
         return
     memcpy(worker.scratch, outer, head_length)
-    memcpy(worker.scratch + head_length, payload, payload_length)
+    if payload_length:
+        memcpy(worker.scratch + head_length, payload, payload_length)
     commit_fragments(worker, tunnel, worker.scratch, length)
 
 
