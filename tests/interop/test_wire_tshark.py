@@ -350,7 +350,12 @@ def dissect(path: Path, fields: list[str]) -> list[dict[str, str]]:
     output = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert output.returncode == 0, output.stderr
     rows = output.stdout.splitlines()
-    return [dict(zip(fields, row.split("|"), strict=True)) for row in rows]
+    # From 4.2 on tshark says True and False where it said 1 and 0.
+    truth = {"True": "1", "False": "0"}
+    return [
+        dict(zip(fields, (truth.get(value, value) for value in row.split("|")), strict=True))
+        for row in rows
+    ]
 
 
 @pytest.fixture(scope="module")
