@@ -1,4 +1,4 @@
-"""Builds the compiled data path: every ``ext/mnagent/**/*.pyx`` becomes the module of its dotted name.
+"""Builds the compiled data path: every ``ext/mnagent/**/*.pyx`` becomes its dotted module.
 
 MNAGENT_SANITIZE=address,undefined builds with those sanitizers (see ci/sanitize).
 """

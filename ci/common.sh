@@ -3,7 +3,8 @@
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 VENV=.venv
-PYTHON=$VENV/bin/python
+# For cython-lint, which calls its helpers by name.
+export PATH="$PWD/$VENV/bin:$PATH"
 
 say() { printf '\033[1m== %s\033[0m\n' "$*"; }
 
@@ -21,4 +22,14 @@ as_root() {
     else
         die "this step needs root: run it as root, or install sudo"
     fi
+}
+
+# Runs a command; what it says is shown only when it fails.
+quietly() {
+    local log status=0
+    log=$(mktemp)
+    "$@" >"$log" 2>&1 || status=$?
+    [ "$status" = 0 ] || cat "$log" >&2
+    rm -f "$log"
+    return "$status"
 }

@@ -1,4 +1,4 @@
-"""What holds for every test: under CI a skip is a failure, since a check that did not run proves nothing."""
+"""What holds for every test: under CI a skip is a failure, for it proves nothing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 from collections.abc import Generator
 
 import pytest
+
+pytest_plugins = ("tests.conformance.report",)
 
 
 @pytest.hookimpl(wrapper=True)

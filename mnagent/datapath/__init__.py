@@ -1,4 +1,6 @@
-"""Python's face of the compiled data path: publish tables, start, take what is handed up, read counters."""
+"""Python's face of the compiled data path: publish tables, start, take what is handed up, read
+counters.
+"""
 
 from __future__ import annotations
 

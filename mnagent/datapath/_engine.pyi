@@ -1,15 +1,15 @@
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from ipaddress import IPv6Address
+from typing import NamedTuple
 
 from mnagent.datapath.tables import HandedUp, Tables
 
 VERDICT_NAMES: tuple[str, ...]
 
-class _Packets:
+class Processed(NamedTuple):
     frames: list[bytes]
     to_tunnel: list[bytes]
     handed_up: list[HandedUp]
-    def __iter__(self) -> Iterator[list[bytes] | list[HandedUp]]: ...
 
 class _Core:
     def publish(self, tables: Tables) -> None: ...
@@ -25,7 +25,7 @@ class Pipeline(_Core):
     def __init__(self) -> None: ...
     def process_outbound(
         self, packets: Sequence[bytes], offloads: Sequence[bytes] | None = None
-    ) -> _Packets: ...
+    ) -> Processed: ...
     def process_inbound(
         self,
         frames: Sequence[bytes],
@@ -33,7 +33,7 @@ class Pipeline(_Core):
         link_length: int = 0,
         interface: int = 1,
         offloads: Sequence[bytes] | None = None,
-    ) -> _Packets: ...
+    ) -> Processed: ...
 
 class Engine(_Core):
     def __init__(self, *, tun_fd: int, wake_fd: int) -> None: ...

@@ -1,6 +1,7 @@
 """What the engine is told: the whole desired state, published at once.
 
-`TableBuilder` turns the actions of the machines into `Tables`; publishing the same tables again changes
+`TableBuilder` turns the actions of the machines into `Tables`; publishing the same tables again
+changes
 nothing, so an executor may always publish all it knows.
 """
 

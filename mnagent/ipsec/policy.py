@@ -104,8 +104,23 @@ class SecurityPolicyDatabase:
             applies = policy.purpose.mode is EspMode.TRANSPORT or self._applies(policy, mode)
             if applies and policy.inbound.matches(inner):
                 return _verdict(policy, protected_by)
+        if tunnel_source is not None and self._is_of_inactive_tunnel(inner, protected_by):
+            return None
         # Step 4 of RFC 4301 5.2: what an association carried must fit the association's selectors.
         return None if protected_by is None else DropReason.WRONG_SECURITY_ASSOCIATION
+
+    def _is_of_inactive_tunnel(self, inner: IPv6Packet, protected_by: int | None) -> bool:
+        """Whether a peer that believes in a tunnel we do not have sent this by its association.
+
+        A home agent that lost its bindings in a restart learns so; nothing is decapsulated by it.
+        """
+        return any(
+            policy.purpose is Purpose.PAYLOAD
+            and policy.associations is not None
+            and policy.associations.inbound.spi == protected_by
+            and policy.inbound.matches(inner)
+            for policy in self._policies
+        )
 
     def _applies(self, policy: SecurityPolicy, mode: EspMode) -> bool:
         if policy.purpose.mode is not mode:

@@ -789,7 +789,7 @@ def _is_valid_neighbor_message(
     packet: IPv6Packet, message: NeighborSolicitation | NeighborAdvertisement
 ) -> bool:
     """The tests of RFC 4861 7.1.1 and 7.1.2 that decoding leaves open."""
-    if message.target.is_multicast:
+    if message.target.is_multicast or packet.source.is_multicast:
         return False
     if isinstance(message, NeighborAdvertisement):
         return not (packet.destination.is_multicast and message.solicited)

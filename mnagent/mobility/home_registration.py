@@ -203,6 +203,7 @@ class HomeRegistration:
         self._home_path: HomePath | None = None
         self._bound_address: IPv6Address | None = None
         self._bound_until = -math.inf
+        self._is_overtaken = False
         self._possibly_bound_until = -math.inf
         self._restored_lifetime = _restored_lifetime(persisted_binding)
         self._recorded_binding = persisted_binding or "0"
@@ -251,15 +252,8 @@ class HomeRegistration:
         return now < self._possibly_bound_until
 
     def is_bound_to(self, address: IPv6Address, now: float) -> bool:
-        """Whether the home agent surely tunnels to ``address``: nothing newer was sent since."""
-        entry = self.entry
-        return (
-            entry is not None
-            and entry.acknowledged
-            and entry.lifetime > 0
-            and self._bound_address == address
-            and now < self._bound_until
-        )
+        """Whether the home agent surely tunnels to ``address``: it was told no other since."""
+        return self._bound_address == address and not self._is_overtaken and now < self._bound_until
 
     # What the mobile node asks for.
 
@@ -399,6 +393,7 @@ class HomeRegistration:
         first = self._bound_address != entry.care_of_address
         self._list.put(replace(entry, acknowledged=True, expires_at=expires_at))
         self._bound_address, self._bound_until = entry.care_of_address, expires_at
+        self._is_overtaken = False
         # The home agent counts from its own acceptance, which lies between sending and now.
         self._possibly_bound_until = now + granted
         self._timers.set(_Timer.POSSIBLE_BINDING_END, self._possibly_bound_until)
@@ -567,6 +562,8 @@ class HomeRegistration:
             expires_at=now + lifetime,
         )
         self._list.put(entry)
+        if entry.care_of_address != self._bound_address or lifetime == 0:
+            self._is_overtaken = True
         outputs: list[Output] = [*records, *self._note_possible_binding(entry)]
         details = (
             ("sequence", str(sequence)),

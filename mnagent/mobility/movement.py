@@ -6,7 +6,7 @@ interface has. From that, after every change, the attachment follows by rule, wi
 than what keeps a good choice stable:
 
 1. The first interface in the administrator's order that has a router and something to use wins.
-2. Its current default router stays while it is there (11.5.1: no ping-pong between two routers).
+2. Its current default router stays while it is of use (11.5.1: no ping-pong between routers).
 3. A router that advertises the home prefix means the home link (11.5.2).
 4. Otherwise the primary care-of address is a usable address of a prefix of that router (11.5.4).
    The address in use stays; else preferred comes before deprecated, unique before optimistic.
@@ -161,25 +161,20 @@ class Movement:
 
     def _attach(self, index: int, interface: _Interface, now: float) -> Attachment | None:
         usable = [a for a in interface.addresses.values() if now < a.valid_until]
-        router = self._choose_router(interface, usable)
-        if router is None:
-            return None
-        interface.current_router = router.router
+        for router in _current_first(interface):
+            found = self._attach_through(router, index=index, usable=usable, now=now)
+            if found is not None:
+                interface.current_router = router.router
+                return found
+        return None
+
+    def _attach_through(
+        self, router: RouterFound, *, index: int, usable: list[AddressUsable], now: float
+    ) -> Attachment | None:
         if self._is_home(router, usable):
             return AtHome(interface=index, router=router)
         address = self._choose_address(router, usable, now)
         return None if address is None else Away(interface=index, address=address)
-
-    def _choose_router(
-        self, interface: _Interface, usable: list[AddressUsable]
-    ) -> RouterFound | None:
-        if interface.current_router in interface.routers:
-            return interface.routers[interface.current_router]
-        # A router we can use at once comes first, else the one that spoke first.
-        for router in interface.routers.values():
-            if self._is_home(router, usable) or any(_is_of(a, router) for a in usable):
-                return router
-        return next(iter(interface.routers.values()), None)
 
     def _is_home(self, router: RouterFound, usable: list[AddressUsable]) -> bool:
         if router.prefixes is not None:
@@ -198,6 +193,13 @@ class Movement:
 
         candidates = [a for a in usable if _is_of(a, router) and a.address not in self._home_prefix]
         return min(candidates, key=rank, default=None)
+
+
+def _current_first(interface: _Interface) -> list[RouterFound]:
+    """The routers in the order of trial: the current one, then the one that spoke first."""
+    return sorted(
+        interface.routers.values(), key=lambda router: router.router != interface.current_router
+    )
 
 
 def _is_of(address: AddressUsable, router: RouterFound) -> bool:

@@ -179,7 +179,8 @@ class Demo:
         associations = read_associations(roaming.directory / MOBILE_NODE_KEYS)
         write_wireshark_profile(output / "wireshark", associations)
         for log in roaming.directory.glob("*.log"):
-            shutil.copy(log, output / log.name)
+            if log.stat().st_size:
+                shutil.copy(log, output / log.name)
 
     def _judge(
         self, roaming: Roaming, traffic: Traffic, captures: dict[str, Path], dropped: int

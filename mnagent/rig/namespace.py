@@ -82,7 +82,16 @@ def run(*command: str, stdin: str | None = None) -> str:
     """Run a tool of the bench to its end; returns what it printed. Raises RigError when it
     fails."""
     try:
-        result = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+        # In a session of its own: Ctrl-C is the rig's alone, which must be able to finish what it
+        # began, above all taking things down.
+        result = subprocess.run(
+            command,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            start_new_session=True,
+        )
     except FileNotFoundError as error:
         raise RigError(f"{command[0]} is not installed") from error
     if result.returncode != 0:

@@ -16,13 +16,14 @@ COLUMNS = (
     "from",
     "to",
     "care-of ready",
-    "acknowledged",
+    "answered",
     "first out",
     "first in",
     "all resumed",
     "lost",
 )
-"""Times in milliseconds from link up; lost: probes, one each 20 ms."""
+"""Times in milliseconds from link up; answered: the Binding Acknowledgement came; lost: probes, one
+each 20 ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,19 +267,46 @@ def as_html(result: Result, captures: Iterable[str]) -> str:
         for check in result.checks
     )
     files = "".join(f"<li><code>{html.escape(name)}</code></li>" for name in captures)
+    good = "good" if result.succeeded else "bad"
     return f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>mnagent
-demo</title><style>{STYLE}</style></head> <body><h1>A mobile node roams</h1> <p><strong
-class="{"good" if result.succeeded else "bad"}">{verdict}</strong> {html.escape(path)},
-{result.delay * 1000:.0f} ms one way between foreign links and the core, payload protection
+<html lang="en">
+<head><meta charset="utf-8"><title>mnagent demo</title><style>{STYLE}</style></head>
+<body>
+
+<h1>A mobile node roams</h1>
+
+<p><strong class="{good}">{verdict}</strong> {html.escape(path)}, {result.delay * 1000:.0f} ms
+one way between the foreign links and the core, payload protection
 {html.escape(result.payload_protection)}; {result.ping_lost} of {result.ping_sent} probes lost.</p>
-<h2>Timeline</h2><p>Red: from link down until all traffic had resumed.</p>
-{Timeline(result).render()} <h2>Handovers</h2><p>Milliseconds from link up; lost probes, one each
-20 ms.</p> <table><tr>{header}</tr>{rows}</table> <p>Blue until the care-of address was ready,
-yellow until the binding was acknowledged, red until the last kind of traffic had resumed.</p>
-{phases_picture(result.handovers)} <h2>Checks</h2><ul>{checks}</ul>
-<h2>Captures</h2><ul>{files}</ul> <p>Decrypted: <code>WIRESHARK_CONFIG_DIR=wireshark tshark -r
-link-a.pcap -Y mipv6</code></p> </body></html>
+
+<h2>Timeline</h2>
+
+<p>Red: from link down until all traffic had resumed.</p>
+
+{Timeline(result).render()}
+
+<h2>Handovers</h2>
+
+<p>Milliseconds from link up; lost probes, one each 20 ms.</p>
+
+<table><tr>{header}</tr>{rows}</table>
+
+<p>Blue until the care-of address was ready, yellow until the binding was acknowledged, red until
+the last kind of traffic had resumed.</p>
+
+{phases_picture(result.handovers)}
+
+<h2>Checks</h2>
+
+<ul>{checks}</ul>
+
+<h2>Captures</h2>
+
+<ul>{files}</ul>
+
+<p>Decrypted: <code>WIRESHARK_CONFIG_DIR=wireshark tshark -r link-a.pcap -Y mipv6</code></p>
+
+</body></html>
 """
 
 

@@ -235,6 +235,14 @@ class Roaming:
         self.moves.append(Move(origin, destination, down_at, up_at))
         return self.moves[-1]
 
+    async def address_configured(self, *, timeout: float = REGISTRATION_TIMEOUT) -> None:
+        """Wait until the mobile node's kernel has configured a care-of address of its own."""
+        mobile = self.topology["mobile"]
+        show = ("-6", "addr", "show", "dev", MOBILE_INTERFACE, "scope", "global", "-tentative")
+        async with asyncio.timeout(timeout):
+            while not mobile.show(*show).strip():
+                await asyncio.sleep(0.05)
+
     async def settled(self, move: Move, *, timeout: float = REGISTRATION_TIMEOUT) -> float:
         """Wait until the mobile node is registered from where it moved to, or known to be home;
         returns when the home agent's answer came (for home: when the node had returned)."""

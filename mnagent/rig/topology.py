@@ -27,6 +27,7 @@ no home link: the home prefix is routed to the home agent, as to a rented server
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import shutil
@@ -211,6 +212,13 @@ class Topology:
             namespace.complete_checksums(interface)
         mobile.ip(f"link set {MOBILE_INTERFACE} up")
 
+    def add_host(self, name: str, link: str, address: IPv6Interface) -> Namespace:
+        """One more ordinary host, on a link."""
+        host = self._namespaces[name] = Namespace.create(f"{self.prefix}-{name}")
+        connect(End(host, "eth0", (address,)), End(self["switch"], f"{link}-{name}"))
+        self["switch"].ip(f"link set {link}-{name} master {link}")
+        return host
+
     def join_wire(self, link: str) -> None:
         """Configure the two ends of a wire whose devices are there now."""
         number, letter = {LINK_A: (1, "a"), LINK_B: (2, "b")}[link]
@@ -243,8 +251,10 @@ class Topology:
         self.position = link
 
     def remove(self) -> None:
-        """Remove all of it, processes included; can be repeated."""
-        for namespace in self._namespaces.values():
-            namespace.remove()
-        self._namespaces.clear()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        """Remove all of it, processes included; can be repeated. Raises RigError at the end for
+        what could not be removed."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
+            for namespace in self._namespaces.values():
+                stack.callback(namespace.remove)
+            self._namespaces = {}

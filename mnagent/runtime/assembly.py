@@ -97,7 +97,7 @@ class Assembly:
     tunnels: TunnelKeeper
     shield: Shield
     takeover: Takeover | None
-    """None where the kernel goes on autoconfiguring."""
+    """None on a home agent, which does not move."""
     sequences: SequenceKeeper
     executor: Executor
     wake_descriptor: int
@@ -202,9 +202,10 @@ def _takeover(
     settings: SavedSettings,
 ) -> Takeover | None:
     node = configuration.mobile_node
-    if node is None or node.autoconfiguration is not Autoconfiguration.AGENT:
+    if node is None:
         return None
-    takeover = Takeover(kernel, settings)
+    by_agent = node.autoconfiguration is Autoconfiguration.AGENT
+    takeover = Takeover(kernel, settings, by_agent=by_agent)
     stack.callback(takeover.solicit)
     return takeover
 

@@ -1,10 +1,15 @@
-"""Interfaces whose autoconfiguration the agent does instead of the kernel.
+"""What the kernel learns from router advertisements, on interfaces that move between links.
 
-While the agent runs, the kernel ignores router advertisements on them. What it configured before
-stays as long as the link does: nothing that worked is cut off. Once the link changes, that is of
-another link: its on-link prefix would make the home agent a neighbour that never answers. On stop
-the kernel gets its job back; where its addresses were removed it is helped to new ones by a router
-solicitation.
+With ``autoconfiguration = "agent"`` the kernel ignores advertisements while the agent runs. On stop
+it gets its job back; where its addresses were removed it is helped to new ones by a router
+solicitation. With ``"kernel"`` it goes on by itself.
+
+What it configured stays as long as the link does: nothing that worked is cut off. Once the link
+changes that is of another link, and the kernel, which knows only of a carrier that went and came,
+would keep it: the former on-link prefix makes the home agent a neighbour that never answers. So it
+is removed then. The agent solicits a router on each new link, whose answer tells the kernel what is
+true there. Addresses and routes that another daemon manages (``accept_ra`` is off then) are left to
+that daemon.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ import socket
 import struct
 from ipaddress import IPv6Network
 
-from mnagent.runtime.kernel import ROUTE_PROTOCOL, LinuxKernel
+from mnagent.runtime.kernel import LinuxKernel
 from mnagent.runtime.settings import SavedSettings
 from mnagent.system.kernel import MAIN_TABLE, Route
 
@@ -23,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 RTPROT_KERNEL = 2
 RTPROT_RA = 9
+IFAPROT_KERNEL_RA = 2
 _SETTINGS = ("accept_ra", "autoconf")
 _ROUTER_SOLICITATION = struct.pack("!BBHI", 133, 0, 0, 0)
 _ALL_ROUTERS = "ff02::2"
@@ -32,27 +38,46 @@ _ND_HOP_LIMIT = 255
 class Takeover:
     """Takes autoconfiguration over, interface by interface, and gives it back."""
 
-    def __init__(self, kernel: LinuxKernel, settings: SavedSettings) -> None:
+    def __init__(
+        self, kernel: LinuxKernel, settings: SavedSettings, *, by_agent: bool = True
+    ) -> None:
+        """``by_agent`` is False where the kernel goes on autoconfiguring."""
         self._kernel = kernel
         self._settings = settings
-        self._links: dict[int, bool] = {}
+        self._by_agent = by_agent
+        self._names: dict[int, str] = {}
+        self._emptied: set[int] = set()
 
     def take(self, interface: int, name: str) -> None:
-        """From now on the kernel ignores router advertisements here; OSError when it refuses."""
-        for setting in _SETTINGS:
-            self._settings.set(f"net/ipv6/conf/{name}/{setting}", "0")
-        self._links[interface] = False
+        """From now on this interface is looked after; OSError when the kernel refuses."""
+        if self._by_agent:
+            for setting in _SETTINGS:
+                self._settings.set(f"net/ipv6/conf/{name}/{setting}", "0")
+        self._names[interface] = name
 
     def forget(self, interface: int) -> None:
         """The interface is gone."""
-        self._links.pop(interface, None)
+        self._names.pop(interface, None)
+        self._emptied.discard(interface)
 
     def link_changed(self, interface: int) -> None:
         """Remove what the kernel had configured from the former link's router advertisements."""
-        if self._links.get(interface) is not False:
+        name = self._names.get(interface)
+        if name is None or interface in self._emptied:
+            return
+        if (
+            not self._by_agent
+            and self._kernel.read_setting(f"net/ipv6/conf/{name}/accept_ra") == "0"
+        ):
             return
         removed = self._remove_addresses(interface) + self._remove_routes(interface)
-        self._links[interface] = removed > 0
+        if removed and self._by_agent:
+            self._emptied.add(interface)
+
+    @property
+    def _address_protocols(self) -> tuple[int, ...]:
+        # Before Linux 5.18 all addresses have protocol 0; some of them may be another daemon's.
+        return (0, IFAPROT_KERNEL_RA) if self._by_agent else (IFAPROT_KERNEL_RA,)
 
     def _remove_addresses(self, interface: int) -> int:
         count = 0
@@ -60,7 +85,7 @@ class Takeover:
             if (
                 address.interface == interface
                 and address.valid_lifetime is not None
-                and address.protocol != ROUTE_PROTOCOL
+                and address.protocol in self._address_protocols
                 and not address.address.is_link_local
             ):
                 with contextlib.suppress(OSError):
@@ -93,12 +118,11 @@ class Takeover:
     def solicit(self) -> None:
         """After the settings are back: ask for router advertisements where the kernel has
         nothing."""
-        for interface, emptied in self._links.items():
-            if emptied:
-                try:
-                    _send_solicitation(interface)
-                except OSError as error:
-                    logger.debug("failed to solicit routers: %s", error)
+        for interface in self._emptied:
+            try:
+                _send_solicitation(interface)
+            except OSError as error:
+                logger.debug("failed to solicit routers: %s", error)
 
 
 def _send_solicitation(interface: int) -> None:

@@ -3,8 +3,10 @@
 
     mobile --- router --- agent --- correspondent        one network namespace each
 
-The tunnel runs between mobile and agent, each end in a process of its own. Every case is measured in both
-directions with one TCP connection and with 100-byte UDP datagrams (windowed, so that nobody is flooded).
+The tunnel runs between mobile and agent, each end in a process of its own. Every case is measured
+in both
+directions with one TCP connection and with 100-byte UDP datagrams (windowed, so that nobody is
+flooded).
 Needs root. Rates depend on the machine; the ratios are what counts.
 """
 

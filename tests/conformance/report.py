@@ -1,5 +1,8 @@
 """Which rows of `rows.toml` have a test: run ``python tests/conformance/report.py [FILE]``.
 
+``pytest --conformance-report FILE`` does it at the end of a run, and fails where this would: over
+all tests, whichever of them ran.
+
 Collects the tests without running them, reads their `requirement` markers, and writes what is
 covered and what is not to FILE (``build/conformance.txt``). The exit status is 1 when a row has
 neither a test nor a reason, when a row of a group that must be complete has no test, when a test
@@ -10,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import subprocess
 import sys
 import tomllib
 from collections import defaultdict
@@ -187,6 +191,39 @@ def main(arguments: Sequence[str]) -> int:
     if complaint:
         print(complaint)
     return 0 if coverage.is_complete and not complaint else 1
+
+
+_OUTCOME = pytest.StashKey[str]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that asks for a report."""
+    parser.addoption(
+        "--conformance-report",
+        metavar="FILE",
+        help="write which conformance rows have tests to FILE; fail when one has none",
+    )
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Report in a process of its own: parallel workers and deselected tests are no matter there."""
+    config = session.config
+    output = config.getoption("--conformance-report")
+    if output is None or hasattr(config, "workerinput"):
+        return
+    command = [sys.executable, __file__, str(config.invocation_params.dir / output)]
+    report = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    config.stash[_OUTCOME] = report.stdout + report.stderr
+    if report.returncode and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Show the report's summary."""
+    for line in config.stash.get(_OUTCOME, "").splitlines():
+        terminalreporter.write_line(line)
 
 
 if __name__ == "__main__":

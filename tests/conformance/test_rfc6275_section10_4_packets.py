@@ -208,6 +208,7 @@ def test_home_agent_probe_by_another_node_is_defended() -> None:
     [
         (solicitation(hop_limit=254), DropReason.BAD_HOP_LIMIT),
         (solicitation(IPv6Address("ff02::1")), DropReason.MALFORMED),
+        (solicitation(source=ALL_NODES), DropReason.MALFORMED),
         (probe_by_another(destination=HOME_ADDRESS), DropReason.MALFORMED),
         (
             probe_by_another(options=(SourceLinkLayerAddress(NEIGHBOR_MAC),)),

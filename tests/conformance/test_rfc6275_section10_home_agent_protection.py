@@ -16,6 +16,7 @@ from mnagent.core.events import LinkUp, PacketReceived
 from mnagent.core.security import Direction, EspMode
 from mnagent.ipsec.keys import KeySet, generate_pair, load_key_file
 from mnagent.ipsec.mobility_policy import home_agent_database
+from mnagent.ipsec.purpose import Purpose
 from mnagent.mobility.home_agent import HomeAgent
 from mnagent.wire.ipv6 import IPv6Packet, RawPayload, Type2RoutingHeader
 from mnagent.wire.mobility import BindingAcknowledgement, BindingError, BindingStatus
@@ -64,9 +65,11 @@ OTHER_SPI = transport_spi(OTHER_KEYS, Direction.INBOUND)
 OUTBOUND_SPI = transport_spi(KEYS, Direction.OUTBOUND)
 
 
-def make_agent() -> Agent:
+def make_agent(*, protect_payload: bool = False) -> Agent:
     """A home agent with its policies, on its home link."""
-    policies = home_agent_database(HOME_AGENT_ADDRESS, (KEYS, OTHER_KEYS))
+    policies = home_agent_database(
+        HOME_AGENT_ADDRESS, (KEYS, OTHER_KEYS), protect_payload=protect_payload
+    )
 
     def factory(interface: int | None, link_layer_address: bytes) -> HomeAgent:
         settings = replace(SETTINGS, home_link=interface, link_layer_address=link_layer_address)
@@ -146,6 +149,22 @@ def test_home_agent_refusal_for_sequence_is_protected() -> None:
     status = only_acknowledgement(actions).status
     assert status == BindingStatus.SEQUENCE_NUMBER_OUT_OF_WINDOW
     assert answer.protect_with == OUTBOUND_SPI
+
+
+@requirement("RFC6275-11.3.6", "OPS-03")
+@pytest.mark.parametrize(("keys", "is_asked"), [(KEYS, True), (OTHER_KEYS, False)])
+def test_home_agent_restarted_with_protected_payload_asks_its_own_node_only(
+    keys: KeySet, is_asked: bool
+) -> None:
+    """The tunnel's association is known before there is a tunnel again."""
+    agent = make_agent(protect_payload=True)
+    event = PacketReceived(
+        packet=IPv6Packet(HOME_ADDRESS, CORRESPONDENT, RawPayload(6, bytes(20))),
+        interface=FOREIGN_SIDE,
+        tunnel_source=CARE_OF_ADDRESS,
+        protected_by=keys.pairs[Purpose.PAYLOAD].inbound.spi,
+    )
+    assert bool(sent(agent.handle(event, 0.0), BindingError)) is is_asked
 
 
 @requirement("RFC6275-11.3.6", "OPS-03")

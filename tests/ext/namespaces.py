@@ -83,10 +83,13 @@ class Namespaces:
             Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1")
 
     def keep_from_kernel(self, namespace: str, interface: str, address: object) -> None:
-        """Drop the tunnel's packets before the kernel answers them with errors, as the daemon does."""
+        """Drop the tunnel's packets before the kernel answers them with errors, as the daemon
+        does.
+        """
+        hook = f"type filter hook ingress device {interface} priority 0 ;"
         rules = f"""
             add table netdev mnagent
-            add chain netdev mnagent in {{ type filter hook ingress device {interface} priority 0; }}
+            add chain netdev mnagent in {{ {hook} }}
             add rule netdev mnagent in ip6 daddr {address} ip6 nexthdr {{ 41, 50, 135 }} drop
         """
         command = ["ip", "netns", "exec", namespace, "nft", "-f", "-"]

@@ -1,4 +1,6 @@
-"""Building and reading packets slowly and plainly, independent of the engine and of `mnagent.wire`."""
+"""Building and reading packets slowly and plainly, independent of the engine and of
+`mnagent.wire`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Addresses, associations and tables that the tests of the engine share, and ESP made by `cryptography`."""
+"""Addresses, associations and tables that the tests of the engine share, and ESP made by
+`cryptography`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The engine over real TUN devices and AF_PACKET sockets: two engines in one process, a namespace each."""
+"""The engine over real TUN devices and AF_PACKET sockets: two engines in one process, a namespace
+each.
+"""
 
 from __future__ import annotations
 
@@ -86,6 +88,8 @@ def ends(request: pytest.FixtureRequest) -> Iterator[tuple[Node, Node]]:
         topology.ip(mobile, f"addr add {CARE_OF}/64 dev eth0 nodad")
         topology.ip(agent, f"addr add {AGENT_OUTER}/64 dev eth0 nodad")
         topology.ip(agent, f"addr add {AGENT}/128 dev lo nodad")
+        topology.keep_from_kernel(mobile, "eth0", CARE_OF)
+        topology.keep_from_kernel(agent, "eth0", AGENT_OUTER)
         nodes = (
             start_node(
                 topology,

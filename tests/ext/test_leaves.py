@@ -161,7 +161,7 @@ def test_every_truncation_is_refused(suite: tuple[str, int]) -> None:
     esp = opener(suite, oracle)
     sealed = oracle.seal(bytes(33), 41, 1)
     for length in range(8, len(sealed)):
-        with pytest.raises(ValueError, match="drop-(truncated|authentication)"):
+        with pytest.raises(ValueError, match=r"drop-(truncated|authentication)"):
             esp.open(sealed[:length])
 
 

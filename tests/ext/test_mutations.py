@@ -1,4 +1,5 @@
-"""Damaged packets through the whole pipeline: every one gets exactly one verdict, and none crashes it.
+"""Damaged packets through the whole pipeline: every one gets exactly one verdict, and none
+crashes it.
 
 Run under AddressSanitizer by ci/sanitize. MNAGENT_MUTATIONS is how many (default 100000).
 """

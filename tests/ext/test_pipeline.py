@@ -267,6 +267,91 @@ def test_removed_tunnel_drops_what_it_held() -> None:
     assert verdicts(pipeline) == {"held": 2, "drop-no-tunnel": 2}
 
 
+# Errors about what the tunnel sent.
+
+
+def error_about(frame: bytes, kind: int, *, value: int = 0, code: int = 0) -> bytes:
+    """An ICMPv6 error from a router between the tunnel's ends."""
+    body = bytes([kind, code, 0, 0]) + value.to_bytes(4, "big") + frame[: 1280 - 48]
+    source = IPv6Address(frame[8:24])
+    return packets.with_checksum(ipv6(STRANGER, source, packets.ICMPV6, body), 42)
+
+
+@requirement("RFC2473-8", "HA-41")
+@pytest.mark.parametrize("kind", [1, 3, 4])
+@pytest.mark.parametrize("end", ["mobile-node", "home-agent"])
+def test_error_about_the_tunnel_is_relayed_to_the_inner_sender(end: str, kind: int) -> None:
+    if end == "mobile-node":
+        pipeline, inner, local = mobile_pipeline(), udp(HOME, CORRESPONDENT, b"x"), CARE_OF
+    else:
+        pipeline, inner, local = agent_pipeline(), udp(CORRESPONDENT, HOME, b"x"), AGENT
+    (frame,) = pipeline.process_outbound([inner]).frames
+    (record,), handed_up = pipeline.process_inbound([error_about(frame, kind)])[1:]
+    relayed = record[10:]
+    assert (relayed[8:24], relayed[24:40]) == (local.packed, inner[8:24])
+    assert relayed[40:42] == b"\1\3"
+    assert relayed[48:] == inner
+    assert packets.upper_layer(relayed) == 0xFFFF
+    assert handed_up == []
+    assert verdicts(pipeline) == {"tunnelled": 1, "relayed-error": 1}
+
+
+@requirement("RFC2473-8.1")
+@pytest.mark.parametrize(("reported", "told"), [(1400, 1360), (1300, 1280), (0, 1280)])
+def test_packet_too_big_is_relayed_and_handed_up(reported: int, told: int) -> None:
+    pipeline = mobile_pipeline()
+    inner = udp(HOME, CORRESPONDENT, bytes(1400))
+    (frame,) = pipeline.process_outbound([inner]).frames
+    error = error_about(frame, 2, value=reported)
+    (record,), (received,) = pipeline.process_inbound([error])[1:]
+    assert record[50:52] == b"\2\0"
+    assert int.from_bytes(record[54:58], "big") == told
+    assert packets.upper_layer(record[10:]) == 0xFFFF
+    assert (received.data, received.tunnel_source) == (error, AGENT)
+
+
+def test_packet_too_big_about_a_small_packet_is_only_handed_up() -> None:
+    pipeline = mobile_pipeline()
+    (frame,) = pipeline.process_outbound([udp(HOME, CORRESPONDENT, b"small")]).frames
+    _, to_tunnel, handed_up = pipeline.process_inbound([error_about(frame, 2, value=1280)])
+    assert (to_tunnel, len(handed_up)) == ([], 1)
+
+
+@pytest.mark.parametrize("kind", [1, 2])
+def test_error_about_esp_is_handed_up(kind: int) -> None:
+    oracle = slow_esp(("aes-gcm-16", 20), SPI)
+    pipeline = mobile_pipeline(
+        association(oracle, Direction.OUTBOUND), tunnel=mobile_tunnel(outbound_spi=SPI)
+    )
+    (frame,) = pipeline.process_outbound([udp(HOME, CORRESPONDENT, b"x")]).frames
+    error = error_about(frame, kind, value=1400)
+    _, to_tunnel, (received,) = pipeline.process_inbound([error])
+    assert to_tunnel == []
+    assert (received.data, received.tunnel_source) == (error, AGENT if kind == 2 else None)
+
+
+def test_error_about_a_registration_is_handed_up() -> None:
+    pipeline = mobile_pipeline()
+    registration = ipv6(CARE_OF, AGENT, 60, home_address_option(HOME, 135) + MESSAGE)
+    error = error_about(registration, 1)
+    assert [item.data for item in pipeline.process_inbound([error]).handed_up] == [error]
+
+
+def test_forged_error_is_not_believed() -> None:
+    inner = udp(HOME, CORRESPONDENT, bytes(1400))
+    ours = tunnelled(inner, CARE_OF, AGENT)
+    for error, verdict in (
+        (error_about(tunnelled(inner, STRANGER, AGENT), 2, value=1280), "not-ours"),
+        (error_about(tunnelled(udp(STRANGER, HOME, b""), CARE_OF, AGENT), 1), "not-ours"),
+        (error_about(ipv6(CARE_OF, AGENT, packets.UDP, bytes(8)), 1), "not-ours"),
+        (error_about(ours, 2, value=1280)[:-1] + b"\1", "drop-bad-checksum"),
+        (ipv6(STRANGER, CARE_OF, packets.ICMPV6, bytes([1, 0]) + bytes(6)), "not-ours"),
+    ):
+        pipeline = mobile_pipeline()
+        assert list(pipeline.process_inbound([error])) == [[], [], []]
+        assert verdicts(pipeline) == {verdict: 1}
+
+
 # In.
 
 
@@ -294,7 +379,6 @@ def test_tunnelled_packet_reaches_the_tunnel_device_unchanged(end: str) -> None:
         (tunnelled(udp(HOME, CORRESPONDENT, b""), OTHER_CARE_OF, AGENT), "drop-outer-source"),
         (tunnelled(udp(STRANGER, CORRESPONDENT, b""), CARE_OF, AGENT), "drop-inner-source"),
         (tunnelled(udp(CORRESPONDENT, HOME, b""), CARE_OF, AGENT), "drop-inner-source"),
-        (tunnelled(udp(STRANGER, CORRESPONDENT, b""), STRANGER, AGENT), "drop-no-binding"),
         (
             tunnelled(udp(IPv6Address("fe80::1"), HOME, b""), CARE_OF, AGENT),
             "drop-inner-scope",
@@ -331,6 +415,23 @@ def test_packet_at_the_home_agent_that_must_not_pass_is_dropped(frame: bytes, ve
     _, to_tunnel, handed_up = pipeline.process_inbound([frame])
     assert (to_tunnel, handed_up) == ([], [])
     assert verdicts(pipeline) == {verdict: 1}
+
+
+def test_packet_through_a_tunnel_the_home_agent_lost_is_handed_up() -> None:
+    pipeline = agent_pipeline()
+    inner = udp(STRANGER, CORRESPONDENT, b"")
+    _, to_tunnel, (up,) = pipeline.process_inbound([tunnelled(inner, STRANGER, AGENT)])
+    assert to_tunnel == []
+    assert (up.data, up.tunnel_source) == (inner, STRANGER)
+    assert verdicts(pipeline) == {"handed-up": 1}
+
+
+def test_packets_through_a_lost_tunnel_are_handed_up_at_a_limited_rate() -> None:
+    pipeline = agent_pipeline()
+    frame = tunnelled(udp(STRANGER, CORRESPONDENT, b""), STRANGER, AGENT)
+    for _ in range(300):
+        pipeline.process_inbound([frame])
+    assert verdicts(pipeline)["drop-no-binding"] >= 100
 
 
 @requirement("RFC6275-11.3.3", "MN-35")

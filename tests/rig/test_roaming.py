@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from typing import Any
 import pytest
 
 from mnagent.rig.demo import Demo, DemoOptions, Narrator
-from mnagent.rig.namespace import NAMESPACE_DIRECTORY, RUN_DIRECTORY, start_time
+from mnagent.rig.host import boottime
+from mnagent.rig.namespace import NAMESPACE_DIRECTORY, RUN_DIRECTORY, Namespace, start_time
 from mnagent.rig.report import Result
-from mnagent.rig.roaming import Roaming, RoamingSettings
+from mnagent.rig.roaming import Roaming, RoamingSettings, Traffic
 from mnagent.rig.topology import CORRESPONDENT, HOME, HOME_ADDRESS, LINK_A, LINK_B
 from tests.support.requirement import requirement
 
@@ -154,6 +156,56 @@ def test_roaming_with_a_virtual_home_prefix_registers_and_carries_payload() -> N
     asyncio.run(scenario())
 
 
+MEGABYTE = 1024 * 1024
+RESIDENT_LIMIT = 60 * MEGABYTE
+"""What a mobile node's daemon may take after traffic."""
+FIRST_UPDATE_LIMIT = 1.0
+"""Seconds from start to the first Binding Update when the care-of address is there already."""
+
+
+def test_mobile_node_away_after_traffic_is_small() -> None:
+    async def scenario() -> int:
+        async with Roaming() as roaming:
+            await roaming.home_agent.start()
+            move = roaming.move(LINK_A)
+            await roaming.mobile_node.start()
+            await roaming.settled(move)
+            traffic = await Traffic.start(roaming)
+            move = roaming.move(LINK_B)
+            await roaming.settled(move)
+            await traffic.resumed(move.link_down_at, timeout=10)
+            await traffic.finish()
+            status = await roaming.mobile_node.status()
+            return resident(int(status["process"]))
+
+    assert asyncio.run(scenario()) < RESIDENT_LIMIT
+
+
+def resident(pid: int) -> int:
+    """Octets of memory a process has, VmRSS."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("no VmRSS")
+
+
+def test_mobile_node_started_with_an_address_at_hand_registers_within_a_second() -> None:
+    async def scenario() -> float:
+        settings = RoamingSettings(mobile_node={"autoconfiguration": "kernel"})
+        async with Roaming(settings) as roaming:
+            await roaming.home_agent.start()
+            roaming.move(LINK_A)
+            await roaming.address_configured()
+            started_at = boottime()
+            await roaming.mobile_node.start()
+            event = await roaming.mobile_node.wait_for(
+                "binding-update-sent", after=started_at, timeout=10
+            )
+            return event.at - started_at
+
+    assert asyncio.run(scenario()) < FIRST_UPDATE_LIMIT
+
+
 def demo_command(output: Path, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "mnagent.rig.demo", "--output", str(output), *arguments]
 
@@ -197,7 +249,13 @@ def test_demo_killed_is_cleaned_up_by_cleanup(tmp_path: Path) -> None:
             break
     demo.kill()
     demo.communicate()
-    assert left_behind(demo.pid, start)
+    names = left_behind(demo.pid, start)
+    assert names
+    switch = next(Namespace(name) for name in names if name.endswith("-switch"))
+    until = time.monotonic() + 5
+    while switch.pids():
+        assert time.monotonic() < until, "its processes outlive it"
+        time.sleep(0.02)
     subprocess.run(demo_command(tmp_path, "--cleanup"), check=True, capture_output=True)
     assert left_behind(demo.pid, start) == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import os
 import re
 import signal
@@ -21,6 +22,7 @@ import pytest
 from mnagent.rig.namespace import Namespace, unique_prefix
 from mnagent.runtime.key_files import write_key_pair
 from mnagent.runtime.service import EXIT_ALREADY_RUNNING, EXIT_STOPPED
+from tests.support.requirement import requirement
 
 HOME = "2001:db8:1::10"
 AGENT = "2001:db8:1::1"
@@ -294,6 +296,7 @@ def test_socket_bound_to_the_home_address_survives_a_kill(machine: Machine) -> N
         machine.stop()
 
 
+@requirement("RFC6275-11.3.1", "MN-33")
 def test_home_address_is_the_source_of_new_connections_only(machine: Machine) -> None:
     machine.start()
     machine.act(*AWAY)
@@ -413,3 +416,79 @@ def test_flood_of_notifications_is_survived_by_reading_again(machine: Machine) -
     eventually(lambda: "6275" in machine.rules(), "the rule is back")
     assert "notifications were lost" in machine.log()
     assert machine.stop() == EXIT_STOPPED
+
+
+def frames_of(machine: Machine) -> socket.socket:
+    """What eth0 sends, seen at the other end, link-layer header and all."""
+    with machine.other.inside():
+        frames = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_IPV6))
+    frames.settimeout(PATIENCE)
+    frames.bind(("p0", ETH_P_IPV6))
+    return frames
+
+
+def frame_with(frames: socket.socket, next_header: int) -> bytes:
+    while True:
+        frame = frames.recv(2048)
+        if frame[20] == next_header:
+            return frame
+
+
+def test_packet_to_a_group_is_framed_for_it(machine: Machine) -> None:
+    machine.start()
+    with frames_of(machine) as frames:
+        machine.act(
+            'SendPacket(packet=IPv6Packet(address("fe80::5"), address("ff02::2"),'
+            "RouterSolicitation(()), hop_limit=255), interface={eth0})"
+        )
+        frame = frame_with(frames, 58)
+    assert frame[:6] == bytes.fromhex("333300000002")
+    assert frame[6:12] == mac_of(machine)
+    machine.stop()
+
+
+def test_packet_with_a_link_layer_destination_needs_no_resolution(machine: Machine) -> None:
+    machine.start()
+    with frames_of(machine) as frames:
+        machine.act(
+            'SendPacket(packet=IPv6Packet(address("2001:db8:1::1"), address("2001:db8:1::10"),'
+            'RawPayload(253, b"hello")), interface={eth0},'
+            f'link_layer_destination=bytes.fromhex("{ROUTER_MAC}"))'
+        )
+        frame = frame_with(frames, 253)
+    assert frame[:6] == bytes.fromhex(ROUTER_MAC)
+    machine.stop()
+
+
+def test_packet_from_an_address_that_is_not_configured_is_routed(machine: Machine) -> None:
+    machine.start()
+    machine.act(*AWAY)
+    with frames_of(machine) as frames:
+        machine.act(
+            f'SendPacket(packet=IPv6Packet(address("2001:db8:a::77"), address("{AGENT}"),'
+            'RawPayload(253, b"hello")), interface={eth0})'
+        )
+        frame = frame_with(frames, 253)
+    assert frame[:6] == bytes.fromhex(ROUTER_MAC)
+    assert frame[22:38] == IPv6Address("2001:db8:a::77").packed
+    machine.stop()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ("interface={eth0}", errno.ENETUNREACH),
+        ("interface=4711", errno.ENODEV),
+        ("interface={eth0}, protect_with=4711", errno.ENOKEY),
+    ],
+)
+def test_packet_that_cannot_leave_is_a_failed_action(
+    machine: Machine, arguments: str, code: int
+) -> None:
+    machine.start()
+    machine.act(
+        f'SendPacket(packet=IPv6Packet(address("{CARE_OF}"), address("2001:db8:f::1"),'
+        f'RawPayload(253, b"")), {arguments})'
+    )
+    eventually(lambda: f"errno={code}" in machine.events(), "the action failed")
+    machine.stop()

@@ -19,6 +19,8 @@ from mnagent.core import actions as actions_module
 from mnagent.core.actions import Action, Finish
 from mnagent.core.events import Event, ShutdownRequested
 from mnagent.runtime.service import run
+from mnagent.wire.ipv6 import IPv6Packet, RawPayload
+from mnagent.wire.ndisc import RouterSolicitation
 
 POLL_INTERVAL = 0.02
 
@@ -34,6 +36,9 @@ class ScriptedAgent:
         self._names: dict[str, Any] = {
             **vars(actions_module),
             "address": ipaddress.IPv6Address,
+            "IPv6Packet": IPv6Packet,
+            "RawPayload": RawPayload,
+            "RouterSolicitation": RouterSolicitation,
         }
 
     def handle(self, event: Event, now: float) -> list[Action]:

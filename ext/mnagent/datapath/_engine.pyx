@@ -1,13 +1,18 @@
-"""Python's handle on the data path: publishing tables, starting the loops, reading what they count."""
+"""Python's handle on the data path: publishing tables, starting the loops, reading what they
+count.
+"""
 
+import fcntl
 import os
 import socket as python_socket
+import struct
 import threading
+from collections import namedtuple
 from ipaddress import IPv6Address
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memmove, memset
+from libc.string cimport memcpy
 
 from mnagent.datapath._esp cimport (
     AES_CBC,
@@ -18,10 +23,8 @@ from mnagent.datapath._esp cimport (
     ESP_HEADER_LENGTH,
     NULL_HMAC,
     Association,
-    Transform,
     association_free,
     association_new,
-    esp_largest_plain,
     esp_seal,
     esp_sealed_length,
 )
@@ -60,7 +63,6 @@ from mnagent.datapath.atomics cimport load_word, store_word
 from mnagent.datapath.linux cimport (
     AF_PACKET,
     ETH_P_ALL,
-    ETH_P_IPV6,
     PACKET_IGNORE_OUTGOING,
     PACKET_QDISC_BYPASS,
     PACKET_VNET_HDR,
@@ -75,14 +77,12 @@ from mnagent.datapath.linux cimport (
     TUN_F_USO6,
     TUNSETOFFLOAD,
     TUNSETVNETHDRSZ,
-    htons,
     ioctl,
     sock_filter,
     sock_fprog,
     setsockopt,
     usleep,
     virtio_net_hdr,
-    write,
 )
 from mnagent.datapath.octets cimport get16, put16
 from mnagent.datapath.replay cimport REPLAY_WINDOW_MAX
@@ -91,6 +91,7 @@ from mnagent.datapath.verdicts cimport DROP_SEQUENCE_EXHAUSTED, TUNNELLED, VERDI
 from mnagent.core.actions import TunnelEnd
 from mnagent.core.security import Direction, EspMode, EspTransform
 from mnagent.datapath.tables import HandedUp, SequenceExhausted
+from mnagent.datapath.tables import Tables as PublishedTables
 
 TRANSFORMS = {
     EspTransform.AES_CBC_HMAC_SHA256_128: AES_CBC,
@@ -121,7 +122,7 @@ VERDICT_NAMES = (
     "drop-fragment",
     "drop-no-binding",
     "drop-outer-source",
-    "drop-outer-destination",
+    "drop-bad-checksum",
     "drop-inner-source",
     "drop-inner-scope",
     "drop-inner-malformed",
@@ -227,7 +228,9 @@ cdef class _Core:
         tables_free(<Tables*>self.shared.tables)
 
     def publish(self, tables):
-        """Put the whole desired state in force. Associations that stay keep their numbers and window."""
+        """Put the whole desired state in force. Associations that stay keep their numbers and
+        window.
+        """
         associations = {
             (description.spi, description.direction): self._association(description)
             for description in tables.associations
@@ -359,7 +362,8 @@ cdef class _Core:
     def protect(self, spi, packet):
         """Transport mode (RFC 4303 3.1.1): ESP goes behind the extension headers of a whole packet.
 
-        Raises KeyError for an unknown SPI, SequenceExhausted, and ValueError for a malformed packet.
+        Raises KeyError for an unknown SPI, SequenceExhausted, and ValueError for a malformed
+        packet.
         """
         cdef _AssociationHandle handle = self.associations[spi, Direction.OUTBOUND]
         cdef Association* association = handle.association
@@ -463,18 +467,7 @@ cdef list take_captured(Capture* captured):
     return records
 
 
-class _Packets:
-    """Result of one call of `Pipeline`."""
-
-    __slots__ = ("frames", "handed_up", "to_tunnel")
-
-    def __init__(self, frames, to_tunnel, handed_up):
-        self.frames = frames
-        self.to_tunnel = to_tunnel
-        self.handed_up = handed_up
-
-    def __iter__(self):
-        return iter((self.frames, self.to_tunnel, self.handed_up))
+Processed = namedtuple("Processed", ("frames", "to_tunnel", "handed_up"))
 
 
 cdef class Pipeline(_Core):
@@ -510,12 +503,14 @@ cdef class Pipeline(_Core):
             outbound(worker, &vnet, copied, length)
             worker.flush_frames(worker)
             free(copied)
-        return _Packets(
+        return Processed(
             take_captured(&worker.captured_frames), take_captured(&worker.captured_tunnel), []
         )
 
     def process_inbound(self, frames, *, link_length=0, interface=1, offloads=None):
-        """Carry frames as if one batch from a link; what goes to the TUN device has its virtio header."""
+        """Carry frames as if one batch from a link; what goes to the TUN device has its virtio
+        header.
+        """
         cdef Worker* worker = self.inbound_worker
         cdef Arrival arrival
         cdef bytes frame, header
@@ -543,13 +538,14 @@ cdef class Pipeline(_Core):
             free(copies[<int>at])
         free(copies)
         worker.hand_up_pending = 0
-        return _Packets(
+        return Processed(
             take_captured(&worker.captured_frames), take_captured(&worker.captured_tunnel),
             self.take_handed_up(),
         )
 
 
-# Classic BPF, before the packet is copied: IPv6 to us, untagged, of the protocols the engine handles.
+# Classic BPF, before the packet is copied: IPv6 to us, untagged, of the protocols the engine
+# handles.
 BPF_LOAD_WORD = 0x20
 BPF_LOAD_HALF = 0x28
 BPF_LOAD_OCTET = 0x30
@@ -633,8 +629,6 @@ class _Port:
             raise
 
     def _ask(self, name, request, format):
-        import fcntl
-        import struct
         answer = fcntl.ioctl(self.sender, request, struct.pack("16s24x", name.encode()))
         return struct.unpack_from(format, answer, 16)[0]
 
@@ -668,7 +662,8 @@ class _Port:
 cdef class Engine(_Core):
     """The data path over real devices, one thread a direction.
 
-    ``tun_fd`` is a TUN device opened with IFF_TUN | IFF_NO_PI | IFF_VNET_HDR; it stays the caller's.
+    ``tun_fd`` is a TUN device opened with IFF_TUN | IFF_NO_PI | IFF_VNET_HDR; it stays the
+    caller's.
     ``wake_fd`` is an eventfd that is signalled when something is handed up.
     """
 
@@ -736,14 +731,15 @@ cdef class Engine(_Core):
         self._republish()
 
     def detach(self, interface):
-        """Stop receiving from and sending to an interface. Nothing happens when it was not attached."""
+        """Stop receiving from and sending to an interface. Nothing happens when it was not
+        attached.
+        """
         port = self.ports.pop(interface, None)
         if port is not None:
             self._republish()
             port.close()
 
     def _republish(self):
-        from mnagent.datapath.tables import Tables as PublishedTables
         self.publish(self.latest or PublishedTables())
 
     def _port(self, interface):

@@ -55,7 +55,9 @@ cdef Association* association_new(
     const uint8_t* integrity_key, uint32_t integrity_key_length, bint inbound
 ) noexcept nogil
 cdef void association_free(Association* association) noexcept nogil
-cdef uint32_t esp_sealed_length(const Association* association, uint32_t plain_length) noexcept nogil
+cdef uint32_t esp_sealed_length(
+    const Association* association, uint32_t plain_length
+) noexcept nogil
 cdef uint32_t esp_largest_plain(const Association* association, uint32_t room) noexcept nogil
 cdef Verdict esp_seal(
     Association* association, int lane, uint8_t* esp, uint32_t plain_length, uint8_t next_header,

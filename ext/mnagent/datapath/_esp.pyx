@@ -1,6 +1,7 @@
 """ESP (RFC 4303) through libcrypto: seal and open in place, without allocating.
 
-The packet is ``SPI | sequence | IV | payload | padding, pad length, next header | ICV``. The payload already
+The packet is ``SPI | sequence | IV | payload | padding, pad length, next header | ICV``. The
+payload already
 lies behind the IV when `esp_seal` is called. Tunnel and transport mode differ only in who calls.
 """
 
@@ -29,7 +30,6 @@ from mnagent.datapath.libcrypto cimport (
     EVP_chacha20_poly1305,
     OPENSSL_cleanse,
     RAND_bytes,
-    SHA256_CTX,
     SHA256_Final,
     SHA256_Init,
     SHA256_Update,
@@ -73,9 +73,9 @@ cdef void hmac_prepare(
 ) noexcept nogil:
     """Save the two digest states that depend on the key only (RFC 2104 4)."""
     cdef uint8_t pad[HMAC_BLOCK]
-    cdef uint32_t at
+    cdef int at
     memset(pad, 0x36, HMAC_BLOCK)
-    for at in range(key_length):
+    for at in range(<int>key_length):
         pad[at] ^= key[at]
     SHA256_Init(&association.inner)
     SHA256_Update(&association.inner, pad, HMAC_BLOCK)
@@ -226,7 +226,8 @@ cdef Verdict esp_seal(
     Association* association, int lane, uint8_t* esp, uint32_t plain_length, uint8_t next_header,
     uint32_t* sealed_length
 ) noexcept nogil:
-    """Protect the payload that lies at ``esp + 8 + iv_length``; ESP_TRAILER_MAX octets follow it."""
+    """Protect the payload that lies at ``esp + 8 + iv_length``; ESP_TRAILER_MAX octets follow it.
+    """
     cdef uint8_t* text = esp + ESP_HEADER_LENGTH + association.iv_length
     cdef uint32_t block = association.block_length
     cdef uint32_t padded = (plain_length + 2 + block - 1) & ~(block - 1)
@@ -288,7 +289,9 @@ cdef Verdict open_hmac(
     return DECAPSULATED
 
 
-cdef bint padding_is_monotonic(const uint8_t* text, uint32_t length, uint32_t padding) noexcept nogil:
+cdef bint padding_is_monotonic(
+    const uint8_t* text, uint32_t length, uint32_t padding
+) noexcept nogil:
     """The contents of RFC 4303 2.4, which none of our transforms replaces."""
     cdef uint32_t at
     for at in range(padding):
@@ -301,7 +304,9 @@ cdef Verdict esp_open(
     Association* association, int lane, uint8_t* esp, uint32_t length, uint32_t* plain_length,
     uint8_t* next_header
 ) noexcept nogil:
-    """Window check, authenticate, window advance, padding (RFC 4303 3.4). The payload stays in place."""
+    """Window check, authenticate, window advance, padding (RFC 4303 3.4). The payload stays in
+    place.
+    """
     cdef uint32_t overhead = ESP_HEADER_LENGTH + association.iv_length + ESP_ICV_LENGTH
     cdef uint32_t text_length, padding, sequence
     cdef uint8_t* text = esp + ESP_HEADER_LENGTH + association.iv_length

@@ -1,10 +1,12 @@
 """Inbound stages: header walk, ESP, tunnel checks, decapsulation, coalescing.
 
-Nothing here trusts the packet; every length is checked before it is used, and the ends of a tunnel are
+Nothing here trusts the packet; every length is checked before it is used, and the ends of a
+tunnel are
 checked before its payload goes anywhere (RFC 6275 10.4.5, 15.4, RFC 2473 3.3).
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport malloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 from mnagent.datapath._esp cimport (
@@ -21,8 +23,12 @@ from mnagent.datapath._worker cimport (
     Coalescer,
     SuperPacket,
     Worker,
+    ERROR_TOO_BIG,
+    ERROR_UNREACHABLE,
     count,
     hand_up,
+    may_send_error,
+    write_error,
 )
 from mnagent.datapath.linux cimport (
     VIRTIO_NET_HDR_F_NEEDS_CSUM,
@@ -44,6 +50,7 @@ from mnagent.datapath.octets cimport (
 )
 from mnagent.datapath.verdicts cimport (
     DECAPSULATED,
+    DROP_BAD_CHECKSUM,
     DROP_BAD_EXTENSION_HEADER,
     DROP_DUMMY,
     DROP_ECN,
@@ -58,8 +65,10 @@ from mnagent.datapath.verdicts cimport (
     DROP_TRUNCATED,
     DROP_UNKNOWN_SPI,
     DROP_WRONG_ASSOCIATION,
+    FRAGMENT_KEPT,
     NOT_LOCAL,
     NOT_OURS,
+    RELAYED_ERROR,
     Verdict,
 )
 
@@ -81,6 +90,7 @@ cdef enum:
     AGENT_DISCOVERY_LAST = 147
     HOME_ADDRESS_OPTION = 0xC9
     MAX_EXTENSION_HEADERS = 8
+    MINIMUM_MTU = 1280
     TCP_LENGTH = 20
     UDP_LENGTH = 8
     TCP_ACK = 0x10
@@ -118,8 +128,8 @@ cdef bint walk_extension_headers(
     """Walk to the first header that is no extension header before ESP; False when malformed."""
     cdef uint32_t at = IPV6_LENGTH, field = 6, size
     cdef uint8_t next_header
-    cdef int headers
-    for headers in range(MAX_EXTENSION_HEADERS):
+    cdef int _headers
+    for _headers in range(MAX_EXTENSION_HEADERS):
         next_header = packet[field]
         if (
             next_header != PROTOCOL_HOP_BY_HOP and next_header != PROTOCOL_ROUTING
@@ -155,7 +165,9 @@ cdef bint inner_is_sound(const uint8_t* inner, uint32_t length) noexcept nogil:
 cdef Verdict find_inbound_tunnel(
     const Tables* tables, const uint8_t* outer, const uint8_t* inner, Tunnel** found
 ) noexcept nogil:
-    """Whose tunnel it is: the inner packet is to (mobile end) or from (home agent end) a home address."""
+    """Whose tunnel it is: the inner packet is to (mobile end) or from (home agent end) a home
+    address.
+    """
     cdef int32_t at = address_find(&tables.homes, inner + 24)
     if at >= 0 and tables.tunnels[at].mobile_end:
         if same_address(inner + 8, inner + 24):
@@ -189,19 +201,49 @@ cdef bint is_control(const uint8_t* inner, uint32_t length, const Tables* tables
     return inner[6] == PROTOCOL_MOBILITY and address_find(&tables.locals, inner + 24) >= 0
 
 
+cdef bint is_home_agent(const Tables* tables) noexcept nogil:
+    """A mobile node always has its tunnel, be it on hold."""
+    return tables.tunnel_count == 0 or not tables.tunnels[0].mobile_end
+
+
+cdef void show_stranger(
+    Worker* worker, Arrival* arrival, const uint8_t* outer, const uint8_t* inner, uint32_t length,
+    const Association* association
+) noexcept nogil:
+    """Let the control plane see some of what no tunnel takes.
+
+    A home agent that lost its bindings learns this way whom to ask for a registration.
+    """
+    if association != NULL and not same_address(association.home_address, inner + 8):
+        return
+    if rate_allows(&worker.strangers, STRANGERS_PER_SECOND):
+        arrival.tunnelled = True
+        memcpy(arrival.tunnel_source, outer + 8, 16)
+        hand_up(worker, arrival, inner, length)
+
+
 cdef Verdict decapsulate(
     Worker* worker, Arrival* arrival, const uint8_t* outer, uint8_t* inner, uint32_t length,
     Association* association
 ) noexcept nogil:
-    """Check both ends of the tunnel, then pass the inner packet on. ``association`` authenticated it."""
+    """Check both ends of the tunnel, then pass the inner packet on. ``association`` authenticated
+    it.
+    """
     cdef Tunnel* tunnel = NULL
     cdef Verdict verdict
     if not inner_is_sound(inner, length):
         return DROP_INNER_MALFORMED
     length = get16(inner + 4) + IPV6_LENGTH
+    if is_link_scope(outer + 8) or outer[8] == 0xFF:
+        return DROP_OUTER_SOURCE
     if is_link_scope(inner + 8) or is_link_scope(inner + 24) or inner[8] == 0xFF:
         return DROP_INNER_SCOPE
     verdict = find_inbound_tunnel(worker.tables, outer, inner, &tunnel)
+    if verdict == DROP_NO_BINDING and is_home_agent(worker.tables) and may_send_error(worker):
+        # A home agent that lost its bindings asks the mobile node for a new one (Binding Error).
+        arrival.tunnelled = True
+        memcpy(arrival.tunnel_source, outer + 8, 16)
+        return hand_up(worker, arrival, inner, length)
     if verdict != DECAPSULATED:
         return verdict
     if association == NULL:
@@ -229,7 +271,9 @@ cdef Verdict open_esp(
     Worker* worker, Arrival* arrival, uint8_t* packet, uint32_t length, uint32_t esp_at,
     uint32_t next_header_at
 ) noexcept nogil:
-    """The association is found by SPI alone: the peer's address may change under it (RFC 6275 SEC-17)."""
+    """The association is found by SPI alone: the peer's address may change under it (RFC 6275
+    SEC-17).
+    """
     cdef Association* association
     cdef uint8_t* esp = packet + esp_at
     cdef uint8_t* plain
@@ -270,6 +314,74 @@ cdef bint is_wanted_icmp(const uint8_t* packet, uint32_t length, uint32_t at) no
     )
 
 
+cdef Tunnel* quoted_tunnel(const Tables* tables, const uint8_t* outer) noexcept nogil:
+    """The tunnel whose packet an error quotes, by its outer addresses; NULL when it is none of
+    ours.
+    """
+    cdef int32_t at = address_find(&tables.remotes, outer + 24)
+    cdef Tunnel* tunnel
+    if at < 0:
+        return NULL
+    tunnel = &tables.tunnels[at]
+    return tunnel if same_address(tunnel.local, outer + 8) else NULL
+
+
+cdef Verdict relay_error(
+    Worker* worker, Arrival* arrival, uint8_t* packet, uint32_t length
+) noexcept nogil:
+    """An ICMPv6 error about a packet of ours (RFC 2473 8).
+
+    Packet Too Big also goes up, with the tunnel's far end, so that the tunnel's MTU follows. What
+    was
+    inside ESP cannot be relayed; the next packets are answered by the tunnel's new MTU.
+    """
+    cdef const Tables* tables = worker.tables
+    cdef uint8_t* outer = packet + IPV6_LENGTH + 8
+    cdef uint8_t* inner = outer + IPV6_LENGTH
+    cdef uint32_t mtu = get32(packet + 44), quoted, inner_length
+    cdef bint too_big = packet[40] == 2
+    cdef int32_t at
+    cdef Tunnel* tunnel
+    if length < IPV6_LENGTH + 8 + IPV6_LENGTH or address_find(&tables.locals, outer + 8) < 0:
+        return NOT_OURS
+    if (
+        outer[6] != PROTOCOL_IPV6 and outer[6] != PROTOCOL_ESP and outer[6] != PROTOCOL_ROUTING
+        and outer[6] != PROTOCOL_DESTINATION_OPTIONS and outer[6] != PROTOCOL_MOBILITY
+    ):
+        return NOT_OURS
+    if not icmp_checksum_is_right(packet, length):
+        return DROP_BAD_CHECKSUM
+    tunnel = quoted_tunnel(tables, outer)
+    if tunnel != NULL and too_big:
+        arrival.tunnelled = True
+        memcpy(arrival.tunnel_source, outer + 24, 16)
+    if tunnel == NULL or outer[6] != PROTOCOL_IPV6:
+        return hand_up(worker, arrival, packet, length)
+    quoted = length - <uint32_t>(inner - packet)
+    if quoted < IPV6_LENGTH or inner[0] >> 4 != 6:
+        return hand_up(worker, arrival, packet, length)
+    at = address_find(&tables.homes, inner + (8 if tunnel.mobile_end else 24))
+    if at < 0 or not same_address(tables.tunnels[at].remote, tunnel.remote):
+        return NOT_OURS
+    if packet[40] == 4:
+        # We send no Tunnel Encapsulation Limit, the one problem that concerns the inner sender.
+        return hand_up(worker, arrival, packet, length)
+    if not too_big:
+        return write_error(
+            worker, tunnel.local, ERROR_UNREACHABLE, 0, inner, quoted, RELAYED_ERROR
+        )
+    inner_length = get16(inner + 4) + IPV6_LENGTH
+    mtu = mtu - IPV6_LENGTH if mtu > MINIMUM_MTU + IPV6_LENGTH else MINIMUM_MTU
+    if inner_length > mtu:
+        write_error(worker, tunnel.local, ERROR_TOO_BIG, mtu, inner, quoted, RELAYED_ERROR)
+    return hand_up(worker, arrival, packet, length)
+
+
+cdef bint icmp_checksum_is_right(const uint8_t* packet, uint32_t length) noexcept nogil:
+    cdef uint64_t total = sum_pseudo_header(packet + 8, length - IPV6_LENGTH, PROTOCOL_ICMPV6)
+    return fold(sum_octets(packet + IPV6_LENGTH, length - IPV6_LENGTH, total)) == 0xFFFF
+
+
 cdef Verdict receive(
     Worker* worker, Arrival* arrival, uint8_t* packet, uint32_t length
 ) noexcept nogil:
@@ -283,6 +395,8 @@ cdef Verdict receive(
         return DROP_TRUNCATED
     length = get16(packet + 4) + IPV6_LENGTH
     if packet[6] == PROTOCOL_ICMPV6:
+        if length > IPV6_LENGTH and 1 <= packet[40] <= 4:
+            return relay_error(worker, arrival, packet, length)
         if not is_wanted_icmp(packet, length, IPV6_LENGTH):
             return NOT_OURS
         return hand_up(worker, arrival, packet, length)
@@ -296,10 +410,114 @@ cdef Verdict receive(
     if next_header == PROTOCOL_ESP:
         return open_esp(worker, arrival, packet, length, at, next_header_at)
     if next_header == PROTOCOL_FRAGMENT:
-        return DROP_FRAGMENT
+        return reassemble(worker, arrival, packet, length, at)
     if next_header == PROTOCOL_MOBILITY or at > IPV6_LENGTH:
         return hand_up(worker, arrival, packet, length)
     return NOT_OURS
+
+
+# Reassembly of outer packets: only a path below 1320 octets or so makes fragments of them.
+
+
+cdef Reassembly* find_reassembly(Worker* worker, const uint8_t* key) noexcept nogil:
+    """The one of this packet, or a free one, or the oldest made free."""
+    cdef long now = monotonic_seconds()
+    cdef Reassembly* chosen = NULL
+    cdef Reassembly* one
+    cdef int at
+    for at in range(REASSEMBLIES):
+        one = &worker.reassemblies[at]
+        if one.pieces and now - one.began > REASSEMBLY_SECONDS:
+            one.pieces = 0
+        if one.pieces and memcmp(one.key, key, sizeof(one.key)) == 0:
+            return one
+        if chosen == NULL or (chosen.pieces and (not one.pieces or one.began < chosen.began)):
+            chosen = one
+    if chosen.data == NULL:
+        chosen.data = <uint8_t*>malloc(REASSEMBLY_LENGTH)
+        if chosen.data == NULL:
+            return NULL
+    chosen.pieces = chosen.received = chosen.total = 0
+    chosen.began = now
+    memcpy(chosen.key, key, sizeof(chosen.key))
+    return chosen
+
+
+cdef bint add_piece(
+    Reassembly* whole, uint32_t start, uint32_t end, bint more
+) noexcept nogil:
+    """False when the fragments contradict each other: overlaps are never accepted (RFC 5722)."""
+    cdef uint32_t at
+    if whole.pieces == REASSEMBLY_PIECES or (whole.total and end > whole.total):
+        return False
+    for at in range(whole.pieces):
+        if start < whole.ends[at] and end > whole.starts[at]:
+            return False
+        if not more and whole.ends[at] > end:
+            return False
+    if not more:
+        if whole.total:
+            return False
+        whole.total = end
+    whole.starts[whole.pieces] = <uint16_t>start
+    whole.ends[whole.pieces] = <uint16_t>end
+    whole.pieces += 1
+    whole.received += end - start
+    return True
+
+
+cdef Verdict reassemble(
+    Worker* worker, Arrival* arrival, uint8_t* packet, uint32_t length, uint32_t at
+) noexcept nogil:
+    """Keep a fragment of a tunnel packet; the last to come carries the whole one on."""
+    cdef uint8_t* header = packet + at
+    cdef uint8_t* body = header + 8
+    cdef Reassembly* whole
+    cdef uint8_t key[36]
+    cdef uint32_t start, end, more
+    cdef Verdict verdict
+    if at != IPV6_LENGTH or at + 8 >= length:
+        return DROP_FRAGMENT
+    if header[0] != PROTOCOL_IPV6 and header[0] != PROTOCOL_ESP:
+        return NOT_OURS
+    start = get16(header + 2) & 0xFFF8
+    more = header[3] & 1
+    end = start + (length - at - 8)
+    if end > REASSEMBLY_LENGTH - IPV6_LENGTH or (more and (end - start) & 7):
+        return DROP_FRAGMENT
+    memcpy(key, packet + 8, 32)
+    memcpy(key + 32, header + 4, 4)
+    whole = find_reassembly(worker, key)
+    if whole == NULL:
+        return DROP_FRAGMENT
+    if not add_piece(whole, start, end, more):
+        whole.pieces = 0
+        return DROP_FRAGMENT
+    keep_fragment_header(whole, packet, start)
+    memcpy(whole.data + IPV6_LENGTH + start, body, end - start)
+    if whole.total == 0 or whole.received < whole.total:
+        return FRAGMENT_KEPT
+    whole.pieces = 0
+    whole.data[6] = header[0]
+    put16(whole.data + 4, whole.total)
+    memset(&arrival.vnet, 0, sizeof(virtio_net_hdr))
+    verdict = receive(worker, arrival, whole.data, IPV6_LENGTH + whole.total)
+    # What is queued points into the buffer.
+    flush_tunnel(worker)
+    return verdict
+
+
+cdef void keep_fragment_header(
+    Reassembly* whole, const uint8_t* packet, uint32_t start
+) noexcept nogil:
+    """The first fragment's header counts; congestion met by any of them stays (RFC 3168 5.3)."""
+    cdef uint8_t congestion = 0
+    if whole.pieces > 1:
+        congestion = whole.data[1] & 0x30
+    if start == 0 or whole.pieces == 1:
+        memcpy(whole.data, packet, IPV6_LENGTH)
+    if congestion == 0x30 or (packet[1] & 0x30) == 0x30:
+        whole.data[1] |= 0x30
 
 
 cdef void inbound(
@@ -343,7 +561,9 @@ cdef bint checksum_is_right(const uint8_t* packet, uint32_t length) noexcept nog
 cdef bint continues(
     const SuperPacket* run, const uint8_t* packet, uint32_t head, uint32_t length
 ) noexcept nogil:
-    """Whether the packet is the run's next: headers differ in length, sequence, PSH, checksum only."""
+    """Whether the packet is the run's next: headers differ in length, sequence, PSH, checksum
+    only.
+    """
     cdef const uint8_t* first = run.data
     if (
         run.header_length != head
@@ -398,7 +618,9 @@ cdef inline uint32_t flow_of(const uint8_t* packet, uint32_t length) noexcept no
 cdef void coalesce(
     Worker* worker, const Arrival* arrival, uint32_t offset, uint8_t* packet, uint32_t length
 ) noexcept nogil:
-    """Queue a decapsulated packet for the TUN device, as the next segment of a run where it is one."""
+    """Queue a decapsulated packet for the TUN device, as the next segment of a run where it is
+    one.
+    """
     cdef Coalescer* coalescer = worker.coalescer
     cdef SuperPacket* run
     cdef uint32_t head = 0, flow = 0
@@ -444,7 +666,9 @@ cdef inline bint has_offload(const Arrival* arrival) noexcept nogil:
 
 
 cdef void keep_offload(SuperPacket* run, const Arrival* arrival, uint32_t offset) noexcept nogil:
-    """The link handed over a run already, or a checksum left to do: say so, counted from the inner packet."""
+    """The link handed over a run already, or a checksum left to do: say so, counted from the
+    inner packet.
+    """
     cdef uint32_t moved = offset + arrival.link_length
     if arrival.vnet.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM and arrival.vnet.csum_start >= moved:
         run.vnet = arrival.vnet

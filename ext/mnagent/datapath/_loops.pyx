@@ -1,6 +1,6 @@
 """The loops of the two threads: batch in, batch out. A lone packet never waits for company."""
 
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from mnagent.datapath._inbound cimport flush_tunnel, inbound
@@ -115,7 +115,8 @@ cdef bint read_port(
 ) noexcept nogil:
     """Take what is there, up to a batch; True when there may be more.
 
-    Frames that arrive while the first ones are decrypted still join their runs: nothing waits for them.
+    Frames that arrive while the first ones are decrypted still join their runs: nothing waits for
+    them.
     """
     cdef uint32_t taken = 0, at
     cdef int got

@@ -1,6 +1,8 @@
-"""Outbound stages: find the tunnel, check the size, segment, encapsulate (RFC 2473 3.1, RFC 6275 10.4.2, 11.3.1).
+"""Outbound stages: find the tunnel, check the size, segment, encapsulate (RFC 2473 3.1, RFC 6275
+10.4.2, 11.3.1).
 
-The hop limit of the inner packet is the kernel's affair: it originated the packet, or forwarded it to
+The hop limit of the inner packet is the kernel's affair: it originated the packet, or forwarded
+it to
 the TUN device.
 """
 
@@ -15,12 +17,12 @@ from mnagent.datapath._worker cimport (
     HELD_OCTETS_MAX,
     HeldPacket,
     HeldQueue,
-    VNET_LENGTH,
+    ERROR_TOO_BIG,
     Worker,
     count,
     frame_begin,
     frame_commit,
-    may_send_error,
+    write_error,
 )
 from mnagent.datapath.linux cimport (
     VIRTIO_NET_HDR_F_NEEDS_CSUM,
@@ -28,7 +30,6 @@ from mnagent.datapath.linux cimport (
     VIRTIO_NET_HDR_GSO_NONE,
     VIRTIO_NET_HDR_GSO_TCPV6,
     VIRTIO_NET_HDR_GSO_UDP_L4,
-    iovec,
     virtio_net_hdr,
 )
 from mnagent.datapath.octets cimport (
@@ -39,7 +40,6 @@ from mnagent.datapath.octets cimport (
     put32,
     put_checksum,
     sum_octets,
-    sum_pseudo_header,
 )
 from mnagent.datapath.verdicts cimport (
     DROP_BAD_OFFLOAD,
@@ -48,7 +48,6 @@ from mnagent.datapath.verdicts cimport (
     DROP_NO_ASSOCIATION,
     DROP_NO_TUNNEL,
     DROP_NOT_IPV6,
-    DROP_RATE_LIMITED,
     DROP_TRUNCATED,
     HELD,
     PACKET_TOO_BIG,
@@ -61,14 +60,12 @@ cdef enum:
     PROTOCOL_UDP = 17
     PROTOCOL_IPV6 = 41
     PROTOCOL_ESP = 50
-    PROTOCOL_ICMPV6 = 58
     TCP_LENGTH = 20
     UDP_LENGTH = 8
     # Extension headers and a full TCP header; far below a frame's slot.
     MAX_INNER_HEAD = 1024
     TCP_FIN_PSH = 0x09
     TCP_CWR = 0x80
-    MINIMUM_MTU = 1280
 
 
 cdef Tunnel* find_tunnel(const Tables* tables, const uint8_t* packet) noexcept nogil:
@@ -86,7 +83,9 @@ cdef Verdict encapsulate(
     Worker* worker, const Tunnel* tunnel, uint8_t* inner, uint32_t head_length,
     const uint8_t* payload, uint32_t payload_length
 ) noexcept nogil:
-    """Finish the frame whose inner headers lie at ``inner``: outer header, ESP where asked, queue."""
+    """Finish the frame whose inner headers lie at ``inner``: outer header, ESP where asked,
+    queue.
+    """
     cdef uint32_t inner_length = head_length + payload_length
     cdef uint32_t sealed_length = 0
     cdef uint8_t* outer
@@ -246,44 +245,10 @@ cdef inline void avoid_zero(uint8_t* field) noexcept nogil:
 cdef Verdict packet_too_big(
     Worker* worker, const Tunnel* tunnel, const uint8_t* packet, uint32_t length
 ) noexcept nogil:
-    """Tell the sender the tunnel's MTU (RFC 2473 7.1), through the TUN device: never below 1280."""
-    cdef uint8_t error[VNET_LENGTH + MINIMUM_MTU]
-    cdef uint8_t* reply = error + VNET_LENGTH
-    cdef uint32_t quoted = MINIMUM_MTU - IPV6_LENGTH - 8
-    cdef uint32_t payload
-    cdef iovec vector
-    if is_icmp_error(packet, length) or packet[24] == 0xFF:
-        return PACKET_TOO_BIG
-    if not may_send_error(worker):
-        return DROP_RATE_LIMITED
-    if length < quoted:
-        quoted = length
-    payload = quoted + 8
-    memset(error, 0, VNET_LENGTH + IPV6_LENGTH + 8)
-    reply[0] = 0x60
-    put16(reply + 4, payload)
-    reply[6] = PROTOCOL_ICMPV6
-    reply[7] = 64
-    memcpy(reply + 8, tunnel.local, 16)
-    memcpy(reply + 24, packet + 8, 16)
-    reply[40] = 2
-    put32(reply + 44, tunnel.mtu)
-    memcpy(reply + 48, packet, quoted)
-    put_checksum(
-        reply + 42,
-        sum_octets(
-            reply + 40, payload, sum_pseudo_header(reply + 8, payload, PROTOCOL_ICMPV6)
-        ),
+    """Tell the sender the tunnel's MTU (RFC 2473 7.1): never below 1280."""
+    return write_error(
+        worker, tunnel.local, ERROR_TOO_BIG, tunnel.mtu, packet, length, PACKET_TOO_BIG
     )
-    vector.iov_base = error
-    vector.iov_len = VNET_LENGTH + IPV6_LENGTH + payload
-    worker.write_tunnel(worker, &vector, 1)
-    return PACKET_TOO_BIG
-
-
-cdef bint is_icmp_error(const uint8_t* packet, uint32_t length) noexcept nogil:
-    """No error is sent about an error (RFC 4443 2.4 e)."""
-    return packet[6] == PROTOCOL_ICMPV6 and (length <= IPV6_LENGTH or packet[40] < 128)
 
 
 cdef Verdict hold(

@@ -22,7 +22,16 @@ cdef enum:
     HELD_MAX = 256
     HELD_OCTETS_MAX = 4 << 20
     ERRORS_PER_SECOND = 100
+    STRANGERS_PER_SECOND = 20
+    REASSEMBLIES = 16
+    REASSEMBLY_PIECES = 16
+    REASSEMBLY_SECONDS = 30
+    # Headers of a fragmented tunnel packet and one packet in it.
+    REASSEMBLY_LENGTH = MAX_INNER + 256
     FLOWS = 64
+    # ICMPv6 types in the high octet, codes in the low one.
+    ERROR_UNREACHABLE = 0x0103
+    ERROR_TOO_BIG = 0x0200
 
 
 cdef struct FrameBatch:
@@ -87,6 +96,24 @@ cdef struct Coalescer:
     int32_t flows[FLOWS]
 
 
+cdef struct RateLimit:
+    long second
+    uint32_t taken
+
+
+cdef struct Reassembly:
+    # Free while there are no pieces.
+    uint32_t pieces
+    uint32_t received
+    # Payload octets of the whole, 0 until the last fragment came.
+    uint32_t total
+    long began
+    uint8_t key[36]
+    uint16_t starts[REASSEMBLY_PIECES]
+    uint16_t ends[REASSEMBLY_PIECES]
+    uint8_t* data
+
+
 cdef struct Capture:
     # Where memory ports put what real ports would send: records of length and octets.
     uint8_t* data
@@ -129,8 +156,13 @@ cdef struct Worker:
     uint64_t tunnel_writes
     uint64_t tunnel_write_failures
     uint64_t verdicts[VERDICT_COUNT]
-    long error_second
-    uint32_t error_count
+    RateLimit errors
+    RateLimit strangers
+    uint32_t identification
+    uint64_t fragments_sent
+    # Where an outer packet is whole before it is fragmented.
+    uint8_t* scratch
+    Reassembly* reassemblies
     int tunnel_descriptor
     # The kernel takes UDP super-packets (Linux 6.2).
     bint merges_datagrams
@@ -150,9 +182,19 @@ cdef void worker_use_memory(Worker* worker) noexcept nogil
 cdef void worker_use_devices(Worker* worker, int tunnel_descriptor) noexcept nogil
 cdef void count(Worker* worker, Verdict verdict) noexcept nogil
 cdef bint may_send_error(Worker* worker) noexcept nogil
+cdef Verdict write_error(
+    Worker* worker, const uint8_t* source, uint32_t kind, uint32_t value, const uint8_t* packet,
+    uint32_t length, Verdict verdict
+) noexcept nogil
+cdef bint rate_allows(RateLimit* limit, uint32_t per_second) noexcept nogil
+cdef long monotonic_seconds() noexcept nogil
 cdef uint8_t* frame_begin(Worker* worker, const Tunnel* tunnel) noexcept nogil
 cdef void frame_commit(
     Worker* worker, const Tunnel* tunnel, uint8_t* start, uint32_t head_length,
+    const uint8_t* payload, uint32_t payload_length
+) noexcept nogil
+cdef void frame_commit_outer(
+    Worker* worker, const Tunnel* tunnel, uint8_t* outer, uint32_t head_length,
     const uint8_t* payload, uint32_t payload_length
 ) noexcept nogil
 cdef Verdict hand_up(

@@ -1,6 +1,6 @@
 """A worker's memory and its ports: real descriptors, or memory for tests."""
 
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 
@@ -22,12 +22,18 @@ from mnagent.datapath.linux cimport (
     timespec,
     writev,
 )
+from mnagent.datapath.octets cimport put16, put32, put_checksum, sum_octets, sum_pseudo_header
 from mnagent.datapath.verdicts cimport (
     DROP_HAND_UP_FULL,
     DROP_HAND_UP_TOO_LARGE,
+    DROP_RATE_LIMITED,
     HANDED_UP,
     Verdict,
 )
+
+cdef enum:
+    PROTOCOL_ICMPV6 = 58
+    MINIMUM_MTU = 1280
 
 
 cdef Worker* worker_new() noexcept nogil:
@@ -74,7 +80,9 @@ cdef void count(Worker* worker, Verdict verdict) noexcept nogil:
 
 
 cdef bint may_send_error(Worker* worker) noexcept nogil:
-    """ICMPv6 errors are rate limited (RFC 4443 2.4 f). Errors are rare, so reading the clock is no cost."""
+    """ICMPv6 errors are rate limited (RFC 4443 2.4 f). Errors are rare, so reading the clock is
+    no cost.
+    """
     cdef timespec now
     clock_gettime(CLOCK_MONOTONIC, &now)
     if now.tv_sec != worker.error_second:
@@ -84,8 +92,56 @@ cdef bint may_send_error(Worker* worker) noexcept nogil:
     return worker.error_count <= ERRORS_PER_SECOND
 
 
+cdef bint forbids_error(const uint8_t* packet, uint32_t length) noexcept nogil:
+    """No error about an error, nor about a packet to or from a group (RFC 4443 2.4 e)."""
+    if packet[8] == 0xFF or packet[24] == 0xFF:
+        return True
+    return packet[6] == PROTOCOL_ICMPV6 and (length <= IPV6_LENGTH or packet[40] < 128)
+
+
+cdef Verdict write_error(
+    Worker* worker, const uint8_t* source, uint32_t kind, uint32_t value, const uint8_t* packet,
+    uint32_t length, Verdict verdict
+) noexcept nogil:
+    """Send an ICMPv6 error about ``packet`` to its source, through the TUN device."""
+    cdef uint8_t error[VNET_LENGTH + MINIMUM_MTU]
+    cdef uint8_t* reply = error + VNET_LENGTH
+    cdef uint32_t quoted = MINIMUM_MTU - IPV6_LENGTH - 8
+    cdef uint32_t payload
+    cdef iovec vector
+    if forbids_error(packet, length):
+        return verdict
+    if not may_send_error(worker):
+        return DROP_RATE_LIMITED
+    if length < quoted:
+        quoted = length
+    payload = quoted + 8
+    memset(error, 0, VNET_LENGTH + IPV6_LENGTH + 8)
+    reply[0] = 0x60
+    put16(reply + 4, payload)
+    reply[6] = PROTOCOL_ICMPV6
+    reply[7] = 64
+    memcpy(reply + 8, source, 16)
+    memcpy(reply + 24, packet + 8, 16)
+    put16(reply + 40, kind)
+    put32(reply + 44, value)
+    memcpy(reply + 48, packet, quoted)
+    put_checksum(
+        reply + 42,
+        sum_octets(
+            reply + 40, payload, sum_pseudo_header(reply + 8, payload, PROTOCOL_ICMPV6)
+        ),
+    )
+    vector.iov_base = error
+    vector.iov_len = VNET_LENGTH + IPV6_LENGTH + payload
+    worker.write_tunnel(worker, &vector, 1)
+    return verdict
+
+
 cdef uint8_t* frame_begin(Worker* worker, const Tunnel* tunnel) noexcept nogil:
-    """The next frame's slot, with link header and outer IPv6 header in place; returns what follows."""
+    """The next frame's slot, with link header and outer IPv6 header in place; returns what
+    follows.
+    """
     cdef uint8_t* slot
     cdef uint32_t link = tunnel.link_length
     if worker.frames.count == BATCH:
@@ -121,7 +177,9 @@ cdef void frame_commit(
 
 
 cdef void flush_frames_to_devices(Worker* worker) noexcept nogil:
-    """One sendmmsg for each run of frames with the same descriptor; a frame that fails is skipped."""
+    """One sendmmsg for each run of frames with the same descriptor; a frame that fails is
+    skipped.
+    """
     cdef FrameBatch* frames = worker.frames
     cdef uint32_t first = 0, last
     cdef int sent

@@ -1,4 +1,5 @@
-# The part of libcrypto the engine uses. SHA256_* is the one interface of OpenSSL 3 that restarts an HMAC
+# The part of libcrypto the engine uses. SHA256_* is the one interface of OpenSSL 3 that restarts
+# an HMAC
 # from a saved state without allocating.
 
 from libc.stdint cimport uint8_t

@@ -41,7 +41,9 @@ cdef inline uint32_t hash_address(const uint8_t* address) noexcept nogil:
 
 
 cdef inline bint is_link_scope(const uint8_t* address) noexcept nogil:
-    """Unspecified, loopback, link-local, or multicast of interface or link scope: never tunnelled."""
+    """Unspecified, loopback, link-local, or multicast of interface or link scope: never
+    tunnelled.
+    """
     if address[0] == 0xFF:
         return (address[1] & 0x0F) <= 2
     if address[0] == 0xFE:
@@ -58,7 +60,9 @@ cdef inline uint64_t add_carry(uint64_t total, uint64_t word) noexcept nogil:
 cdef inline uint64_t sum_octets(
     const uint8_t* at, size_t length, uint64_t total
 ) noexcept nogil:
-    """Ones' complement sum in native byte order (RFC 1071 2.B); pieces must start at even offsets."""
+    """Ones' complement sum in native byte order (RFC 1071 2.B); pieces must start at even
+    offsets.
+    """
     cdef uint64_t second = 0, third = 0, fourth = 0, word
     while length >= 32:
         total = add_carry(total, load64(at))
@@ -91,7 +95,9 @@ cdef inline uint16_t fold(uint64_t total) noexcept nogil:
 cdef inline uint64_t sum_pseudo_header(
     const uint8_t* addresses, uint32_t length, uint8_t next_header
 ) noexcept nogil:
-    """RFC 8200 8.1, of the source and destination addresses that lie side by side at ``addresses``."""
+    """RFC 8200 8.1, of the source and destination addresses that lie side by side at
+    ``addresses``.
+    """
     cdef uint8_t rest[8]
     put32(rest, length)
     put32(rest + 4, next_header)

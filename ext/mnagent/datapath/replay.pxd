@@ -1,4 +1,5 @@
-# Anti-replay window as RFC 6479: a ring of 64-bit words, so that advancing clears whole words and never
+# Anti-replay window as RFC 6479: a ring of 64-bit words, so that advancing clears whole words and
+# never
 # shifts. 32-bit sequence numbers, no extended ones (they need an exchange to agree on).
 
 from libc.stdint cimport uint32_t, uint64_t

@@ -1,4 +1,4 @@
-# What became of a packet. One counter each; `_pipeline.VERDICT_NAMES` holds the names in this order.
+# What became of a packet. One counter each; `_engine.VERDICT_NAMES` holds the names in this order.
 
 cdef enum Verdict:
     # Carried on.
@@ -26,7 +26,7 @@ cdef enum Verdict:
     DROP_FRAGMENT
     DROP_NO_BINDING
     DROP_OUTER_SOURCE
-    DROP_OUTER_DESTINATION
+    DROP_BAD_CHECKSUM
     DROP_INNER_SOURCE
     DROP_INNER_SCOPE
     DROP_INNER_MALFORMED

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+from ipaddress import IPv6Address
+
+import pytest
+
+from mnagent.core.actions import (
+    Finish,
+    HoldTunnel,
+    LeaveHomeLink,
+    RemoveTunnel,
+    SendPacket,
+    SetTunnel,
+)
+from mnagent.core.events import (
+    AddressAppeared,
+    AddressVanished,
+    LinkDown,
+    ShutdownRequested,
+)
+from mnagent.core.indications import AddressLost, AddressUsable
+from mnagent.wire.icmp6 import EchoRequest
+from mnagent.wire.ipv6 import IPv6Packet
+from tests.support.driver import (
+    CARE_OF_A,
+    CARE_OF_B,
+    HOME_ADDRESS,
+    INTERFACE,
+    MobileNodeDriver,
+)
+from tests.support.matching import kinds, of_type, only, reports
+from tests.support.packets import received
+from tests.support.requirement import requirement
+
+DERIVED_LINK_LOCAL = IPv6Address("fe80::10")
+
+
+def registered() -> MobileNodeDriver:
+    driver = MobileNodeDriver()
+    driver.link_up()
+    driver.visit(CARE_OF_A)
+    driver.acknowledge()
+    return driver
+
+
+def link_local(driver: MobileNodeDriver, address: IPv6Address, **fields: bool) -> None:
+    driver.tell(AddressAppeared(interface=INTERFACE, address=address, prefix_length=64, **fields))
+
+
+@requirement("RFC6275-11.7.1", "MN-02")
+@pytest.mark.parametrize("case", ["same", "other", "duplicate", "vanished", "elsewhere"])
+def test_link_local_compatibility_needs_the_derived_address_on_the_interface(case: str) -> None:
+    driver = MobileNodeDriver()
+    driver.link_up()
+    if case == "other":
+        link_local(driver, IPv6Address("fe80::99"))
+    elif case == "elsewhere":
+        driver.tell(AddressAppeared(interface=9, address=DERIVED_LINK_LOCAL, prefix_length=64))
+    else:
+        link_local(driver, DERIVED_LINK_LOCAL)
+    if case == "duplicate":
+        link_local(driver, IPv6Address("fe80::98"), duplicate=True)
+        link_local(driver, DERIVED_LINK_LOCAL, duplicate=True)
+    if case == "vanished":
+        driver.tell(AddressVanished(interface=INTERFACE, address=DERIVED_LINK_LOCAL))
+    driver.visit(CARE_OF_A)
+    assert driver.updates()[-1].link_local_compatibility is (case == "same")
+
+
+@requirement("RFC6275-11.5.4", "MOV-12", "MN-34")
+def test_old_tunnel_is_kept_while_its_address_works_until_the_new_one_is_acknowledged() -> None:
+    driver = MobileNodeDriver(interfaces=("wlan0", "eth0"))
+    driver.link_up(INTERFACE, "eth0")
+    driver.visit(CARE_OF_A)
+    driver.acknowledge()
+    driver.link_up(3, "wlan0")
+    outputs = driver.visit(CARE_OF_B, interface=3)
+    assert not of_type(outputs, HoldTunnel) and driver.node.tunnel_address == CARE_OF_A
+    tunnel = only(driver.acknowledge(), SetTunnel)
+    assert (tunnel.local, tunnel.interface) == (CARE_OF_B, 3)
+
+
+def test_link_lost_holds_the_tunnel_and_the_same_address_brings_it_back_at_once() -> None:
+    driver = registered()
+    assert of_type(driver.tell(LinkDown(interface=INTERFACE)), HoldTunnel)
+    assert driver.node.state == "detached"
+    driver.advance(30)
+    driver.link_up()
+    outputs = driver.visit(CARE_OF_A)
+    names = kinds(outputs)
+    assert names.index("SetTunnel") < names.index("SendPacket")
+    assert driver.node.state == "refreshing"
+
+
+def test_repeated_lifetimes_of_the_address_in_use_send_nothing() -> None:
+    driver = registered()
+    usable = AddressUsable(
+        interface=INTERFACE, address=CARE_OF_A, prefix_length=64, valid_until=driver.now + 5000
+    )
+    assert driver.tell(usable) == []
+
+
+def test_state_follows_the_attachment() -> None:
+    driver = MobileNodeDriver()
+    assert driver.node.state == "detached"
+    driver.link_up()
+    driver.visit(CARE_OF_A)
+    assert driver.node.state == "registering"
+    driver.acknowledge()
+    assert driver.node.state == "registered"
+    driver.come_home()
+    assert driver.node.state == "at-home-finding-home-agent"
+
+
+def test_packet_that_is_nothing_to_us_is_ignored() -> None:
+    driver = registered()
+    packet = IPv6Packet(CARE_OF_B, CARE_OF_A, EchoRequest(1, 1))
+    assert driver.tell(received(packet)) == []
+
+
+@requirement("RFC6275-11.7.1", "OPS-05")
+def test_shutdown_away_deregisters_and_finishes_with_the_answer() -> None:
+    driver = registered()
+    outputs = driver.tell(ShutdownRequested())
+    assert driver.updates()[-1].lifetime == 0 and not of_type(outputs, Finish)
+    names = kinds(driver.acknowledge())
+    assert names[-3:] == ["RemoveTunnel", "LeaveHomeLink", "Finish"]
+    assert driver.tell(ShutdownRequested()) == []
+
+
+@requirement("RFC6275-11.7.1", "OPS-05")
+def test_second_shutdown_does_not_wait() -> None:
+    driver = registered()
+    driver.tell(ShutdownRequested())
+    assert of_type(driver.tell(ShutdownRequested()), Finish)
+
+
+def test_stopping_node_follows_no_movement() -> None:
+    driver = registered()
+    driver.tell(ShutdownRequested())
+    driver.visit(CARE_OF_B)
+    driver.tell(AddressLost(interface=INTERFACE, address=CARE_OF_A))
+    assert [update.lifetime for update in driver.updates()] == [600, 0]
+
+
+def test_shutdown_without_a_way_out_finishes_at_once() -> None:
+    driver = registered()
+    driver.tell(LinkDown(interface=INTERFACE))
+    assert of_type(driver.tell(ShutdownRequested()), Finish)
+
+
+def test_shutdown_at_home_finishes_at_once_and_leaves_the_link() -> None:
+    driver = MobileNodeDriver()
+    driver.link_up()
+    driver.come_home()
+    driver.advance(1)
+    outputs = driver.tell(ShutdownRequested())
+    assert only(outputs, LeaveHomeLink).home_address == HOME_ADDRESS
+    assert of_type(outputs, Finish)
+
+
+def test_shutdown_on_the_way_home_waits_for_the_deregistration() -> None:
+    driver = registered()
+    driver.come_home(addresses=((driver.node.settings.home_agent_address, b"\x02\0\0\0\0\x01"),))
+    outputs = driver.tell(ShutdownRequested())
+    assert not of_type(outputs, Finish)
+    assert of_type(driver.acknowledge(), Finish)
+
+
+def test_home_link_lost_while_at_home_holds_the_tunnel() -> None:
+    driver = MobileNodeDriver()
+    driver.link_up()
+    driver.come_home()
+    driver.advance(1)
+    outputs = driver.tell(LinkDown(interface=INTERFACE))
+    assert kinds(outputs)[-3:] == ["LeaveHomeLink", "ReportEvent", "HoldTunnel"]
+    assert reports(outputs, "left-home")
+
+
+def test_refused_movement_holds_the_tunnel() -> None:
+    driver = MobileNodeDriver(optimistic_tunnel=True)
+    driver.link_up()
+    driver.visit(CARE_OF_A)
+    outputs = driver.acknowledge(status=129)
+    assert of_type(outputs, HoldTunnel) and not of_type(outputs, RemoveTunnel)
+
+
+def test_deadline_is_the_earliest_of_the_machines() -> None:
+    driver = MobileNodeDriver()
+    assert driver.node.next_deadline() is None
+    driver.link_up()
+    driver.visit(CARE_OF_A)
+    assert driver.node.next_deadline() == driver.now + 1.5
+    outputs = driver.node.handle_timer(driver.now + 1.5)
+    assert of_type(outputs, SendPacket)
