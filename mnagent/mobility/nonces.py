@@ -91,6 +91,11 @@ class Nonces:
                 if nonce is self._current:
                     self._current = None
 
+    def forget(self) -> None:
+        """Forget all of them: every token handed out is worthless from now on."""
+        self._nonces.clear()
+        self._current = None
+
     def next_deadline(self) -> float | None:
         """When `discard_expired` has something to do: the oldest nonce is the first in the
         table."""
