@@ -108,9 +108,9 @@ def _received_header(data: bytes) -> bytes:
     for _ in range(MAX_NESTING):
         payload = decode_invoking(data).payload
         assert isinstance(payload, RawPayload), "the payload of a quoted packet is never decoded"
-        if payload.next_header == NEXT_HEADER_MOBILITY:
+        if payload.next_header == NEXT_HEADER_MOBILITY and len(payload.data) >= 8:
             # Octets after the end of the Mobility Header belong to nothing.
-            return payload.data[: (payload.data[1] + 1) * 8] if len(payload.data) > 1 else b""
+            return payload.data[: (payload.data[1] + 1) * 8]
         if payload.next_header != NEXT_HEADER_IPV6:
             break
         data = payload.data
