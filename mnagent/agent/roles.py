@@ -9,6 +9,7 @@ from typing import Protocol
 
 from mnagent.agent.snapshot import (
     BindingSnapshot,
+    CorrespondentSnapshot,
     HandoverLog,
     HomeAgentSnapshot,
     MobileNodeSnapshot,
@@ -25,6 +26,7 @@ from mnagent.core.events import (
     LinkUp,
     PacketReceived,
     ShutdownRequested,
+    TrafficSeen,
 )
 from mnagent.core.indications import (
     AddressLost,
@@ -38,6 +40,7 @@ from mnagent.core.timers import earliest
 from mnagent.mobility.home_agent import HomeAgent
 from mnagent.mobility.mobile_node import MobileNode
 from mnagent.mobility.movement import AtHome, Away
+from mnagent.mobility.route_optimization import CorrespondentStatus
 
 
 class Role(Protocol):
@@ -72,7 +75,10 @@ class MobileNodeRole:
 
     @property
     def drops(self) -> Counter[DropReason]:
-        return self.autoconfiguration.drops + self.mobile_node.registration.drops
+        node = self.mobile_node
+        return (
+            self.autoconfiguration.drops + node.registration.drops + node.route_optimization.drops
+        )
 
     def handle(self, event: Event, now: float) -> list[Action]:
         actions: list[Action] = []
@@ -82,7 +88,7 @@ class MobileNodeRole:
             # Before autoconfiguration: an interface is known before there are addresses on it, and
             # its loss is one loss, not one for each address.
             actions += self._pass_on(self.mobile_node.handle(event, now), now)
-        if not isinstance(event, DatagramReceived | ShutdownRequested):
+        if not isinstance(event, DatagramReceived | TrafficSeen | ShutdownRequested):
             actions += self._pass_on(self.autoconfiguration.handle(event, now), now)
         return actions
 
@@ -111,6 +117,7 @@ class MobileNodeRole:
             last_status=registration.last_status,
             tunnel=_text(node.tunnel_address),
             handovers=handovers.records,
+            correspondents=tuple(_correspondent(s) for s in node.route_optimization.status(now)),
         )
 
     def _pass_on(self, outputs: list[Output], now: float) -> list[Action]:
@@ -224,6 +231,23 @@ class HomeAgentRole:
             outputs.append(RemoveTunnel(home_address=entry.home_address))
             outputs.append(StopIntercepting(home_address=entry.home_address))
         return outputs
+
+
+def _correspondent(status: CorrespondentStatus) -> CorrespondentSnapshot:
+    return CorrespondentSnapshot(
+        correspondent=str(status.correspondent),
+        path="direct" if status.is_direct else "home-agent",
+        state=status.state,
+        care_of_address=_text(status.care_of_address),
+        binding_lifetime_remaining=round(status.lifetime_remaining, 3),
+        home_token_age=_rounded(status.home_token_age),
+        care_of_token_age=_rounded(status.care_of_token_age),
+        reason=status.reason,
+    )
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
 
 
 def _text(address: IPv6Address | None) -> str | None:
