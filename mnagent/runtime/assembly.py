@@ -27,7 +27,8 @@ from mnagent.runtime.leftovers import remove_leftovers
 from mnagent.runtime.loop import BootClock
 from mnagent.runtime.next_hop import NextHopResolver
 from mnagent.runtime.nftables import Shield
-from mnagent.runtime.policy_routing import HomeAgentRouting, MobileNodeRouting
+from mnagent.runtime.optimized_paths import OptimizedPaths
+from mnagent.runtime.policy_routing import HomeAgentRouting, MobileNodeRouting, PeerRouting
 from mnagent.runtime.sequences import SequenceKeeper
 from mnagent.runtime.settings import SavedSettings
 from mnagent.runtime.sockets import Sender
@@ -97,7 +98,7 @@ class Assembly:
     tunnels: TunnelKeeper
     shield: Shield
     takeover: Takeover | None
-    """None on a home agent, which does not move."""
+    """None where nothing moves: on a home agent and a correspondent."""
     sequences: SequenceKeeper
     executor: Executor
     wake_descriptor: int
@@ -236,8 +237,7 @@ def _remove_leftovers(configuration: Configuration, kernel: LinuxKernel, tunnel:
     )
     remove_leftovers(
         kernel,
-        table=configuration.host.route_table,
-        priority=configuration.host.rule_priority,
+        tables=dict(_tables(configuration)),
         interfaces=interfaces,
         tunnel=tunnel,
     )
@@ -279,25 +279,17 @@ def _connect(
         configuration.host.tunnel_interface, home_agent=_home_agent_address(configuration)
     )
     stack.callback(shield.close)
-    resolver = NextHopResolver(kernel)
+    resolver = NextHopResolver(kernel, tunnel_interface=tunnel)
     listeners = _Listeners()
     routing = _routing(configuration, host, tunnel)
-
-    def mtu_changed(home_address: IPv6Address, mtu: int) -> None:
-        with contextlib.suppress(OSError):
-            if isinstance(routing, MobileNodeRouting):
-                routing.tunnel_mtu_changed(mtu)
-            else:
-                routing.tunnel_mtu_changed(home_address, mtu)
-
-    is_node = configuration.role is Role.MOBILE_NODE
-    tunnels = TunnelKeeper(
-        datapath=engine,
-        resolver=resolver,
-        shield=shield,
+    tunnels = _tunnels(
+        configuration,
+        routing,
+        engine,
+        resolver,
+        shield,
         associations=associations,
-        end=TunnelEnd.MOBILE_NODE if is_node else TunnelEnd.HOME_AGENT,
-        mtu_changed=mtu_changed,
+        peers=_peer_routing(configuration, host, tunnel),
     )
     tunnels.publish()
     sequences.start(associations)
@@ -326,6 +318,44 @@ def _connect(
     }
 
 
+def _tunnels(
+    configuration: Configuration,
+    routing: MobileNodeRouting | HomeAgentRouting | None,
+    engine: Datapath,
+    resolver: NextHopResolver,
+    shield: Shield,
+    *,
+    associations: tuple[SecurityAssociation, ...],
+    peers: PeerRouting,
+) -> TunnelKeeper:
+    def mtu_changed(home_address: IPv6Address, mtu: int) -> None:
+        with contextlib.suppress(OSError):
+            if isinstance(routing, MobileNodeRouting):
+                routing.tunnel_mtu_changed(mtu)
+            elif routing is not None:
+                routing.tunnel_mtu_changed(home_address, mtu)
+
+    node = configuration.mobile_node
+    if isinstance(routing, MobileNodeRouting) and node is not None:
+        optimized = OptimizedPaths(
+            resolver,
+            home_address=node.home_address,
+            set_peer_route=peers.mtu_changed,
+            set_direct_route=routing.direct_path_mtu_changed,
+        )
+    else:
+        optimized = OptimizedPaths(resolver, set_peer_route=peers.mtu_changed)
+    return TunnelKeeper(
+        datapath=engine,
+        resolver=resolver,
+        shield=shield,
+        associations=associations,
+        end=TunnelEnd.HOME_AGENT if node is None else TunnelEnd.MOBILE_NODE,
+        mtu_changed=mtu_changed,
+        optimized=optimized,
+    )
+
+
 def _stop_sequences(sequences: SequenceKeeper) -> None:
     try:
         sequences.stop()
@@ -335,9 +365,12 @@ def _stop_sequences(sequences: SequenceKeeper) -> None:
 
 def _routing(
     configuration: Configuration, host: HostState, tunnel: int
-) -> MobileNodeRouting | HomeAgentRouting:
+) -> MobileNodeRouting | HomeAgentRouting | None:
+    """None for a correspondent, which has neither a home address nor tunnels."""
     node = configuration.mobile_node
     if node is None:
+        if configuration.home_agent is None:
+            return None
         return HomeAgentRouting(host, tunnel_interface=tunnel)
     return MobileNodeRouting(
         host,
@@ -349,11 +382,36 @@ def _routing(
     )
 
 
+def _peer_routing(configuration: Configuration, host: HostState, tunnel: int) -> PeerRouting:
+    node = configuration.mobile_node
+    _, (table, priority) = _tables(configuration)
+    return PeerRouting(
+        host,
+        tunnel_interface=tunnel,
+        table=table,
+        priority=priority,
+        home_address=None if node is None else node.home_address,
+        new_connections=(node is not None and node.new_connections is NewConnections.HOME_ADDRESS),
+    )
+
+
+def _tables(configuration: Configuration) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The route tables, each with its rule's priority: the home address's, and mobile peers',
+    which is looked at first."""
+    host = configuration.host
+    return (
+        (host.route_table, host.rule_priority),
+        (host.route_table + 1, host.rule_priority - 1),
+    )
+
+
 def _interface_names(configuration: Configuration) -> tuple[str, ...]:
     """Interfaces the daemon may use; none named means all."""
     if configuration.mobile_node is not None:
         return configuration.mobile_node.interfaces
-    agent = configuration.home_agent
+    agent, correspondent = configuration.home_agent, configuration.correspondent
+    if agent is None and correspondent is not None:
+        return correspondent.interfaces
     if agent is None or not agent.interfaces:
         return ()
     link = (
@@ -362,11 +420,11 @@ def _interface_names(configuration: Configuration) -> tuple[str, ...]:
     return agent.interfaces + link
 
 
-def _home_agent_address(configuration: Configuration) -> IPv6Address:
+def _home_agent_address(configuration: Configuration) -> IPv6Address | None:
+    """None for a correspondent, which knows none."""
     if configuration.mobile_node is not None:
         return configuration.mobile_node.home_agent
-    assert configuration.home_agent is not None, "the configuration was validated"
-    return configuration.home_agent.address
+    return None if configuration.home_agent is None else configuration.home_agent.address
 
 
 def _own_addresses(configuration: Configuration) -> frozenset[IPv6Address]:

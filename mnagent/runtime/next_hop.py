@@ -59,8 +59,10 @@ class Resolution:
 class NextHopResolver:
     """Follows the paths of all tunnels."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, *, tunnel_interface: int | None = None) -> None:
+        """Routes to ``tunnel_interface`` are our own, and lead no outer packet anywhere."""
         self._kernel = kernel
+        self._tunnel_interface = tunnel_interface
         self._resolutions: dict[TunnelPath, Resolution] = {}
 
     def follow(self, paths: set[TunnelPath]) -> None:
@@ -85,7 +87,9 @@ class NextHopResolver:
                 and resolution.path.interface == message.interface
                 for resolution in self._resolutions.values()
             )
-        return isinstance(message, (RouteMessage, LinkMessage, RuleMessage, Overrun))
+        if isinstance(message, RouteMessage):
+            return message.interface != self._tunnel_interface
+        return isinstance(message, (LinkMessage, RuleMessage, Overrun))
 
     def refresh(self) -> bool:
         """Ask again for every path; True when an answer changed."""

@@ -30,7 +30,14 @@ from mnagent.control.lock import AlreadyRunning, DaemonLock
 from mnagent.control.schema import ControlEvent
 from mnagent.control.server import ControlServer
 from mnagent.core.actions import Action, ReportEvent
-from mnagent.core.events import DatagramReceived, Event, LinkDown, LinkUp, ShutdownRequested
+from mnagent.core.events import (
+    DatagramReceived,
+    Event,
+    LinkDown,
+    LinkUp,
+    ShutdownRequested,
+    TrafficSeen,
+)
 from mnagent.core.timers import Timers, earliest
 from mnagent.link.messages import AddressMessage, LinkMessage, Message, Overrun
 from mnagent.link.monitor import LinkMonitor
@@ -308,6 +315,18 @@ class Service:
     def _on_handed_up(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.read(self._parts.wake_descriptor, 8)
+        self._feed(
+            TrafficSeen(
+                local=traffic.local,
+                peer=traffic.peer,
+                packets_in=traffic.packets_in,
+                packets_out=traffic.packets_out,
+                destination_port=traffic.destination_port,
+                protocol=traffic.protocol,
+                direct=traffic.direct,
+            )
+            for traffic in self._parts.datapath.take_traffic()
+        )
         self._feed(
             DatagramReceived(
                 data=packet.data,
