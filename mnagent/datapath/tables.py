@@ -1,8 +1,7 @@
 """What the engine is told: the whole desired state, published at once.
 
-`TableBuilder` turns the actions of the machines into `Tables`; publishing the same tables again
-changes
-nothing, so an executor may always publish all it knows.
+Publishing the same tables again changes nothing, so whoever keeps them may always publish all it
+knows.
 """
 
 from __future__ import annotations
@@ -41,6 +40,8 @@ class TunnelEntry:
     """None lets the kernel resolve it: slower, and right as soon as a route exists."""
     mtu: int = 1460
     """Largest inner packet, octets; at least 1280 is always carried."""
+    path_mtu: int = 0
+    """Largest outer packet, octets; a larger one leaves in fragments. 0: what the link carries."""
     outbound_spi: int | None = None
     """Tunnel mode association for payload; packets are dropped while it is not installed."""
     inbound_spi: int | None = None

@@ -16,7 +16,7 @@ import pytest
 from mnagent.core.actions import TunnelEnd
 from mnagent.core.security import Direction, EspMode, EspTransform, SecurityAssociation
 from mnagent.datapath import Engine, NextHop, Tables, TunnelEntry
-from tests.ext.namespaces import Namespaces, entered, open_tunnel_device
+from tests.ext.namespaces import Namespaces, entered, open_tunnel_device, run
 
 pytestmark = pytest.mark.root
 
@@ -178,6 +178,21 @@ def test_esp_transport_packet_reaches_the_other_control_plane(ends: tuple[Node, 
     assert [(item.data, item.protected_by) for item in received] == [(packet, 0x1001)]
     assert received[0].interface == agent.interface
     assert len(received[0].link_layer_source) == 6
+
+
+def test_link_of_1280_octets_carries_packets_of_1280_octets(ends: tuple[Node, Node]) -> None:
+    mobile, agent = ends
+    if mobile.tables.tunnels[0].next_hop is None:
+        for node in ends:
+            node.publish(tunnels=(replace(node.tables.tunnels[0], path_mtu=1280),))
+    for node in ends:
+        with entered(node.namespace):
+            run("ip", "link", "set", "eth0", "mtu", "1280")
+        node.publish(tunnels=(replace(node.tables.tunnels[0], mtu=1280),))
+    assert mobile.ping(AGENT, source=HOME, size=1232)
+    assert agent.ping(HOME, source=AGENT, size=1232)
+    assert mobile.engine.counters()["fragments-sent"] >= 12
+    assert agent.engine.counters()["fragment-kept"] >= 6
 
 
 def test_spoofed_outer_source_is_dropped_and_counted(ends: tuple[Node, Node]) -> None:

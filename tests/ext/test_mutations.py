@@ -78,7 +78,8 @@ def inbound_corpus() -> list[bytes]:
         ipv6(AGENT, CARE_OF, 43, type2_routing_header(HOME, packets.ESP) + sealed),
         ipv6(AGENT, CARE_OF, 58, bytes([134, 0]) + bytes(30)),
         ipv6(AGENT, CARE_OF, 58, bytes([2, 0]) + bytes(6) + ipv6(CARE_OF, AGENT, 41, inner)),
-        ipv6(AGENT, CARE_OF, packets.FRAGMENT, bytes(40)),
+        ipv6(AGENT, CARE_OF, packets.FRAGMENT, b"\x29\0\0\1\0\0\0\7" + inner[:200]),
+        ipv6(AGENT, CARE_OF, packets.FRAGMENT, b"\x29\0\0\xc8\0\0\0\7" + inner[200:]),
     ]
 
 

@@ -2,6 +2,7 @@
 count.
 """
 
+import contextlib
 import fcntl
 import os
 import socket as python_socket
@@ -107,6 +108,7 @@ VERDICT_NAMES = (
     "held",
     "packet-too-big",
     "relayed-error",
+    "fragment-kept",
     "not-local",
     "not-ours",
     "drop-no-tunnel",
@@ -147,6 +149,7 @@ ARPHRD_LOOPBACK = 772
 RECEIVE_BUFFER = 16 << 20
 SEND_TIMEOUT = b"\x00" * 8 + (100_000).to_bytes(8, "little")
 SO_SNDTIMEO = 21
+OWN_MARK = 6275
 
 
 cdef void copy_address(uint8_t* into, object address):
@@ -301,6 +304,10 @@ cdef class _Core:
         tunnel.activity = (<_ActivityHandle>activities[entry.home_address]).activity
         tunnel.mtu = min(max(entry.mtu, 1280), MAX_INNER)
         tunnel.descriptor, tunnel.outer_mtu, header = self._way_out(entry.next_hop)
+        if entry.path_mtu and (tunnel.outer_mtu == 0 or entry.path_mtu < tunnel.outer_mtu):
+            tunnel.outer_mtu = entry.path_mtu
+        if tunnel.outer_mtu:
+            tunnel.outer_mtu = max(tunnel.outer_mtu, 1280)
         tunnel.raw = entry.next_hop is None
         tunnel.link_length = len(header)
         memcpy(tunnel.head, <const uint8_t*>header, len(header))
@@ -440,6 +447,7 @@ cdef class _Core:
         found["packets-inbound"] = into.packets
         found["released"] = out.released
         found["frames-sent"] = out.frames_sent
+        found["fragments-sent"] = out.fragments_sent
         found["frames-failed"] = out.frames_failed
         found["tunnel-writes"] = out.tunnel_writes + into.tunnel_writes
         found["tunnel-write-failures"] = out.tunnel_write_failures + into.tunnel_write_failures
@@ -620,13 +628,19 @@ class _Port:
         self.sender = python_socket.socket(AF_PACKET, python_socket.SOCK_RAW, 0)
         try:
             self.link_length = self._link_length(name)
-            self.mtu = self._ask(name, SIOCGIFMTU, "I")
+            self.mtu = 0
+            self.refresh()
             self.sender.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, 1)
             self.sender.setsockopt(SOL_SOCKET, SO_SNDTIMEO, SEND_TIMEOUT)
             self.sender.bind((name, 0))
         except BaseException:
             self.close()
             raise
+
+    def refresh(self):
+        """Take the link's MTU as it is now."""
+        name = python_socket.if_indextoname(self.interface)
+        self.mtu = self._ask(name, SIOCGIFMTU, "I")
 
     def _ask(self, name, request, format):
         answer = fcntl.ioctl(self.sender, request, struct.pack("16s24x", name.encode()))
@@ -718,6 +732,9 @@ cdef class Engine(_Core):
             python_socket.AF_INET6, python_socket.SOCK_RAW, python_socket.IPPROTO_RAW
         )
         self.raw_socket.setsockopt(SOL_SOCKET, SO_SNDTIMEO, SEND_TIMEOUT)
+        # The daemon's rules keep what bears its mark out of the tunnel, or it would loop.
+        with contextlib.suppress(PermissionError):
+            self.raw_socket.setsockopt(SOL_SOCKET, python_socket.SO_MARK, OWN_MARK)
 
     def __dealloc__(self):
         if self.arena != NULL:
@@ -755,6 +772,7 @@ cdef class Engine(_Core):
             return self.raw_socket.fileno(), 0, b""
         try:
             port = self._port(next_hop.interface)
+            port.refresh()
         except OSError:
             # The interface went away under the caller; its next tables will know.
             return -1, 0, bytes(ETHERNET_LENGTH)

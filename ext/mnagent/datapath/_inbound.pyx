@@ -17,17 +17,24 @@ from mnagent.datapath._esp cimport (
 from mnagent.datapath._tables cimport IPV6_LENGTH, Tables, Tunnel, address_find, spi_find
 from mnagent.datapath._worker cimport (
     BATCH,
+    ERROR_TOO_BIG,
+    ERROR_UNREACHABLE,
     FLOWS,
+    REASSEMBLIES,
+    REASSEMBLY_LENGTH,
+    REASSEMBLY_PIECES,
+    REASSEMBLY_SECONDS,
+    STRANGERS_PER_SECOND,
     VNET_LENGTH,
     Arrival,
     Coalescer,
+    Reassembly,
     SuperPacket,
     Worker,
-    ERROR_TOO_BIG,
-    ERROR_UNREACHABLE,
     count,
     hand_up,
-    may_send_error,
+    monotonic_seconds,
+    rate_allows,
     write_error,
 )
 from mnagent.datapath.linux cimport (
@@ -206,20 +213,23 @@ cdef bint is_home_agent(const Tables* tables) noexcept nogil:
     return tables.tunnel_count == 0 or not tables.tunnels[0].mobile_end
 
 
-cdef void show_stranger(
+cdef Verdict show_stranger(
     Worker* worker, Arrival* arrival, const uint8_t* outer, const uint8_t* inner, uint32_t length,
     const Association* association
 ) noexcept nogil:
-    """Let the control plane see some of what no tunnel takes.
+    """Let a home agent's control plane see some of what no tunnel takes.
 
-    A home agent that lost its bindings learns this way whom to ask for a registration.
+    One that lost its bindings learns this way whom to ask for a registration (Binding Error).
     """
+    if not is_home_agent(worker.tables):
+        return DROP_NO_BINDING
     if association != NULL and not same_address(association.home_address, inner + 8):
-        return
-    if rate_allows(&worker.strangers, STRANGERS_PER_SECOND):
-        arrival.tunnelled = True
-        memcpy(arrival.tunnel_source, outer + 8, 16)
-        hand_up(worker, arrival, inner, length)
+        return DROP_INNER_SOURCE
+    if not rate_allows(&worker.strangers, STRANGERS_PER_SECOND):
+        return DROP_NO_BINDING
+    arrival.tunnelled = True
+    memcpy(arrival.tunnel_source, outer + 8, 16)
+    return hand_up(worker, arrival, inner, length)
 
 
 cdef Verdict decapsulate(
@@ -239,11 +249,8 @@ cdef Verdict decapsulate(
     if is_link_scope(inner + 8) or is_link_scope(inner + 24) or inner[8] == 0xFF:
         return DROP_INNER_SCOPE
     verdict = find_inbound_tunnel(worker.tables, outer, inner, &tunnel)
-    if verdict == DROP_NO_BINDING and is_home_agent(worker.tables) and may_send_error(worker):
-        # A home agent that lost its bindings asks the mobile node for a new one (Binding Error).
-        arrival.tunnelled = True
-        memcpy(arrival.tunnel_source, outer + 8, 16)
-        return hand_up(worker, arrival, inner, length)
+    if verdict == DROP_NO_BINDING:
+        return show_stranger(worker, arrival, outer, inner, length, association)
     if verdict != DECAPSULATED:
         return verdict
     if association == NULL:
@@ -338,7 +345,7 @@ cdef Verdict relay_error(
     cdef const Tables* tables = worker.tables
     cdef uint8_t* outer = packet + IPV6_LENGTH + 8
     cdef uint8_t* inner = outer + IPV6_LENGTH
-    cdef uint32_t mtu = get32(packet + 44), quoted, inner_length
+    cdef uint32_t mtu, quoted, inner_length
     cdef bint too_big = packet[40] == 2
     cdef int32_t at
     cdef Tunnel* tunnel
@@ -357,6 +364,7 @@ cdef Verdict relay_error(
         memcpy(arrival.tunnel_source, outer + 24, 16)
     if tunnel == NULL or outer[6] != PROTOCOL_IPV6:
         return hand_up(worker, arrival, packet, length)
+    mtu = get32(packet + 44)
     quoted = length - <uint32_t>(inner - packet)
     if quoted < IPV6_LENGTH or inner[0] >> 4 != 6:
         return hand_up(worker, arrival, packet, length)
@@ -431,7 +439,7 @@ cdef Reassembly* find_reassembly(Worker* worker, const uint8_t* key) noexcept no
             one.pieces = 0
         if one.pieces and memcmp(one.key, key, sizeof(one.key)) == 0:
             return one
-        if chosen == NULL or (chosen.pieces and (not one.pieces or one.began < chosen.began)):
+        if chosen == NULL or (chosen.pieces and (not one.pieces or one.order < chosen.order)):
             chosen = one
     if chosen.data == NULL:
         chosen.data = <uint8_t*>malloc(REASSEMBLY_LENGTH)
@@ -439,6 +447,8 @@ cdef Reassembly* find_reassembly(Worker* worker, const uint8_t* key) noexcept no
             return NULL
     chosen.pieces = chosen.received = chosen.total = 0
     chosen.began = now
+    chosen.order = worker.reassembly_order
+    worker.reassembly_order += 1
     memcpy(chosen.key, key, sizeof(chosen.key))
     return chosen
 

@@ -21,7 +21,7 @@ from mnagent.datapath._worker cimport (
     Worker,
     count,
     frame_begin,
-    frame_commit,
+    frame_commit_outer,
     write_error,
 )
 from mnagent.datapath.linux cimport (
@@ -96,9 +96,8 @@ cdef Verdict encapsulate(
         put16(outer + 4, inner_length)
         # Version, traffic class (ECN as RFC 6040 normal mode) and flow label as the inner packet's.
         memcpy(outer, inner, 4)
-        frame_commit(
-            worker, tunnel, outer - tunnel.link_length,
-            tunnel.link_length + IPV6_LENGTH + head_length, payload, payload_length,
+        frame_commit_outer(
+            worker, tunnel, outer, IPV6_LENGTH + head_length, payload, payload_length
         )
         return TUNNELLED
     memcpy(inner + head_length, payload, payload_length)
@@ -111,10 +110,7 @@ cdef Verdict encapsulate(
     if verdict != TUNNELLED:
         return verdict
     put16(outer + 4, sealed_length)
-    frame_commit(
-        worker, tunnel, outer - tunnel.link_length,
-        tunnel.link_length + IPV6_LENGTH + sealed_length, NULL, 0,
-    )
+    frame_commit_outer(worker, tunnel, outer, IPV6_LENGTH + sealed_length, NULL, 0)
     return TUNNELLED
 
 

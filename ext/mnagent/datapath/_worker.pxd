@@ -108,6 +108,7 @@ cdef struct Reassembly:
     # Payload octets of the whole, 0 until the last fragment came.
     uint32_t total
     long began
+    uint64_t order
     uint8_t key[36]
     uint16_t starts[REASSEMBLY_PIECES]
     uint16_t ends[REASSEMBLY_PIECES]
@@ -163,6 +164,7 @@ cdef struct Worker:
     # Where an outer packet is whole before it is fragmented.
     uint8_t* scratch
     Reassembly* reassemblies
+    uint64_t reassembly_order
     int tunnel_descriptor
     # The kernel takes UDP super-packets (Linux 6.2).
     bint merges_datagrams
@@ -181,7 +183,6 @@ cdef void worker_free(Worker* worker) noexcept nogil
 cdef void worker_use_memory(Worker* worker) noexcept nogil
 cdef void worker_use_devices(Worker* worker, int tunnel_descriptor) noexcept nogil
 cdef void count(Worker* worker, Verdict verdict) noexcept nogil
-cdef bint may_send_error(Worker* worker) noexcept nogil
 cdef Verdict write_error(
     Worker* worker, const uint8_t* source, uint32_t kind, uint32_t value, const uint8_t* packet,
     uint32_t length, Verdict verdict

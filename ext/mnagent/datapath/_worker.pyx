@@ -6,6 +6,7 @@ from libc.string cimport memcpy, memset
 
 from mnagent.datapath._tables cimport ETHERNET_LENGTH, IPV6_LENGTH, Tunnel
 from mnagent.datapath.atomics cimport load_word, store_word
+from mnagent.datapath.libcrypto cimport RAND_bytes
 from mnagent.datapath.linux cimport (
     AF_INET6,
     CLOCK_MONOTONIC,
@@ -32,7 +33,9 @@ from mnagent.datapath.verdicts cimport (
 )
 
 cdef enum:
+    PROTOCOL_FRAGMENT = 44
     PROTOCOL_ICMPV6 = 58
+    FRAGMENT_LENGTH = 8
     MINIMUM_MTU = 1280
 
 
@@ -44,11 +47,15 @@ cdef Worker* worker_new() noexcept nogil:
     worker.coalescer = <Coalescer*>calloc(1, sizeof(Coalescer))
     worker.handed_up = <HandUpRing*>calloc(1, sizeof(HandUpRing))
     worker.held = <HeldQueue*>calloc(1, sizeof(HeldQueue))
+    worker.reassemblies = <Reassembly*>calloc(REASSEMBLIES, sizeof(Reassembly))
+    worker.scratch = <uint8_t*>malloc(FRAME_SLOT)
     if worker.frames != NULL:
         worker.frames.slots = <uint8_t*>malloc(BATCH * FRAME_SLOT)
     if (
         worker.frames == NULL or worker.frames.slots == NULL or worker.coalescer == NULL
-        or worker.handed_up == NULL or worker.held == NULL
+        or worker.handed_up == NULL or worker.held == NULL or worker.reassemblies == NULL
+        or worker.scratch == NULL
+        or RAND_bytes(<uint8_t*>&worker.identification, sizeof(worker.identification)) != 1
     ):
         worker_free(worker)
         return NULL
@@ -66,6 +73,11 @@ cdef void worker_free(Worker* worker) noexcept nogil:
     if worker.held != NULL:
         for at in range(worker.held.count):
             free(worker.held.packets[(worker.held.first + at) % HELD_MAX].data)
+    if worker.reassemblies != NULL:
+        for at in range(<uint32_t>REASSEMBLIES):
+            free(worker.reassemblies[at].data)
+    free(worker.reassemblies)
+    free(worker.scratch)
     free(worker.frames)
     free(worker.coalescer)
     free(worker.handed_up)
@@ -79,17 +91,20 @@ cdef void count(Worker* worker, Verdict verdict) noexcept nogil:
     worker.verdicts[<int>verdict] += 1
 
 
-cdef bint may_send_error(Worker* worker) noexcept nogil:
-    """ICMPv6 errors are rate limited (RFC 4443 2.4 f). Errors are rare, so reading the clock is
-    no cost.
-    """
+cdef long monotonic_seconds() noexcept nogil:
+    """Only the rare paths read the clock."""
     cdef timespec now
     clock_gettime(CLOCK_MONOTONIC, &now)
-    if now.tv_sec != worker.error_second:
-        worker.error_second = now.tv_sec
-        worker.error_count = 0
-    worker.error_count += 1
-    return worker.error_count <= ERRORS_PER_SECOND
+    return now.tv_sec
+
+
+cdef bint rate_allows(RateLimit* limit, uint32_t per_second) noexcept nogil:
+    cdef long now = monotonic_seconds()
+    if now != limit.second:
+        limit.second = now
+        limit.taken = 0
+    limit.taken += 1
+    return limit.taken <= per_second
 
 
 cdef bint forbids_error(const uint8_t* packet, uint32_t length) noexcept nogil:
@@ -111,7 +126,8 @@ cdef Verdict write_error(
     cdef iovec vector
     if forbids_error(packet, length):
         return verdict
-    if not may_send_error(worker):
+    # RFC 4443 2.4 f.
+    if not rate_allows(&worker.errors, ERRORS_PER_SECOND):
         return DROP_RATE_LIMITED
     if length < quoted:
         quoted = length
@@ -174,6 +190,51 @@ cdef void frame_commit(
         message.msg_hdr.msg_namelen = sizeof(sockaddr_in6)
     frames.descriptors[at] = tunnel.descriptor
     frames.count += 1
+
+
+cdef void frame_commit_outer(
+    Worker* worker, const Tunnel* tunnel, uint8_t* outer, uint32_t head_length,
+    const uint8_t* payload, uint32_t payload_length
+) noexcept nogil:
+    """Queue the outer packet begun at ``outer``, in fragments where the path asks."""
+    cdef uint32_t length = head_length + payload_length
+    if tunnel.outer_mtu == 0 or length <= tunnel.outer_mtu:
+        frame_commit(
+            worker, tunnel, outer - tunnel.link_length, tunnel.link_length + head_length,
+            payload, payload_length,
+        )
+        return
+    memcpy(worker.scratch, outer, head_length)
+    if payload_length:
+        memcpy(worker.scratch + head_length, payload, payload_length)
+    commit_fragments(worker, tunnel, worker.scratch, length)
+
+
+cdef void commit_fragments(
+    Worker* worker, const Tunnel* tunnel, const uint8_t* whole, uint32_t length
+) noexcept nogil:
+    """RFC 8200 4.5, of a packet whose only headers are the IPv6 header and the payload's."""
+    cdef uint32_t most = (tunnel.outer_mtu - IPV6_LENGTH - FRAGMENT_LENGTH) & ~<uint32_t>7
+    cdef uint32_t body = length - IPV6_LENGTH, at = 0, piece
+    cdef uint8_t* after
+    worker.identification += 1
+    while at < body:
+        piece = most if body - at > most else body - at
+        after = frame_begin(worker, tunnel)
+        memcpy(after - IPV6_LENGTH, whole, IPV6_LENGTH)
+        put16(after - IPV6_LENGTH + 4, FRAGMENT_LENGTH + piece)
+        after[0] = whole[6]
+        after[1] = 0
+        put16(after + 2, at | (1 if at + piece < body else 0))
+        put32(after + 4, worker.identification)
+        (after - IPV6_LENGTH)[6] = PROTOCOL_FRAGMENT
+        memcpy(after + FRAGMENT_LENGTH, whole + IPV6_LENGTH + at, piece)
+        frame_commit(
+            worker, tunnel, after - IPV6_LENGTH - tunnel.link_length,
+            tunnel.link_length + IPV6_LENGTH + FRAGMENT_LENGTH + piece, NULL, 0,
+        )
+        worker.fragments_sent += 1
+        at += piece
 
 
 cdef void flush_frames_to_devices(Worker* worker) noexcept nogil:

@@ -8,6 +8,7 @@ cdef enum Verdict:
     HELD
     PACKET_TOO_BIG
     RELAYED_ERROR
+    FRAGMENT_KEPT
     # Not for us: the kernel deals with it.
     NOT_LOCAL
     NOT_OURS
