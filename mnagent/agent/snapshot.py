@@ -106,6 +106,30 @@ class HomeAgentSnapshot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PeerBindingSnapshot:
+    """A mobile node that has a binding with this correspondent."""
+
+    home_address: str
+    correspondent: str
+    """Our address that it is for."""
+    care_of_address: str
+    lifetime_remaining: float
+    """Seconds."""
+    sequence: int
+    unused_for: float
+    """Seconds since it was known to carry traffic, or was updated."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorrespondentNodeSnapshot:
+    """The view as a correspondent of other mobile nodes."""
+
+    addresses: tuple[str, ...]
+    """Ours that are served."""
+    bindings: tuple[PeerBindingSnapshot, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSnapshot:
     """Everything, at one instant."""
 
@@ -116,6 +140,8 @@ class AgentSnapshot:
     counters: dict[str, int]
     mobile_node: MobileNodeSnapshot | None = None
     home_agent: HomeAgentSnapshot | None = None
+    correspondent_node: CorrespondentNodeSnapshot | None = None
+    """None where that is switched off."""
 
     def to_json(self) -> dict[str, Any]:
         """Dictionaries, lists, strings, numbers, booleans and None only."""

@@ -46,6 +46,11 @@ class TunnelEntry:
     """Tunnel mode association for payload; packets are dropped while it is not installed."""
     inbound_spi: int | None = None
     """Association that payload must have come by."""
+    home_test_outbound_spi: int | None = None
+    """Tunnel mode association for Home Test Init (mobile end) or Home Test (home agent end) instead
+    of ``outbound_spi`` (RFC 3776 3.2); None treats them as payload."""
+    home_test_inbound_spi: int | None = None
+    """Association that the other one of the two must have come by."""
     hold: bool = False
     """Queue, bounded, instead of sending."""
 
