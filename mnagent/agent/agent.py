@@ -208,6 +208,13 @@ class Agent:
 
     def _protect_payload(self, action: SetTunnel) -> SetTunnel:
         self._policies.activate_tunnel(action.home_address)
+        tests = self._policies.home_test_associations(action.home_address)
+        if tests is not None:
+            action = replace(
+                action,
+                home_test_outbound_spi=tests.outbound.spi,
+                home_test_inbound_spi=tests.inbound.spi,
+            )
         pair = self._policies.payload_associations(action.home_address)
         if pair is None:
             return action

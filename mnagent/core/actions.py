@@ -111,6 +111,11 @@ class SetTunnel:
     """ESP tunnel mode association for payload, None for plain IPv6-in-IPv6."""
     inbound_spi: int | None = None
     """Association that payload must have come by, None for plain."""
+    home_test_outbound_spi: int | None = None
+    """ESP tunnel mode association for Home Test Init (mobile node) or Home Test (home agent), RFC
+    3776 3.2; None for plain."""
+    home_test_inbound_spi: int | None = None
+    """Association that the other one of the two must have come by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
