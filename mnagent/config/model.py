@@ -47,9 +47,9 @@ class RouteOptimization(enum.Enum):
     """When packets take the direct path to a correspondent (RFC 6275 11.3.1)."""
 
     ON_TRAFFIC = "on-traffic"
-    """Once packets went both ways, until they cease."""
+    """From our own first packet on, while there is traffic."""
     ALWAYS = "always"
-    """From the first packet on."""
+    """From the first packet in either direction on, and kept without traffic."""
     NEVER = "never"
     """Everything takes the tunnel."""
 
