@@ -113,6 +113,8 @@ class TunnelKeeper:
         for spi, direction in (
             (action.outbound_spi, Direction.OUTBOUND),
             (action.inbound_spi, Direction.INBOUND),
+            (action.home_test_outbound_spi, Direction.OUTBOUND),
+            (action.home_test_inbound_spi, Direction.INBOUND),
         ):
             if spi is not None and (spi, direction) not in self._by_spi:
                 raise KeyError(spi)
@@ -226,6 +228,8 @@ class TunnelKeeper:
             mtu=tunnel_mtu(resolution.mtu, transform=transform),
             outbound_spi=tunnel.outbound_spi,
             inbound_spi=tunnel.inbound_spi,
+            home_test_outbound_spi=tunnel.home_test_outbound_spi,
+            home_test_inbound_spi=tunnel.home_test_inbound_spi,
             hold=wish.hold or not resolution.ready,
         )
 
