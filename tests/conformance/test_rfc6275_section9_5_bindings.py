@@ -186,6 +186,18 @@ def test_update_changed_on_its_way_is_discarded() -> None:
     assert node.drops[DropReason.BAD_AUTHENTICATOR] == 2
 
 
+@requirement("RFC6275-6.2.7", "CN-31", "CN-33")
+def test_update_is_verified_over_the_octets_received() -> None:
+    """A reserved octet that no decoder keeps is authorized like all others."""
+    node, peer = after_tests()
+    event = peer.update()
+    changed = bytearray(event.data)
+    changed[64 + 3] ^= 0xFF
+    assert node.handle(replace(event, data=bytes(changed)), 1.0) == []
+    assert node.drops[DropReason.BAD_AUTHENTICATOR] == 1
+    assert only_acknowledgement(node.handle(event, 1.0)).is_accepted
+
+
 @requirement("RFC6275-9.5.1", "CN-32", "CN-53")
 @pytest.mark.parametrize("trailer", ["00" * 8, "01060000000000 00", "080601616263 6465"])
 def test_authorization_that_is_not_last_is_discarded(trailer: str) -> None:
@@ -572,6 +584,14 @@ def test_binding_in_use_is_asked_to_be_refreshed_before_it_ends() -> None:
     packet, _ = only_sent(node.handle(traffic(), 390.0), BindingRefreshRequest)
     assert (packet.source, packet.destination) == (CORRESPONDENT, HOME_ADDRESS)
     assert packet.extension_headers == ()
+
+
+@requirement("RFC6275-9.5.5", "CN-58")
+def test_binding_of_a_short_lifetime_is_asked_to_be_refreshed_in_its_last_quarter() -> None:
+    node, peer = after_tests()
+    node.handle(peer.update(lifetime=40), 0.0)
+    assert node.handle(traffic(), 29.0) == []
+    assert sent(node.handle(traffic(), 30.0), BindingRefreshRequest)
 
 
 @requirement("RFC6275-9.5.5", "CN-58")

@@ -314,7 +314,7 @@ class CorrespondentMachine(RuleBasedStateMachine):
         self.host = Host(max_bindings=max_bindings)
         self.sequence = sequence
         self.tokens: dict[tuple[IPv6Address, IPv6Address, IPv6Address], Peer] = {}
-        self.captured: list[PacketReceived] = []
+        self.captured: list[tuple[Peer, PacketReceived]] = []
 
     @rule(
         home_address=st.sampled_from(HOME_ADDRESSES),
@@ -345,14 +345,21 @@ class CorrespondentMachine(RuleBasedStateMachine):
         peer = data.draw(st.sampled_from(list(self.tokens.values())))
         self.sequence = (self.sequence + step) % 65536
         event = peer.update(self.sequence, lifetime, acknowledge=acknowledge)
-        self._deliver(event)
+        self._deliver(peer, event)
+
+    @precondition(lambda self: self.captured)
+    @rule(data=st.data())
+    def mobile_node_deregisters(self, data: st.DataObject) -> None:
+        peer, _ = data.draw(st.sampled_from(self.captured))
+        self.sequence = (self.sequence + 1) % 65536
+        self.host.feed(peer.deregistration(self.sequence))
 
     @precondition(lambda self: self.captured)
     @rule(data=st.data())
     def attacker_replays(self, data: st.DataObject) -> None:
         """What was accepted once is never accepted again."""
         before = self.host.node.bindings
-        event = data.draw(st.sampled_from(self.captured))
+        _, event = data.draw(st.sampled_from(self.captured))
         actions = self.host.feed(event)
         assert not any(isinstance(each, SetPeerBinding) for each in actions)
         after = {each.key: each.sequence for each in self.host.node.bindings}
@@ -390,14 +397,14 @@ class CorrespondentMachine(RuleBasedStateMachine):
         assert deadline is not None
         self.host.run_timers(max(deadline, self.host.now) + lateness)
 
-    def _deliver(self, event: PacketReceived) -> None:
+    def _deliver(self, peer: Peer, event: PacketReceived) -> None:
         update = event.packet.payload
         assert isinstance(update, BindingUpdate)
         self.host.feed(event)
         key = PeerKey(event.packet.logical_source, event.packet.destination)
         for entry in self.host.node.bindings:
             if entry.key == key and entry.sequence == update.sequence:
-                self.captured.append(event)
+                self.captured.append((replace(peer), event))
 
     @precondition(lambda self: hasattr(self, "host"))
     @invariant()
