@@ -11,7 +11,6 @@ from mnagent.wire.mobility import (
     BindingUpdate,
     CareOfTestInit,
     HomeTestInit,
-    MobilityMessage,
 )
 from tests.support.correspondent_host import CorrespondentHost
 from tests.support.nodes import AgentNode
@@ -22,7 +21,6 @@ from tests.support.topology import (
     HOME_ADDRESS,
     HOME_AGENT,
     PREFIX_A,
-    PREFIX_B,
     Topology,
 )
 from tests.support.world import Link, World
@@ -104,9 +102,7 @@ class Optimized:
         return count
 
 
-def sent_at(
-    node: AgentNode, kind: type[MobilityMessage], *, to: object = CORRESPONDENT
-) -> list[float]:  # type: ignore[valid-type]  # noqa: E501
+def sent_at(node: AgentNode, kind: type[object], *, to: object = CORRESPONDENT) -> list[float]:
     return [
         at
         for at, action in node.actions
