@@ -54,7 +54,6 @@ from mnagent.mobility.keygen import authorized, binding_management_key, is_autho
 from mnagent.mobility.return_routability import (
     AddressesTested,
     AddressTestOutput,
-    AddressTestsFailed,
     KeygenToken,
     ReturnRoutability,
 )
@@ -125,16 +124,17 @@ _FROM_ANY: Final = {
     _Input.STOP: _S.IDLE,
     _Input.DEREGISTER: _S.DEREGISTERING,
 }
+# The answer may come when a new update, or new tests for it, are already under way.
+_UNDER_WAY: Final = {
+    _Input.TESTED: _S.WAITING,
+    _Input.UPDATE: _S.UPDATING,
+    _Input.ACCEPTED: _S.BOUND,
+}
 _TRANSITIONS: Final = {
     _S.IDLE: {**_FROM_ANY, _Input.ACCEPTED: _S.BOUND},
-    _S.TESTING: {**_FROM_ANY, _Input.TESTED: _S.WAITING, _Input.UPDATE: _S.UPDATING},
-    _S.WAITING: {**_FROM_ANY, _Input.TESTED: _S.WAITING, _Input.UPDATE: _S.UPDATING},
-    _S.UPDATING: {
-        **_FROM_ANY,
-        _Input.TESTED: _S.WAITING,
-        _Input.UPDATE: _S.UPDATING,
-        _Input.ACCEPTED: _S.BOUND,
-    },
+    _S.TESTING: {**_FROM_ANY, **_UNDER_WAY},
+    _S.WAITING: {**_FROM_ANY, **_UNDER_WAY},
+    _S.UPDATING: {**_FROM_ANY, **_UNDER_WAY},
     _S.BOUND: _FROM_ANY,
     _S.SUSPENDED: _FROM_ANY,
     _S.DEREGISTERING: {
@@ -308,7 +308,9 @@ class CorrespondentRegistration:
             return self._on_tokens(now)
         if self._state is CorrespondentState.DEREGISTERING and not self._is_busy:
             return self._on_tokens(now)
-        return self._set_direct_path(now)
+        if self._state is CorrespondentState.BOUND:
+            return self._set_direct_path(now)
+        return []
 
     def home_lost(self) -> None:
         """The home agent's binding is gone: no new update until there is one again."""
@@ -318,8 +320,6 @@ class CorrespondentRegistration:
         self, care_of: CareOf | None, now: float, *, home_bound_until: float | None = None
     ) -> list[Output]:
         """Delete the binding, from the home link with None: the home test alone (11.6.1, RR-10)."""
-        if self._state is CorrespondentState.DEREGISTERING and self._is_busy:
-            return []
         self._care_of = care_of
         self._home_bound_until = home_bound_until
         self._be_silent()
@@ -390,7 +390,7 @@ class CorrespondentRegistration:
                     outputs += self._on_home_token_timer(now)
                 case _Timer.EXPIRY:
                     outputs += self._on_expiry()
-                case _Timer.RESUME:
+                case _:  # RESUME
                     self._step(_Input.STOP)
         return outputs
 
@@ -428,7 +428,7 @@ class CorrespondentRegistration:
                     outputs.append(output)
                 case AddressesTested():
                     outputs += self._on_tokens(now)
-                case AddressTestsFailed():
+                case _:  # AddressTestsFailed
                     outputs += self._suspend("no-answer-to-tests", now)
         return outputs
 
@@ -564,6 +564,7 @@ class CorrespondentRegistration:
 
     def _on_answer(self, acknowledgement: BindingAcknowledgement, now: float) -> list[Output]:
         self._reset_back_off()
+        self._tests.stop()
         status = int(acknowledgement.status)
         if self._state is CorrespondentState.DEREGISTERING:
             return self._on_deregistered()
@@ -722,15 +723,14 @@ class CorrespondentRegistration:
     def _on_home_token_timer(self, now: float) -> list[Output]:
         if self._state is not CorrespondentState.BOUND or not self.is_active(now):
             return []
-        if self._tests.is_running:
-            return []
         # Its failure says that the home path is down, which is home registration's matter: the
         # tests that this binding rests on were passed, so the direct path stays.
         self._timers.set(_Timer.HOME_TOKEN, now + HOME_TOKEN_REFRESH_AGE)
         return self._on_tests(self._tests.refresh_home_token(now), now)
 
     def _on_refresh_timer(self, now: float) -> list[Output]:
-        return self._begin(now) if self.is_active(now) else []
+        is_wanted = self._state is CorrespondentState.BOUND and self.is_active(now)
+        return self._begin(now) if is_wanted else []
 
     def _on_expiry(self) -> list[Output]:
         """A refresh that is under way goes on without the binding."""

@@ -393,7 +393,7 @@ class RouteOptimization:
         victims = [r for r in self._registrations.values() if not r.may_be_bound(now)]
         if not victims:
             return False
-        self._remove(min(victims, key=_quiet_since))
+        self._remove(min(victims, key=lambda r: (r.is_permanent, _quiet_since(r))))
         return True
 
     def _remove(self, registration: CorrespondentRegistration) -> None:
