@@ -101,6 +101,7 @@ class TunnelKeeper:
         self._local_addresses: frozenset[IPv6Address] = frozenset()
         self._published: Tables | None = None
         self._followed: set[TunnelPath] = set()
+        self._is_pending = False
 
     def set_local_addresses(self, addresses: frozenset[IPv6Address]) -> None:
         """Packets from outside are ours when they are for one of these."""
@@ -133,27 +134,32 @@ class TunnelKeeper:
             self.publish()
 
     def set_peer_binding(self, action: SetPeerBinding) -> None:
-        """See `SetPeerBinding`."""
+        """See `SetPeerBinding`; `flush` publishes it."""
         self._optimized.set_peer_binding(action)
-        self.publish()
+        self._is_pending = True
 
     def remove_peer_binding(self, action: RemovePeerBinding) -> None:
-        """See `RemovePeerBinding`."""
+        """See `RemovePeerBinding`; `flush` publishes it."""
         if self._optimized.remove_peer_binding(action.home_address):
-            self.publish()
+            self._is_pending = True
 
     def set_direct_path(self, action: SetDirectPath) -> None:
-        """See `SetDirectPath`."""
+        """See `SetDirectPath`; `flush` publishes it."""
         self._optimized.set_direct_path(action)
-        self.publish()
+        self._is_pending = True
 
     def remove_direct_path(self, action: RemoveDirectPath) -> None:
-        """See `RemoveDirectPath`."""
+        """See `RemoveDirectPath`; `flush` publishes it."""
         if self._optimized.remove_direct_path(action.home_address, action.correspondent):
+            self._is_pending = True
+
+    def flush(self) -> None:
+        """Publish what waits. A handover moves all direct paths: the tables are made once."""
+        if self._is_pending:
             self.publish()
 
     def refresh(self) -> None:
-        """Routes or neighbours changed."""
+        """Ask the kernel again for some of the paths, see `NextHopResolver.refresh`."""
         if self._resolver.refresh():
             self.publish()
 
@@ -163,6 +169,7 @@ class TunnelKeeper:
 
     def publish(self) -> None:
         """Bring engine, shield and routes to the wished state."""
+        self._is_pending = False
         tunnels = {_path_of(wish.tunnel) for wish in self._wishes.values() if wish.tunnel}
         self._resolver.follow(tunnels | self._followed)
         entries = tuple(self._entry(home, wish) for home, wish in self._wishes.items())

@@ -127,7 +127,9 @@ class Bench:
         self.finished += 1
 
     def perform(self, *actions: Any) -> list[ActionFailed]:
-        return self.executor.perform(actions)
+        failures = self.executor.perform(actions)
+        self.tunnels.flush()
+        return failures
 
     def routes(self, table: int) -> set[Route]:
         return {route for route in self.kernel.routes.values() if route.table == table}

@@ -21,7 +21,7 @@ from mnagent.core.actions import (
 from mnagent.datapath import DirectPathEntry, NextHop, PeerBindingEntry
 from mnagent.link.messages import RouteMessage
 from mnagent.runtime.host import HostState
-from mnagent.runtime.next_hop import NextHopResolver
+from mnagent.runtime.next_hop import MAX_AT_ONCE, NextHopResolver
 from mnagent.runtime.optimized_paths import OptimizedPaths
 from mnagent.runtime.policy_routing import MobileNodeRouting, PeerRouting
 from mnagent.runtime.sockets import SOCKET_MARK
@@ -118,6 +118,18 @@ class Bench:
     def guard(self, **_: Any) -> None:
         """No shield here."""
 
+    def apply(self, *actions: Any) -> None:
+        """Take actions as the executor does, and publish as the service does afterwards."""
+        methods: dict[type[Any], Any] = {
+            SetPeerBinding: self.keeper.set_peer_binding,
+            RemovePeerBinding: self.keeper.remove_peer_binding,
+            SetDirectPath: self.keeper.set_direct_path,
+            RemoveDirectPath: self.keeper.remove_direct_path,
+        }
+        for action in actions:
+            methods[type(action)](action)
+        self.keeper.flush()
+
     @property
     def tables(self) -> Any:
         return self.datapath.tables[-1]
@@ -146,7 +158,7 @@ def network(address: IPv6Address) -> IPv6Network:
 
 def test_peer_binding_reaches_the_engine_and_a_route_of_its_mtu(correspondent: Bench) -> None:
     for _ in range(2):
-        correspondent.keeper.set_peer_binding(BINDING)
+        correspondent.apply(BINDING)
     assert correspondent.tables.peer_bindings == (
         PeerBindingEntry(
             home_address=PEER, care_of_address=PEER_CARE_OF, next_hop=NEXT_HOP, mtu=1476
@@ -154,25 +166,23 @@ def test_peer_binding_reaches_the_engine_and_a_route_of_its_mtu(correspondent: B
     )
     assert correspondent.mtus(PEER_TABLE) == {network(PEER): 1476}
     for _ in range(2):
-        correspondent.keeper.remove_peer_binding(NO_BINDING)
+        correspondent.apply(NO_BINDING)
     assert correspondent.tables.peer_bindings == ()
     assert correspondent.mtus(PEER_TABLE) == {}
 
 
 def test_peer_routes_are_for_own_packets_without_our_mark(correspondent: Bench) -> None:
     assert correspondent.kernel.rules == set()
-    correspondent.keeper.set_peer_binding(BINDING)
+    correspondent.apply(BINDING)
     (rule,) = correspondent.kernel.rules
     assert (rule.priority, rule.table, rule.source) == (6274, PEER_TABLE, None)
     assert (rule.local_only, rule.unless_mark, rule.chooses_source) == (True, SOCKET_MARK, False)
 
 
 def test_peer_that_moves_is_reached_by_its_new_path_at_once(correspondent: Bench) -> None:
-    correspondent.keeper.set_peer_binding(BINDING)
+    correspondent.apply(BINDING)
     correspondent.kernel.paths[CORRESPONDENT] = Path(interface=LINK, neighbour=ROUTER, mtu=1400)
-    correspondent.keeper.set_peer_binding(
-        SetPeerBinding(home_address=PEER, care_of_address=CORRESPONDENT)
-    )
+    correspondent.apply(SetPeerBinding(home_address=PEER, care_of_address=CORRESPONDENT))
     (entry,) = correspondent.tables.peer_bindings
     assert (entry.care_of_address, entry.mtu) == (CORRESPONDENT, 1376)
     assert correspondent.mtus(PEER_TABLE) == {network(PEER): 1376}
@@ -180,7 +190,7 @@ def test_peer_that_moves_is_reached_by_its_new_path_at_once(correspondent: Bench
 
 def test_peer_out_of_reach_is_heard_and_answered_by_its_home_address(correspondent: Bench) -> None:
     del correspondent.kernel.paths[PEER_CARE_OF]
-    correspondent.keeper.set_peer_binding(BINDING)
+    correspondent.apply(BINDING)
     (entry,) = correspondent.tables.peer_bindings
     assert (entry.next_hop, entry.mtu) == (None, 1280)
     assert correspondent.mtus(PEER_TABLE) == {}
@@ -188,13 +198,13 @@ def test_peer_out_of_reach_is_heard_and_answered_by_its_home_address(corresponde
 
 def test_peer_behind_a_path_too_narrow_is_answered_by_its_home_address() -> None:
     bench = Bench(mobile_node=False, mtu=1303)
-    bench.keeper.set_peer_binding(BINDING)
+    bench.apply(BINDING)
     assert len(bench.tables.peer_bindings) == 1
     assert bench.mtus(PEER_TABLE) == {}
 
 
 def test_path_mtu_that_shrinks_moves_the_route(correspondent: Bench) -> None:
-    correspondent.keeper.set_peer_binding(BINDING)
+    correspondent.apply(BINDING)
     for mtu, routed in ((1400, {network(PEER): 1376}), (1280, {}), (1500, {network(PEER): 1476})):
         correspondent.kernel.paths[PEER_CARE_OF] = Path(interface=LINK, neighbour=ROUTER, mtu=mtu)
         correspondent.keeper.refresh()
@@ -203,7 +213,7 @@ def test_path_mtu_that_shrinks_moves_the_route(correspondent: Bench) -> None:
 
 def test_direct_path_reaches_the_engine_and_a_route_of_its_mtu(mobile_node: Bench) -> None:
     for _ in range(2):
-        mobile_node.keeper.set_direct_path(direct(CORRESPONDENT))
+        mobile_node.apply(direct(CORRESPONDENT))
     assert mobile_node.tables.direct_paths == (
         DirectPathEntry(
             home_address=HOME,
@@ -215,7 +225,7 @@ def test_direct_path_reaches_the_engine_and_a_route_of_its_mtu(mobile_node: Benc
     )
     assert mobile_node.mtus(HOME_TABLE) == {network(CORRESPONDENT): 1476}
     for _ in range(2):
-        mobile_node.keeper.remove_direct_path(not_direct(CORRESPONDENT))
+        mobile_node.apply(not_direct(CORRESPONDENT))
     assert mobile_node.tables.direct_paths == ()
     assert mobile_node.mtus(HOME_TABLE) == {}
 
@@ -228,7 +238,7 @@ def test_direct_path_that_cannot_carry_enough_leaves_packets_in_the_tunnel(
     if mtu is not None:
         path = Path(interface=LINK, neighbour=ROUTER, mtu=mtu)
         mobile_node.kernel.paths[CORRESPONDENT] = path
-    mobile_node.keeper.set_direct_path(direct(CORRESPONDENT))
+    mobile_node.apply(direct(CORRESPONDENT))
     assert mobile_node.tables.direct_paths == ()
     assert mobile_node.mtus(HOME_TABLE) == {}
     mobile_node.kernel.paths[CORRESPONDENT] = Path(interface=LINK, neighbour=ROUTER, mtu=1304)
@@ -240,7 +250,7 @@ def test_direct_path_before_the_neighbour_is_known_is_the_kernels_to_resolve(
     mobile_node: Bench,
 ) -> None:
     mobile_node.kernel.neighbours.clear()
-    mobile_node.keeper.set_direct_path(direct(CORRESPONDENT))
+    mobile_node.apply(direct(CORRESPONDENT))
     (entry,) = mobile_node.tables.direct_paths
     assert (entry.next_hop, entry.mtu) == (None, 1476)
 
@@ -252,19 +262,19 @@ def test_both_ends_mobile_go_to_the_care_of_address_with_room_for_two_headers(
     mobile_node.kernel.neighbours[LINK, PEER_CARE_OF] = bytes(6)
     mobile_node.kernel.paths[PEER_CARE_OF] = Path(interface=LINK, neighbour=PEER_CARE_OF, mtu=1500)
     mobile_node.kernel.paths[PEER] = Path(interface=LINK, neighbour=ROUTER, mtu=1500)
-    mobile_node.keeper.set_direct_path(direct(PEER))
+    mobile_node.apply(direct(PEER))
     assert [entry.next_hop for entry in mobile_node.tables.direct_paths] == [NEXT_HOP]
-    mobile_node.keeper.set_peer_binding(BINDING)
+    mobile_node.apply(BINDING)
     (entry,) = mobile_node.tables.direct_paths
     assert (entry.next_hop, entry.mtu) == (other, 1452)
     assert mobile_node.mtus(HOME_TABLE) == {network(PEER): 1452}
     assert mobile_node.mtus(PEER_TABLE) == {network(PEER): 1452}
-    mobile_node.keeper.remove_peer_binding(NO_BINDING)
+    mobile_node.apply(NO_BINDING)
     assert [entry.mtu for entry in mobile_node.tables.direct_paths] == [1476]
 
 
 def test_mobile_node_away_sends_to_a_mobile_peer_through_its_tunnel(mobile_node: Bench) -> None:
-    mobile_node.keeper.set_peer_binding(BINDING)
+    mobile_node.apply(BINDING)
     (entry,) = mobile_node.tables.peer_bindings
     assert (entry.next_hop, entry.mtu) == (None, 1436)
     (rule,) = mobile_node.kernel.rules
@@ -276,7 +286,7 @@ def test_mobile_node_away_sends_to_a_mobile_peer_through_its_tunnel(mobile_node:
 def test_mobile_node_at_home_sends_to_a_mobile_peer_from_its_home_address(
     mobile_node: Bench,
 ) -> None:
-    mobile_node.keeper.set_peer_binding(BINDING)
+    mobile_node.apply(BINDING)
     mobile_node.keeper.remove_tunnel(RemoveTunnel(home_address=HOME).home_address)
     (entry,) = mobile_node.tables.peer_bindings
     assert (entry.next_hop, entry.mtu) == (NEXT_HOP, 1476)
@@ -284,12 +294,12 @@ def test_mobile_node_at_home_sends_to_a_mobile_peer_from_its_home_address(
 
 
 def test_home_link_takes_the_direct_routes_away(mobile_node: Bench) -> None:
-    mobile_node.keeper.set_direct_path(direct(CORRESPONDENT))
+    mobile_node.apply(direct(CORRESPONDENT))
     mobile_node.routing.use_home_link(
         UseHomeLink(home_address=HOME, prefix_length=64, interface=LINK, router=ROUTER)
     )
     assert mobile_node.mtus(HOME_TABLE) == {}
-    mobile_node.keeper.remove_direct_path(not_direct(CORRESPONDENT))
+    mobile_node.apply(not_direct(CORRESPONDENT))
     assert mobile_node.mtus(HOME_TABLE) == {}
 
 
@@ -297,7 +307,7 @@ def test_route_that_is_refused_does_not_keep_the_path_from_the_engine(
     correspondent: Bench,
 ) -> None:
     correspondent.kernel.failure = errno.EPERM
-    correspondent.keeper.set_peer_binding(BINDING)
+    correspondent.apply(BINDING)
     assert len(correspondent.tables.peer_bindings) == 1
     assert correspondent.mtus(PEER_TABLE) == {}
     correspondent.kernel.failure = None
@@ -306,7 +316,7 @@ def test_route_that_is_refused_does_not_keep_the_path_from_the_engine(
 
 
 def test_routes_to_the_tunnel_concern_no_path(correspondent: Bench) -> None:
-    correspondent.keeper.set_peer_binding(BINDING)
+    correspondent.apply(BINDING)
     for interface, concerns in ((TUNNEL_INTERFACE, False), (LINK, True)):
         message = RouteMessage(destination=network(PEER), table=PEER_TABLE, interface=interface)
         assert correspondent.resolver.concerns(message) is concerns
@@ -337,6 +347,44 @@ def test_peer_route_comes_after_the_engine_knows_and_goes_before_it_forgets(
     monkeypatch.setattr(correspondent.datapath, "publish", noting_publish)
     monkeypatch.setattr(correspondent.kernel, "set_route", noting_add)
     monkeypatch.setattr(correspondent.kernel, "remove_route", noting_remove)
-    correspondent.keeper.set_peer_binding(BINDING)
-    correspondent.keeper.remove_peer_binding(NO_BINDING)
+    correspondent.apply(BINDING)
+    correspondent.apply(NO_BINDING)
     assert order == ["engine 1", "route", "no route", "engine 0"]
+
+
+def test_many_changes_at_once_are_published_once(mobile_node: Bench) -> None:
+    count = len(mobile_node.datapath.tables)
+    mobile_node.apply(direct(CORRESPONDENT), direct(PEER_CARE_OF), BINDING)
+    assert len(mobile_node.datapath.tables) == count + 1
+    assert len(mobile_node.tables.direct_paths) == 2
+    mobile_node.keeper.flush()
+    mobile_node.apply(not_direct(AGENT), RemovePeerBinding(home_address=HOME))
+    assert len(mobile_node.datapath.tables) == count + 1
+
+
+def test_many_paths_are_asked_for_again_in_lots(correspondent: Bench) -> None:
+    peers = [PEER_CARE_OF + number for number in range(MAX_AT_ONCE + 1)]
+    wide = Path(interface=LINK, neighbour=ROUTER, mtu=1500)
+    narrow = Path(interface=LINK, neighbour=ROUTER, mtu=1400)
+    correspondent.kernel.paths.update(dict.fromkeys(peers, wide))
+    correspondent.apply(
+        *(
+            SetPeerBinding(home_address=PEER + at, care_of_address=at_)
+            for at, at_ in enumerate(peers)
+        )
+    )
+    correspondent.kernel.paths.update(dict.fromkeys(peers, narrow))
+    correspondent.resolver.invalidate()
+    for left in (1, 0):
+        assert correspondent.resolver.is_behind
+        correspondent.keeper.refresh()
+        mtus = [entry.mtu for entry in correspondent.tables.peer_bindings]
+        assert mtus.count(1476) == left
+    assert not correspondent.resolver.is_behind
+
+
+def test_path_that_is_not_followed_any_more_is_not_asked_for(correspondent: Bench) -> None:
+    correspondent.apply(BINDING)
+    correspondent.resolver.invalidate()
+    correspondent.apply(NO_BINDING)
+    assert correspondent.resolver.refresh() is False
