@@ -29,21 +29,29 @@ from mnagent.datapath._esp cimport (
     esp_seal,
     esp_sealed_length,
 )
-from mnagent.datapath._inbound cimport flush_tunnel, inbound, walk_extension_headers
+from mnagent.datapath._coalesce cimport flush_tunnel
+from mnagent.datapath._headers cimport Headers, walk_extension_headers
+from mnagent.datapath._inbound cimport inbound
 from mnagent.datapath._loops cimport ARENA_LENGTH, Loop, Shared, run_inbound, run_outbound
 from mnagent.datapath._outbound cimport outbound, release_held
 from mnagent.datapath._tables cimport (
     ETHERNET_LENGTH,
     IPV6_LENGTH,
+    INSERTED_LENGTH,
     MAX_PORTS,
     Activity,
+    DirectPath,
+    Insertion,
     Tables,
     Tunnel,
+    WayOut,
     address_map_add,
     tables_add_inbound,
+    tables_add_path,
     tables_free,
     tables_new,
 )
+from mnagent.datapath._traffic cimport TrafficReader, monotonic_milliseconds, take_table
 from mnagent.datapath._worker cimport (
     BATCH,
     HAND_UP_SLOTS,
@@ -91,7 +99,7 @@ from mnagent.datapath.verdicts cimport DROP_SEQUENCE_EXHAUSTED, TUNNELLED, VERDI
 
 from mnagent.core.actions import TunnelEnd
 from mnagent.core.security import Direction, EspMode, EspTransform
-from mnagent.datapath.tables import HandedUp, SequenceExhausted
+from mnagent.datapath.tables import HandedUp, SequenceExhausted, Traffic
 from mnagent.datapath.tables import Tables as PublishedTables
 
 TRANSFORMS = {
@@ -104,6 +112,8 @@ TRANSFORMS = {
 VERDICT_NAMES = (
     "tunnelled",
     "decapsulated",
+    "sent-direct",
+    "received-direct",
     "handed-up",
     "held",
     "packet-too-big",
@@ -121,6 +131,9 @@ VERDICT_NAMES = (
     "drop-truncated",
     "drop-not-ipv6",
     "drop-bad-extension-header",
+    "drop-bad-routing-header",
+    "drop-home-address",
+    "drop-no-peer-binding",
     "drop-fragment",
     "drop-no-binding",
     "drop-outer-source",
@@ -212,11 +225,18 @@ cdef class _Core:
     cdef dict pending_sequences
     cdef object latest
     cdef object protect_lock
+    cdef TrafficReader* outbound_reader
+    cdef TrafficReader* inbound_reader
 
     def __cinit__(self, *arguments, **keywords):
         self.outbound_worker = worker_new()
         self.inbound_worker = worker_new()
-        if self.outbound_worker == NULL or self.inbound_worker == NULL:
+        self.outbound_reader = <TrafficReader*>calloc(1, sizeof(TrafficReader))
+        self.inbound_reader = <TrafficReader*>calloc(1, sizeof(TrafficReader))
+        if (
+            self.outbound_worker == NULL or self.inbound_worker == NULL
+            or self.outbound_reader == NULL or self.inbound_reader == NULL
+        ):
             raise MemoryError
         self.outbound_worker.lane = self.inbound_worker.lane = ENGINE_LANE
         self.associations = {}
@@ -228,6 +248,8 @@ cdef class _Core:
     def __dealloc__(self):
         worker_free(self.outbound_worker)
         worker_free(self.inbound_worker)
+        free(self.outbound_reader)
+        free(self.inbound_reader)
         tables_free(<Tables*>self.shared.tables)
 
     def publish(self, tables):
@@ -263,7 +285,8 @@ cdef class _Core:
 
     cdef Tables* _build(self, object tables, dict associations, dict activities) except NULL:
         cdef Tables* made = tables_new(
-            len(tables.tunnels), len(tables.associations), len(tables.local_addresses)
+            len(tables.tunnels), len(tables.associations), len(tables.local_addresses),
+            len(tables.peer_bindings), len(tables.direct_paths),
         )
         cdef _AssociationHandle handle
         cdef uint8_t address[16]
@@ -280,7 +303,10 @@ cdef class _Core:
                 self._fill(&made.tunnels[<int>index], entry, associations, activities)
                 address_map_add(&made.homes, made.tunnels[<int>index].home_address, index)
                 address_map_add(&made.remotes, made.tunnels[<int>index].remote, index)
+                if made.tunnels[<int>index].mobile_end:
+                    address_map_add(&made.own_homes, made.tunnels[<int>index].home_address, 0)
             made.tunnel_count = len(tables.tunnels)
+            self._build_direct_paths(made, tables)
             self._fill_ports(made)
         except BaseException:
             tables_free(made)
@@ -289,7 +315,6 @@ cdef class _Core:
 
     cdef _fill(self, Tunnel* tunnel, object entry, dict associations, dict activities):
         cdef uint8_t* outer
-        cdef bytes header
         cdef _AssociationHandle handle
         copy_address(tunnel.home_address, entry.home_address)
         copy_address(tunnel.local, entry.local)
@@ -303,20 +328,68 @@ cdef class _Core:
         tunnel.outbound = NULL if handle is None else handle.association
         tunnel.activity = (<_ActivityHandle>activities[entry.home_address]).activity
         tunnel.mtu = min(max(entry.mtu, 1280), MAX_INNER)
-        tunnel.descriptor, tunnel.outer_mtu, header = self._way_out(entry.next_hop)
-        if entry.path_mtu and (tunnel.outer_mtu == 0 or entry.path_mtu < tunnel.outer_mtu):
-            tunnel.outer_mtu = entry.path_mtu
-        if tunnel.outer_mtu:
-            tunnel.outer_mtu = max(tunnel.outer_mtu, 1280)
-        tunnel.raw = entry.next_hop is None
-        tunnel.link_length = len(header)
-        memcpy(tunnel.head, <const uint8_t*>header, len(header))
-        outer = tunnel.head + tunnel.link_length
+        self._fill_way(&tunnel.way, entry.next_hop, entry.remote)
+        if entry.path_mtu and (tunnel.way.outer_mtu == 0 or entry.path_mtu < tunnel.way.outer_mtu):
+            tunnel.way.outer_mtu = entry.path_mtu
+        if tunnel.way.outer_mtu:
+            tunnel.way.outer_mtu = max(tunnel.way.outer_mtu, 1280)
+        outer = tunnel.way.head + tunnel.way.link_length
         outer[0] = 0x60
         outer[6] = 50 if tunnel.seal else 41
         outer[7] = 64
         memcpy(outer + 8, tunnel.local, 16)
         memcpy(outer + 24, tunnel.remote, 16)
+
+    cdef _fill_way(self, WayOut* way, object next_hop, object destination):
+        cdef bytes header
+        way.descriptor, way.outer_mtu, header = self._way_out(next_hop)
+        way.offload_descriptor = -1
+        way.raw = next_hop is None
+        way.link_length = len(header)
+        copy_address(way.destination, destination)
+        memcpy(way.head, <const uint8_t*>header, len(header))
+
+    cdef _build_direct_paths(self, Tables* made, object tables):
+        """Paths that have a peer binding too get both headers."""
+        cdef DirectPath* path
+        bindings = {}
+        for index, entry in enumerate(tables.peer_bindings):
+            bindings.setdefault(entry.home_address, entry)
+            path = &made.peers[<int>index]
+            copy_address(path.peer, entry.home_address)
+            self._fill_path(path, entry, None, entry)
+            address_map_add(&made.peer_homes, path.peer, index)
+        made.peer_count = len(tables.peer_bindings)
+        for index, entry in enumerate(tables.direct_paths):
+            path = &made.paths[<int>index]
+            copy_address(path.local, entry.home_address)
+            copy_address(path.peer, entry.correspondent)
+            self._fill_path(path, entry, entry, bindings.get(entry.correspondent))
+            address_map_add(&made.own_homes, path.local, 0)
+            tables_add_path(made, index)
+        made.path_count = len(tables.direct_paths)
+
+    cdef _fill_path(self, DirectPath* path, object entry, object direct, object binding):
+        """What is inserted: a type 2 routing header (RFC 6275 6.4), then a Home Address option
+        (6.3).
+        """
+        cdef Insertion* insertion = &path.insertion
+        cdef bytes octets = b""
+        destination = None
+        if binding is not None:
+            destination = binding.care_of_address
+            insertion.has_destination = True
+            copy_address(insertion.destination, destination)
+            octets += bytes([60, 2, 2, 1, 0, 0, 0, 0]) + binding.home_address.packed
+        if direct is not None:
+            destination = destination or direct.correspondent
+            insertion.has_source = True
+            copy_address(insertion.source, direct.care_of_address)
+            octets += bytes([0, 2, 1, 2, 0, 0, 0xC9, 16]) + direct.home_address.packed
+        insertion.length = <uint32_t>len(octets)
+        memcpy(insertion.octets, <const uint8_t*>octets, len(octets))
+        self._fill_way(&path.way, entry.next_hop, destination)
+        path.mtu = min(max(entry.mtu, 1280), MAX_INNER)
 
     def _way_out(self, next_hop):
         """Descriptor, largest packet (0: not known) and link header of a next hop."""
@@ -375,14 +448,15 @@ cdef class _Core:
         cdef _AssociationHandle handle = self.associations[spi, Direction.OUTBOUND]
         cdef Association* association = handle.association
         cdef bytes source = packet
-        cdef uint32_t length = <uint32_t>len(source), at = 0, field = 0, plain, sealed = 0
-        cdef Arrival arrival
+        cdef uint32_t length = <uint32_t>len(source), at, field, plain, sealed = 0
+        cdef Headers headers
         cdef Verdict verdict
         cdef uint8_t next_header
         if length < IPV6_LENGTH or get16(<const uint8_t*>source + 4) + IPV6_LENGTH != length:
             raise ValueError("not one whole IPv6 packet")
-        if not walk_extension_headers(<uint8_t*>source, length, &arrival, &at, &field):
+        if not walk_extension_headers(<const uint8_t*>source, length, &headers):
             raise ValueError("malformed extension header")
+        at, field = headers.end, headers.next_header_at
         plain = length - at
         cdef uint32_t total = at + esp_sealed_length(association, plain)
         if total > IPV6_LENGTH + 65535:
@@ -435,6 +509,29 @@ cdef class _Core:
         store_word(&ring.taken, taken)
         return packets
 
+    def take_traffic(self):
+        """What pairs of addresses carried since the last call, as `Traffic`.
+
+        Protocol, port and path are those of the last packet out, or in where none went out.
+        """
+        pairs = {}
+        for local, peer, packets, protocol, port, direct in take_table(
+            self.inbound_worker.traffic, self.inbound_reader
+        ):
+            pairs[local, peer] = Traffic(
+                local=local, peer=peer, packets_in=packets, protocol=protocol,
+                destination_port=port, direct=direct,
+            )
+        for local, peer, packets, protocol, port, direct in take_table(
+            self.outbound_worker.traffic, self.outbound_reader
+        ):
+            entry = pairs.get((local, peer))
+            pairs[local, peer] = Traffic(
+                local=local, peer=peer, packets_in=entry.packets_in if entry else 0,
+                packets_out=packets, protocol=protocol, destination_port=port, direct=direct,
+            )
+        return list(pairs.values())
+
     def counters(self):
         """Every verdict of both directions, and what the ports did."""
         cdef Worker* out = self.outbound_worker
@@ -448,6 +545,7 @@ cdef class _Core:
         found["released"] = out.released
         found["frames-sent"] = out.frames_sent
         found["fragments-sent"] = out.fragments_sent
+        found["traffic-ignored"] = out.traffic.ignored + into.traffic.ignored
         found["frames-failed"] = out.frames_failed
         found["tunnel-writes"] = out.tunnel_writes + into.tunnel_writes
         found["tunnel-write-failures"] = out.tunnel_write_failures + into.tunnel_write_failures
@@ -485,6 +583,19 @@ cdef class Pipeline(_Core):
         worker_use_memory(self.outbound_worker)
         worker_use_memory(self.inbound_worker)
         self.inbound_worker.merges_datagrams = True
+        self.set_time(monotonic_milliseconds())
+
+    def set_time(self, milliseconds):
+        """What the clock says from now on to the table of traffic."""
+        self.outbound_worker.traffic.now = self.inbound_worker.traffic.now = milliseconds
+
+    def wants_attention(self):
+        """Whether an engine would have signalled traffic since the last call."""
+        cdef bint pending = (
+            self.outbound_worker.traffic.pending or self.inbound_worker.traffic.pending
+        )
+        self.outbound_worker.traffic.pending = self.inbound_worker.traffic.pending = False
+        return bool(pending)
 
     cdef _take_tables(self, Worker* worker):
         worker.tables = <Tables*>self.shared.tables
