@@ -20,7 +20,6 @@ from mnagent.autoconf.autoconfiguration import AgentAutoconfiguration, KernelAut
 from mnagent.core.actions import Action, Finish, RemoveTunnel, ReportEvent, StopIntercepting
 from mnagent.core.drops import DropReason
 from mnagent.core.events import (
-    ActionFailed,
     DatagramReceived,
     DefaultRouterAppeared,
     DefaultRouterVanished,
@@ -126,9 +125,7 @@ class MobileNodeRole:
                     return correspondent.handle(event, now)
             else:
                 actions += correspondent.handle(event, now)
-        if not isinstance(
-            event, DatagramReceived | DefaultRouterAppeared | DefaultRouterVanished | ActionFailed
-        ):
+        if not isinstance(event, DatagramReceived | DefaultRouterAppeared | DefaultRouterVanished):
             # Before autoconfiguration: an interface is known before there are addresses on it, and
             # its loss is one loss, not one for each address.
             actions += self._pass_on(self.mobile_node.handle(event, now), now)

@@ -377,6 +377,12 @@ class CorrespondentRegistration:
             return self._drop(DropReason.UNKNOWN_PEER)
         return self._refuse("mobility-header-not-supported", now)
 
+    def direct_path_failed(self, action: SetDirectPath, now: float) -> list[Output]:
+        """The host could not do it: the tunnel for a while. What it is doing no more is let be."""
+        if self._direct != action.care_of_address:
+            return []
+        return self._suspend("direct-path-not-possible", now)
+
     def handle_timer(self, now: float) -> list[Output]:
         """Retransmit, refresh, expire, try again: whatever is due."""
         outputs = self._on_tests(self._tests.handle_timer(now), now)

@@ -34,6 +34,7 @@ from mnagent.core.actions import (
     UseHomeLink,
 )
 from mnagent.core.events import (
+    ActionFailed,
     AddressAppeared,
     AddressVanished,
     LinkDown,
@@ -128,6 +129,7 @@ MobileNodeEvent = (
     | AddressLost
     | PacketReceived
     | TrafficSeen
+    | ActionFailed
     | ShutdownRequested
 )
 
@@ -218,6 +220,8 @@ class MobileNode:
         match event:
             case PacketReceived():
                 return self._settle(self._on_packet(event, now), now)
+            case ActionFailed():
+                return self.route_optimization.handle_failure(event, now)
             case TrafficSeen():
                 return [] if self._is_stopping else self.route_optimization.handle(event, now)
             case ShutdownRequested():

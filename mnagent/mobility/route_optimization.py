@@ -27,8 +27,9 @@ from ipaddress import IPv6Address, IPv6Network
 from random import Random
 from typing import Final
 
+from mnagent.core.actions import SetDirectPath
 from mnagent.core.drops import DropReason
-from mnagent.core.events import PacketReceived, TrafficSeen
+from mnagent.core.events import ActionFailed, PacketReceived, TrafficSeen
 from mnagent.core.indications import Output
 from mnagent.core.timers import earliest
 from mnagent.mobility.addresses import is_routable_unicast
@@ -250,6 +251,14 @@ class RouteOptimization:
             return self._drop(DropReason.UNKNOWN_PEER)
         outputs = registration.handle_parameter_problem(problem, now)
         return outputs + self._settle(registration, now)
+
+    def handle_failure(self, event: ActionFailed, now: float) -> list[Output]:
+        """The host could not do something; without its direct path a peer is left to the tunnel."""
+        action = event.action
+        if not isinstance(action, SetDirectPath):
+            return []
+        registration = self._registrations.get(action.correspondent)
+        return [] if registration is None else registration.direct_path_failed(action, now)
 
     def handle_timer(self, now: float) -> list[Output]:
         """Whatever is due."""

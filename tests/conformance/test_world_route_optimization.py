@@ -258,3 +258,51 @@ def test_correspondent_without_support_is_reached_through_the_tunnel() -> None:
             "suspended",
             "no-answer-to-tests",
         )
+
+
+@requirement("RFC6275-8.5", "MN-55")
+def test_never_keeps_every_packet_of_the_home_address_in_the_tunnel() -> None:
+    with World(seed=59) as world:
+        flow = Optimized(world, mobile_node={"route_optimization": "never"})
+        flow.register_in(flow.net.link_a, PREFIX_A)
+        first, last = flow.exchange(5)
+        world.run_for(1)
+        out, into = flow.received()
+        assert {b"out %d" % n for n in range(first, last)} == out
+        assert {b"in %d" % n for n in range(first, last)} == into
+        for _, frame in flow.net.link_a.frames:
+            assert CORRESPONDENT.packed not in (frame.data[8:24], frame.data[24:40])
+        assert flow.correspondent.node.bindings == ()
+
+
+@requirement("RFC6275-11.3.1", "MN-31")
+def test_direct_path_the_host_refuses_leaves_the_flow_in_the_tunnel() -> None:
+    with World(seed=60) as world:
+        flow = Optimized(world)
+        flow.mobile_node.refused_actions = lambda action: isinstance(action, SetDirectPath)
+        flow.register_in(flow.net.link_a, PREFIX_A)
+        flow.exchange(2)
+        world.run_for(1)
+        assert len(flow.received()[0]) == 40
+
+
+@requirement("RFC6275-11.8", "RR-07", "MN-51")
+@pytest.mark.parametrize("seed", range(6))
+def test_flow_survives_roaming_back_and_forth_over_bad_links(seed: int) -> None:
+    with World(seed=seed) as world:
+        flow = Optimized(world, access_loss=0.1, access_reorder=0.1, access_duplicate=0.05)
+        links = [flow.net.link_a, flow.net.link_b, flow.net.home]
+        flow.net.move(links[0])
+        for _ in range(12):
+            flow.exchange(world.random.uniform(0.2, 8), interval=0.2)
+            flow.net.move(world.random.choice(links), carrier_lost=world.random.random() < 0.7)
+        for link in links:
+            link.loss = 0.0
+        flow.net.move(flow.net.link_a)
+        flow.exchange(90, interval=1.0)
+        assert flow.is_direct
+        first, last = flow.exchange(3)
+        world.run_for(1)
+        out, into = flow.received()
+        assert {b"out %d" % n for n in range(first, last)} <= out
+        assert {b"in %d" % n for n in range(first, last)} <= into

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mnagent.core.actions import RemoveDirectPath, SetDirectPath
-from mnagent.core.events import PacketReceived, TrafficSeen
+from mnagent.core.events import ActionFailed, PacketReceived, TrafficSeen
 from mnagent.core.indications import Output
 from mnagent.mobility import route_optimization
 from mnagent.mobility.correspondent_registration import (
@@ -414,3 +414,26 @@ def test_status_of_a_peer_that_was_refused_once_is_told_once() -> None:
     manager.bind()
     manager.see(destination_port=25)
     assert len(manager.manager.status(manager.now)) == 1
+
+
+def test_direct_path_the_host_could_not_set_leaves_the_peer_to_the_tunnel() -> None:
+    manager = Manager()
+    manager.bind()
+    path = only([output for _, output in manager.log], SetDirectPath)
+    failed = ActionFailed(action=path, errno=19)
+    outputs = manager.note(manager.manager.handle_failure(failed, manager.now))
+    assert only(outputs, RemoveDirectPath).correspondent == CORRESPONDENT
+    assert manager.reason_of() == "direct-path-not-possible"
+    assert manager.manager.handle_failure(failed, manager.now) == []
+
+
+def test_failure_of_another_action_or_for_an_unknown_peer_means_nothing_here() -> None:
+    manager = Manager()
+    manager.bind()
+    path = only([output for _, output in manager.log], SetDirectPath)
+    stranger = replace(path, correspondent=HOME_AGENT)
+    removal = RemoveDirectPath(home_address=HOME_ADDRESS, correspondent=CORRESPONDENT)
+    for action in (stranger, removal):
+        failed = ActionFailed(action=action, errno=19)
+        assert manager.manager.handle_failure(failed, manager.now) == []
+    assert manager.state_of() == "bound"
