@@ -17,7 +17,14 @@ from mnagent.agent.snapshot import (
     PeerBindingSnapshot,
 )
 from mnagent.autoconf.autoconfiguration import AgentAutoconfiguration, KernelAutoconfiguration
-from mnagent.core.actions import Action, Finish, RemoveTunnel, ReportEvent, StopIntercepting
+from mnagent.core.actions import (
+    Action,
+    Finish,
+    RemoveTunnel,
+    ReportEvent,
+    SetPeerBinding,
+    StopIntercepting,
+)
 from mnagent.core.drops import DropReason
 from mnagent.core.events import (
     DatagramReceived,
@@ -122,7 +129,7 @@ class MobileNodeRole:
         if correspondent is not None:
             if isinstance(event, PacketReceived):
                 if correspondent.claims(event):
-                    return correspondent.handle(event, now)
+                    return self._with_peers_moved(correspondent.handle(event, now), now)
             else:
                 actions += correspondent.handle(event, now)
         if not isinstance(event, DatagramReceived | DefaultRouterAppeared | DefaultRouterVanished):
@@ -132,6 +139,14 @@ class MobileNodeRole:
         if not isinstance(event, DatagramReceived | TrafficSeen | ShutdownRequested):
             actions += self._pass_on(self.autoconfiguration.handle(event, now), now)
         return actions
+
+    def _with_peers_moved(self, actions: list[Action], now: float) -> list[Action]:
+        """Peers that are mobile too: what is under way to them was sent to where they had been."""
+        outputs: list[Output] = []
+        for action in actions:
+            if isinstance(action, SetPeerBinding):
+                outputs += self.mobile_node.peer_moved(action.home_address, now)
+        return actions + self._pass_on(outputs, now)
 
     def handle_timer(self, now: float) -> list[Action]:
         actions = self._pass_on(self.autoconfiguration.handle_timer(now), now)

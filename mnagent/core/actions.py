@@ -170,8 +170,9 @@ class StopIntercepting:
 class SetPeerBinding:
     """Correspondent: this peer's packets go and come directly (RFC 6275 9.3).
 
-    What is sent to its home address gets a type 2 routing header; what comes with its home address in
-    a Home Address option is taken from ``care_of_address`` only. Setting it again moves it at once.
+    What is sent to its home address gets a type 2 routing header; what comes with its home address
+    in a Home Address option is taken from ``care_of_address`` only. Setting it again moves it at
+    once.
     """
 
     home_address: IPv6Address

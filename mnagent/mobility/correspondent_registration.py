@@ -377,6 +377,18 @@ class CorrespondentRegistration:
             return self._drop(DropReason.UNKNOWN_PEER)
         return self._refuse("mobility-header-not-supported", now)
 
+    def peer_moved(self, now: float) -> list[Output]:
+        """The correspondent, mobile itself, told its new care-of address.
+
+        What was sent to where it had been is lost: send it again at once.
+        """
+        if self._state is CorrespondentState.TESTING:
+            return self._run_tests(now)
+        if self._state is CorrespondentState.UPDATING:
+            self._reset_back_off()
+            return self._on_tokens(now)
+        return []
+
     def direct_path_failed(self, action: SetDirectPath, now: float) -> list[Output]:
         """The host could not do it: the tunnel for a while. What it is doing no more is let be."""
         if self._direct != action.care_of_address:

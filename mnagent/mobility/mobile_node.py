@@ -255,6 +255,10 @@ class MobileNode:
             self.route_optimization.next_deadline(),
         )
 
+    def peer_moved(self, peer: IPv6Address, now: float) -> list[Output]:
+        """A correspondent's own binding with this node changed."""
+        return self.route_optimization.peer_moved(peer, now)
+
     # Events.
 
     def _on_packet(self, event: PacketReceived, now: float) -> list[Output]:

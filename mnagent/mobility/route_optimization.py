@@ -252,6 +252,11 @@ class RouteOptimization:
         outputs = registration.handle_parameter_problem(problem, now)
         return outputs + self._settle(registration, now)
 
+    def peer_moved(self, peer: IPv6Address, now: float) -> list[Output]:
+        """A correspondent that is mobile itself is somewhere else now (RFC 6275 5.2.9)."""
+        registration = self._registrations.get(peer)
+        return [] if registration is None else registration.peer_moved(now)
+
     def handle_failure(self, event: ActionFailed, now: float) -> list[Output]:
         """The host could not do something; without its direct path a peer is left to the tunnel."""
         action = event.action

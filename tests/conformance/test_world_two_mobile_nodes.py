@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from mnagent.agent.build import build_agent
-from mnagent.core.actions import SendPacket
+from mnagent.core.actions import SendPacket, SetDirectPath
 from mnagent.ipsec.association import SecurityAssociationDatabase
 from mnagent.ipsec.esp_reference import ReferenceEsp
 from mnagent.wire.buffer import DecodeError
@@ -118,6 +118,12 @@ def direct_payload(link: Link, since: float) -> list[IPv6Packet]:
     return found
 
 
+def is_to_home_address(action: SendPacket) -> bool:
+    """Tests of a mobile peer never go to a care-of address of it."""
+    is_test = isinstance(action.packet.payload, HomeTestInit | CareOfTestInit)
+    return not is_test or action.packet.destination in (HOME_ADDRESS, OTHER)
+
+
 @requirement("RFC6275-9.3", "CN-60", "RR-11")
 def test_both_directions_carry_home_address_option_and_routing_header_in_one_packet() -> None:
     with World(seed=71) as world:
@@ -135,8 +141,7 @@ def test_both_directions_carry_home_address_option_and_routing_header_in_one_pac
         for node in (pair.first, pair.second):
             for action in node.done(SendPacket):
                 assert isinstance(action, SendPacket)
-                if isinstance(action.packet.payload, HomeTestInit | CareOfTestInit):
-                    assert action.packet.destination in (HOME_ADDRESS, OTHER)
+                assert is_to_home_address(action)
 
 
 @requirement("RFC6275-5.2.9", "CN-60", "RR-11")
@@ -151,9 +156,14 @@ def test_both_nodes_that_move_at_the_same_time_find_each_other_again(seed: int) 
             here, there = pair.net.link_a, pair.net.link_b
             if pair.net.port.link is here:
                 here, there = there, here
+            moved_at = world.now
             pair.net.move(here)
             pair.move_second(there)
             pair.exchange(world.random.uniform(1, 20))
+            for node in (pair.first, pair.second):
+                paths = [at for at, action in node.actions if isinstance(action, SetDirectPath)]
+                assert min(at for at in paths if at > moved_at) - moved_at < 0.4
+        assert all(is_to_home_address(a) for a in pair.first.done(SendPacket))  # type: ignore[arg-type]
         pair.exchange(30)
         since = world.now
         numbers = pair.exchange(3)

@@ -775,8 +775,8 @@ class AgentNode(Router):
             )
         else:
             if is_mobile_node:
-                self._note_traffic(inner, is_out=False, direct=False)
                 inner = self._restore(inner) or inner
+                self._note_traffic(inner, is_out=False, direct=False)
             self._count("decapsulated")
             self.take_in(None, inner)
 
@@ -810,7 +810,8 @@ class AgentNode(Router):
         peer_address = self._peers.get(destination_of(data))
         if (direct is None and peer_address is None) or _has_payload(data, MobilityMessage):
             return data, None
-        self._note_traffic(data, is_out=True, direct=True)
+        if direct is not None or self.home_address is None:
+            self._note_traffic(data, is_out=True, direct=True)
         packet = decode_packet(data)
         headers: tuple[ExtensionHeader, ...] = packet.extension_headers
         if direct is not None:
@@ -852,7 +853,9 @@ class AgentNode(Router):
     def _note_traffic(self, data: bytes, *, is_out: bool, direct: bool) -> None:
         if _has_payload(data, MobilityMessage):
             return
-        source, destination = source_of(data), destination_of(data)
+        # Of a packet with mobility headers these are the home addresses (RFC 6275 11.7.2).
+        packet = decode_packet(data)
+        source, destination = packet.logical_source, packet.logical_destination
         pair = (source, destination) if is_out else (destination, source)
         traffic = self._traffic.setdefault(pair, _Traffic())
         traffic.packets_out += is_out

@@ -401,3 +401,29 @@ def test_home_address_of_the_update_is_in_its_entry() -> None:
     entry = driver.registration.entry
     assert entry is not None and not entry.home_registration
     assert (entry.destination, entry.home_address) == (CORRESPONDENT, HOME_ADDRESS)
+
+
+def test_tests_under_way_to_a_peer_that_moved_start_over() -> None:
+    driver = CorrespondentDriver()
+    driver.start()
+    driver.answer_home_test()
+    driver.advance(0.2)
+    outputs = driver.note(driver.registration.peer_moved(driver.now))
+    assert sent(outputs, HomeTestInit) == [] and len(sent(outputs, CareOfTestInit)) == 1
+    assert sent(driver.answer_care_of_test(), BindingUpdate)
+
+
+def test_update_under_way_to_a_peer_that_moved_goes_again() -> None:
+    driver = CorrespondentDriver()
+    driver.start()
+    driver.answer_home_test()
+    driver.answer_care_of_test()
+    driver.advance(0.2)
+    assert len(sent(driver.note(driver.registration.peer_moved(driver.now)), BindingUpdate)) == 1
+    only(driver.acknowledge(), SetDirectPath)
+
+
+def test_peer_that_moved_with_nothing_under_way_is_left_alone() -> None:
+    driver = CorrespondentDriver()
+    driver.establish()
+    assert driver.registration.peer_moved(driver.now) == []

@@ -437,3 +437,10 @@ def test_failure_of_another_action_or_for_an_unknown_peer_means_nothing_here() -
         failed = ActionFailed(action=action, errno=19)
         assert manager.manager.handle_failure(failed, manager.now) == []
     assert manager.state_of() == "bound"
+
+
+def test_movement_of_a_peer_counts_only_while_something_is_under_way_to_it() -> None:
+    manager = Manager()
+    assert manager.manager.peer_moved(CORRESPONDENT, manager.now) == []
+    manager.see()
+    assert sent(manager.manager.peer_moved(CORRESPONDENT, manager.now), CareOfTestInit)
