@@ -6,12 +6,14 @@ from ipaddress import IPv6Address
 
 import pytest
 
-from mnagent.core.actions import RemoveDirectPath, SendPacket, SetDirectPath
+from mnagent.core.actions import RemoveDirectPath, SendPacket, SetDirectPath, SetTunnel
 from mnagent.wire.mobility import (
     BindingUpdate,
     CareOfTestInit,
+    HomeTest,
     HomeTestInit,
 )
+from mnagent.wire.packet import decode_packet
 from tests.support.correspondent_host import CorrespondentHost
 from tests.support.nodes import AgentNode
 from tests.support.packets import datagram
@@ -142,6 +144,13 @@ def test_home_test_init_goes_through_an_esp_tunnel() -> None:
         for _, frame in flow.net.link_a.frames:
             if frame.data[6] == 41:
                 assert frame.data[46] != 135, "a Home Test message in a plain tunnel"
+        (tunnel,) = set(flow.mobile_node.done(SetTunnel))
+        assert isinstance(tunnel, SetTunnel) and tunnel.home_test_outbound_spi is not None
+        (home_test,) = [e for e in flow.mobile_node.handed_up if e.tunnel_source == HOME_AGENT]
+        assert isinstance(decode_packet(home_test.data).payload, HomeTest)
+        assert home_test.protected_by == tunnel.home_test_inbound_spi
+        outbound = tunnel.home_test_outbound_spi.to_bytes(4, "big")
+        assert any(frame.data[40:44] == outbound for _, frame in flow.net.link_a.frames)
 
 
 @requirement("RFC6275-11.7.2", "MN-51", "MN-54", "RR-07")
