@@ -82,6 +82,12 @@ class NextHopResolver:
         for path in paths - self._resolutions.keys():
             self._resolutions[path] = self._resolve(path, solicit=True)
 
+    def follow_too(self, path: TunnelPath) -> Resolution:
+        """Follow one more path; what is known of it."""
+        if path not in self._resolutions:
+            self._resolutions[path] = self._resolve(path, solicit=True)
+        return self._resolutions[path]
+
     def resolution(self, path: TunnelPath) -> Resolution:
         """What is known of a followed path."""
         return self._resolutions.get(path, Resolution())

@@ -1,12 +1,14 @@
 """From the agent's wishes about direct paths to entries of the engine's tables and to routes.
 
-A direct path is used where a packet of the IPv6 minimum link MTU still fits with what is inserted;
-where it does not, packets stay in the tunnel, which fragments, or go to the peer's home address.
-What comes in on the direct path is accepted all the same.
+A direct path is used where a packet of the IPv6 minimum link MTU still fits with what is inserted.
+Where it does not, setting it fails, so that the machine knows; where it does no longer, packets go
+through the tunnel, which fragments, until they fit again. Packets to a mobile peer go to its home
+address then. What comes in on the direct path is accepted all the same.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable
 from ipaddress import IPv6Address
@@ -65,8 +67,17 @@ class OptimizedPaths:
         return self._bindings.pop(home_address, None) is not None
 
     def set_direct_path(self, action: SetDirectPath) -> None:
-        """See `SetDirectPath`."""
-        self._paths[action.home_address, action.correspondent] = action
+        """See `SetDirectPath`. OSError when it cannot be used; the former one, if any, ends."""
+        key = (action.home_address, action.correspondent)
+        self._paths.pop(key, None)
+        resolution = self._resolver.follow_too(self._direct(action))
+        if resolution.path is None:
+            raise OSError(errno.ENETUNREACH, f"there is no route to {action.correspondent}")
+        if resolution.mtu < MINIMUM_MTU + self._inserted(action):
+            raise OSError(
+                errno.EMSGSIZE, f"{resolution.mtu} octets are too few for {action.correspondent}"
+            )
+        self._paths[key] = action
 
     def remove_direct_path(self, home_address: IPv6Address, correspondent: IPv6Address) -> bool:
         """See `RemoveDirectPath`; True when there was one."""
@@ -89,7 +100,7 @@ class OptimizedPaths:
         entries = []
         for path in self._paths.values():
             resolution = self._resolver.resolution(self._direct(path))
-            inserted = INSERTED_HEADER * (2 if path.correspondent in self._bindings else 1)
+            inserted = self._inserted(path)
             if resolution.path is None or resolution.mtu < MINIMUM_MTU + inserted:
                 continue
             entries.append(
@@ -161,6 +172,10 @@ class OptimizedPaths:
         path = self._to_peer(self._bindings[entry.home_address])
         resolution = self._resolver.resolution(path)
         return resolution.path is not None and resolution.mtu >= MINIMUM_MTU + INSERTED_HEADER
+
+    def _inserted(self, path: SetDirectPath) -> int:
+        """Octets; a mobile correspondent takes a routing header besides."""
+        return INSERTED_HEADER * (2 if path.correspondent in self._bindings else 1)
 
     def _direct(self, path: SetDirectPath) -> TunnelPath:
         """To where the packets really go: a mobile correspondent's care-of address."""

@@ -144,9 +144,9 @@ class TunnelKeeper:
             self._is_pending = True
 
     def set_direct_path(self, action: SetDirectPath) -> None:
-        """See `SetDirectPath`; `flush` publishes it."""
-        self._optimized.set_direct_path(action)
+        """See `SetDirectPath`; `flush` publishes it. OSError when it cannot be used."""
         self._is_pending = True
+        self._optimized.set_direct_path(action)
 
     def remove_direct_path(self, action: RemoveDirectPath) -> None:
         """See `RemoveDirectPath`; `flush` publishes it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
@@ -230,20 +231,33 @@ def test_direct_path_reaches_the_engine_and_a_route_of_its_mtu(mobile_node: Benc
     assert mobile_node.mtus(HOME_TABLE) == {}
 
 
-@pytest.mark.parametrize("mtu", [None, 1303])
-def test_direct_path_that_cannot_carry_enough_leaves_packets_in_the_tunnel(
-    mtu: int | None, mobile_node: Bench
+@pytest.mark.parametrize(("mtu", "code"), [(None, errno.ENETUNREACH), (1303, errno.EMSGSIZE)])
+def test_direct_path_that_cannot_carry_enough_fails_and_ends_the_former_one(
+    mtu: int | None, code: int, mobile_node: Bench
 ) -> None:
+    mobile_node.apply(direct(CORRESPONDENT))
+    elsewhere = replace(direct(CORRESPONDENT), care_of_address=CARE_OF + 1)
     del mobile_node.kernel.paths[CORRESPONDENT]
     if mtu is not None:
         path = Path(interface=LINK, neighbour=ROUTER, mtu=mtu)
         mobile_node.kernel.paths[CORRESPONDENT] = path
-    mobile_node.apply(direct(CORRESPONDENT))
+    with pytest.raises(OSError) as caught:
+        mobile_node.apply(elsewhere)
+    assert caught.value.errno == code
+    mobile_node.keeper.flush()
     assert mobile_node.tables.direct_paths == ()
     assert mobile_node.mtus(HOME_TABLE) == {}
-    mobile_node.kernel.paths[CORRESPONDENT] = Path(interface=LINK, neighbour=ROUTER, mtu=1304)
-    mobile_node.keeper.refresh()
-    assert [entry.mtu for entry in mobile_node.tables.direct_paths] == [1280]
+
+
+def test_direct_path_that_becomes_too_narrow_rests_until_it_is_wide_again(
+    mobile_node: Bench,
+) -> None:
+    mobile_node.apply(direct(CORRESPONDENT))
+    for mtu, mtus in ((1303, []), (1304, [1280])):
+        path = Path(interface=LINK, neighbour=ROUTER, mtu=mtu)
+        mobile_node.kernel.paths[CORRESPONDENT] = path
+        mobile_node.keeper.refresh()
+        assert [entry.mtu for entry in mobile_node.tables.direct_paths] == mtus
 
 
 def test_direct_path_before_the_neighbour_is_known_is_the_kernels_to_resolve(
