@@ -20,6 +20,9 @@ cdef struct Egress:
     # Where the insertion goes, and the field that names what follows it.
     uint32_t point
     uint32_t field
+    # Leaves by the descriptor that takes super-packets. All TCP does where there is one, so that
+    # no segment overtakes another.
+    bint by_offload
 
 
 cdef bint find_egress(

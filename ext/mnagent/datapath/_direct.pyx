@@ -12,6 +12,7 @@ from mnagent.datapath._tables cimport (
     Tables,
     Tunnel,
     address_find,
+    is_home_test,
     path_find,
     peer_find,
 )
@@ -31,6 +32,7 @@ from mnagent.datapath.protocols cimport (
     PROTOCOL_FRAGMENT,
     PROTOCOL_IPV6,
     PROTOCOL_MOBILITY,
+    PROTOCOL_TCP,
 )
 from mnagent.datapath.verdicts cimport (
     DROP_BAD_ROUTING_HEADER,
@@ -55,8 +57,13 @@ cdef Tunnel* find_tunnel(const Tables* tables, const uint8_t* packet) noexcept n
     return NULL
 
 
-cdef void leave_directly(Egress* egress, DirectPath* path) noexcept nogil:
+cdef void leave_directly(
+    Egress* egress, DirectPath* path, const uint8_t* packet
+) noexcept nogil:
     egress.way = &path.way
+    egress.by_offload = (
+        path.way.offload_descriptor >= 0 and packet[egress.field] == PROTOCOL_TCP
+    )
     egress.insertion = &path.insertion
     egress.mtu = path.mtu
     # An address of ours, or one that is on the way.
@@ -89,13 +96,15 @@ cdef bint find_egress(
     ):
         path = peer = NULL
     if path != NULL:
-        leave_directly(egress, path)
+        leave_directly(egress, path, packet)
         return True
     if peer != NULL and (tunnel == NULL or not tunnel.mobile_end):
-        leave_directly(egress, peer)
+        leave_directly(egress, peer, packet)
         return True
     if tunnel == NULL:
         return False
+    if tunnel.home_test != NULL and is_home_test(packet, length, tunnel.mobile_end):
+        tunnel = tunnel.home_test
     egress.way = &tunnel.way
     egress.tunnel = tunnel
     egress.mtu = tunnel.mtu

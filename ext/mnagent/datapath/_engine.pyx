@@ -99,6 +99,7 @@ from mnagent.datapath.verdicts cimport DROP_SEQUENCE_EXHAUSTED, TUNNELLED, VERDI
 
 from mnagent.core.actions import TunnelEnd
 from mnagent.core.security import Direction, EspMode, EspTransform
+from mnagent.datapath.features import cuts_behind_extension_headers
 from mnagent.datapath.tables import HandedUp, SequenceExhausted, Traffic
 from mnagent.datapath.tables import Tables as PublishedTables
 
@@ -305,6 +306,10 @@ cdef class _Core:
                 address_map_add(&made.remotes, made.tunnels[<int>index].remote, index)
                 if made.tunnels[<int>index].mobile_end:
                     address_map_add(&made.own_homes, made.tunnels[<int>index].home_address, 0)
+                self._fill_home_test(
+                    &made.tunnels[<int>index], &made.tunnels[<int>(index + len(tables.tunnels))],
+                    entry, associations,
+                )
             made.tunnel_count = len(tables.tunnels)
             self._build_direct_paths(made, tables)
             self._fill_ports(made)
@@ -340,10 +345,24 @@ cdef class _Core:
         memcpy(outer + 8, tunnel.local, 16)
         memcpy(outer + 24, tunnel.remote, 16)
 
+    cdef _fill_home_test(
+        self, Tunnel* tunnel, Tunnel* home_test, object entry, dict associations
+    ):
+        cdef _AssociationHandle handle
+        tunnel.home_test_inbound_spi = entry.home_test_inbound_spi or 0
+        if entry.home_test_outbound_spi is None:
+            return
+        handle = associations.get((entry.home_test_outbound_spi, Direction.OUTBOUND))
+        home_test[0] = tunnel[0]
+        home_test.seal = True
+        home_test.outbound = NULL if handle is None else handle.association
+        home_test.way.head[home_test.way.link_length + 6] = 50
+        tunnel.home_test = home_test
+
     cdef _fill_way(self, WayOut* way, object next_hop, object destination):
         cdef bytes header
         way.descriptor, way.outer_mtu, header = self._way_out(next_hop)
-        way.offload_descriptor = -1
+        way.offload_descriptor = self._offload_out(next_hop)
         way.raw = next_hop is None
         way.link_length = len(header)
         copy_address(way.destination, destination)
@@ -396,6 +415,10 @@ cdef class _Core:
         if next_hop is None:
             return -1, 0, b""
         return -1, 0, next_hop.destination_mac + next_hop.source_mac + b"\x86\xdd"
+
+    def _offload_out(self, next_hop):
+        """Descriptor for super-packets, -1 where there is none."""
+        return -1
 
     cdef _fill_ports(self, Tables* tables):
         pass
@@ -577,13 +600,23 @@ Processed = namedtuple("Processed", ("frames", "to_tunnel", "handed_up"))
 
 
 cdef class Pipeline(_Core):
-    """The engine's stages over memory ports: no privileges, no threads."""
+    """The engine's stages over memory ports: no privileges, no threads.
 
-    def __cinit__(self):
+    With ``passes_super_packets`` frames of TCP on direct paths bear a virtio header, and
+    super-packets leave whole.
+    """
+
+    cdef bint passes_super_packets
+
+    def __cinit__(self, *, passes_super_packets=False):
+        self.passes_super_packets = passes_super_packets
         worker_use_memory(self.outbound_worker)
         worker_use_memory(self.inbound_worker)
         self.inbound_worker.merges_datagrams = True
         self.set_time(monotonic_milliseconds())
+
+    def _offload_out(self, next_hop):
+        return 0 if self.passes_super_packets else -1
 
     def set_time(self, milliseconds):
         """What the clock says from now on to the table of traffic."""
@@ -737,6 +770,7 @@ class _Port:
         self.interface = interface
         self.receiver = None
         self.sender = python_socket.socket(AF_PACKET, python_socket.SOCK_RAW, 0)
+        self.super_packet_sender = None
         try:
             self.link_length = self._link_length(name)
             self.mtu = 0
@@ -744,9 +778,18 @@ class _Port:
             self.sender.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, 1)
             self.sender.setsockopt(SOL_SOCKET, SO_SNDTIMEO, SEND_TIMEOUT)
             self.sender.bind((name, 0))
+            if cuts_behind_extension_headers(self.sender, name):
+                self._open_super_packet_sender(name)
         except BaseException:
             self.close()
             raise
+
+    def _open_super_packet_sender(self, name):
+        """Past the queueing discipline the kernel would not cut what the link cannot."""
+        self.super_packet_sender = python_socket.socket(AF_PACKET, python_socket.SOCK_RAW, 0)
+        self.super_packet_sender.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
+        self.super_packet_sender.setsockopt(SOL_SOCKET, SO_SNDTIMEO, SEND_TIMEOUT)
+        self.super_packet_sender.bind((name, 0))
 
     def refresh(self):
         """Take the link's MTU as it is now."""
@@ -780,6 +823,8 @@ class _Port:
 
     def close(self):
         self.sender.close()
+        if self.super_packet_sender is not None:
+            self.super_packet_sender.close()
         if self.receiver is not None:
             self.receiver.close()
 
@@ -891,6 +936,12 @@ cdef class Engine(_Core):
         if port.link_length:
             header = next_hop.destination_mac + next_hop.source_mac + b"\x86\xdd"
         return port.sender.fileno(), port.mtu, header
+
+    def _offload_out(self, next_hop):
+        port = None if next_hop is None else self.ports.get(next_hop.interface)
+        if port is None or port.super_packet_sender is None:
+            return -1
+        return port.super_packet_sender.fileno()
 
     cdef _fill_ports(self, Tables* tables):
         cdef uint32_t at = 0

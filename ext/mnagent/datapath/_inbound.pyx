@@ -17,7 +17,14 @@ from mnagent.datapath._esp cimport (
 )
 from mnagent.datapath._headers cimport Headers, strip, walk_extension_headers
 from mnagent.datapath._reassembly cimport keep_fragment
-from mnagent.datapath._tables cimport IPV6_LENGTH, Tables, Tunnel, address_find, spi_find
+from mnagent.datapath._tables cimport (
+    IPV6_LENGTH,
+    Tables,
+    Tunnel,
+    address_find,
+    is_home_test,
+    spi_find,
+)
 from mnagent.datapath._traffic cimport note_traffic
 from mnagent.datapath._worker cimport (
     ERROR_TOO_BIG,
@@ -158,6 +165,35 @@ cdef Verdict show_stranger(
     return hand_up(worker, arrival, inner, length)
 
 
+cdef Verdict check_protection(
+    const Tunnel* tunnel, const uint8_t* outer, const uint8_t* inner, uint32_t length,
+    const Association* association
+) noexcept nogil:
+    """Payload and home tests each by their own association, where they have one."""
+    cdef uint32_t wanted = tunnel.inbound_spi
+    cdef bint required = tunnel.require_esp
+    if tunnel.home_test_inbound_spi:
+        if is_home_test(inner, length, not tunnel.mobile_end):
+            wanted = tunnel.home_test_inbound_spi
+            required = True
+        elif (
+            not required and association != NULL
+            and association.spi == tunnel.home_test_inbound_spi
+        ):
+            return DROP_WRONG_ASSOCIATION
+    if association == NULL:
+        if required:
+            return DROP_NOT_PROTECTED
+        return (
+            DECAPSULATED if same_address(tunnel.remote, outer + 8) else DROP_OUTER_SOURCE
+        )
+    if not same_address(association.home_address, tunnel.home_address):
+        return DROP_INNER_SOURCE
+    if required and wanted != association.spi:
+        return DROP_WRONG_ASSOCIATION
+    return DECAPSULATED
+
+
 cdef Verdict decapsulate(
     Worker* worker, Arrival* arrival, const uint8_t* outer, uint8_t* inner, uint32_t length,
     Association* association
@@ -179,15 +215,9 @@ cdef Verdict decapsulate(
         return show_stranger(worker, arrival, outer, inner, length, association)
     if verdict != DECAPSULATED:
         return verdict
-    if association == NULL:
-        if tunnel.require_esp:
-            return DROP_NOT_PROTECTED
-        if not same_address(tunnel.remote, outer + 8):
-            return DROP_OUTER_SOURCE
-    elif not same_address(association.home_address, tunnel.home_address):
-        return DROP_INNER_SOURCE
-    elif tunnel.require_esp and tunnel.inbound_spi != association.spi:
-        return DROP_WRONG_ASSOCIATION
+    verdict = check_protection(tunnel, outer, inner, length, association)
+    if verdict != DECAPSULATED:
+        return verdict
     verdict = copy_congestion(<uint8_t>(outer[1] >> 4), inner)
     if verdict != DECAPSULATED:
         return verdict

@@ -6,14 +6,14 @@ it to
 the TUN device.
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from mnagent.datapath._esp cimport ESP_HEADER_LENGTH, esp_seal
 from mnagent.datapath._direct cimport Egress, find_egress
 from mnagent.datapath._headers cimport make_head
-from mnagent.datapath._tables cimport INSERTED_MAX, IPV6_LENGTH, Tunnel
+from mnagent.datapath._tables cimport INSERTED_MAX, IPV6_LENGTH, Tunnel, WayOut
 from mnagent.datapath._traffic cimport note_traffic
 from mnagent.datapath._worker cimport (
     HELD_MAX,
@@ -25,6 +25,7 @@ from mnagent.datapath._worker cimport (
     count,
     frame_begin,
     frame_commit,
+    frame_commit_offload,
     frame_commit_outer,
     write_error,
 )
@@ -63,11 +64,31 @@ from mnagent.datapath.verdicts cimport (
 
 cdef enum:
     TCP_LENGTH = 20
+    TCP_CHECKSUM = 16
     UDP_LENGTH = 8
+    # Below what links take as one, with their own headers.
+    SUPER_PACKET_MAX = 65535
     # Extension headers and a full TCP header; far below a frame's slot.
     MAX_INNER_HEAD = 1024
     TCP_FIN_PSH = 0x09
     TCP_CWR = 0x80
+
+
+cdef virtio_net_hdr NO_OFFLOAD
+memset(&NO_OFFLOAD, 0, sizeof(virtio_net_hdr))
+
+
+cdef void commit_direct(
+    Worker* worker, const Egress* egress, const virtio_net_hdr* vnet, uint8_t* packet,
+    uint32_t head_length, const uint8_t* payload, uint32_t payload_length
+) noexcept nogil:
+    cdef const WayOut* way = egress.way
+    cdef uint8_t* start = packet - way.link_length
+    head_length += way.link_length
+    if egress.by_offload:
+        frame_commit_offload(worker, way, vnet, start, head_length, payload, payload_length)
+    else:
+        frame_commit(worker, way, start, head_length, payload, payload_length)
 
 
 cdef Verdict encapsulate(
@@ -84,10 +105,7 @@ cdef Verdict encapsulate(
     cdef uint8_t* esp
     cdef Verdict verdict
     if tunnel == NULL:
-        frame_commit(
-            worker, egress.way, inner - egress.way.link_length,
-            egress.way.link_length + head_length, payload, payload_length,
-        )
+        commit_direct(worker, egress, &NO_OFFLOAD, inner, head_length, payload, payload_length)
         return SENT_DIRECT
     if not tunnel.seal:
         outer = inner - IPV6_LENGTH
@@ -271,6 +289,41 @@ cdef Verdict packet_too_big(
     )
 
 
+cdef bint send_super_packet(
+    Worker* worker, const Egress* egress, const virtio_net_hdr* vnet, const uint8_t* packet,
+    uint32_t length
+) noexcept nogil:
+    """Let a TCP super-packet leave whole, for the link or the kernel to cut behind the headers
+    inserted; False where that cannot be.
+
+    A kernel that gets it whole and forwards it, such as a virtual machine's host, takes what is 12
+    octets behind the IPv6 header for TCP's data offset when it sizes the segments. Where that
+    would make them longer than they are, they are cut here.
+    """
+    cdef uint32_t head = super_packet_head(vnet, packet, length, False), made
+    cdef virtio_net_hdr moved = vnet[0]
+    cdef uint8_t* start
+    if (
+        head == 0 or egress.point > vnet.csum_start or vnet.csum_offset != TCP_CHECKSUM
+        or not vnet.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM
+        or head + vnet.gso_size > egress.mtu
+        or length + egress.insertion.length > SUPER_PACKET_MAX
+    ):
+        return False
+    start = begin_inner(worker, egress)
+    made = copy_head(egress, start, packet, head)
+    if <uint32_t>(start[IPV6_LENGTH + 12] >> 4) * 4 > made - IPV6_LENGTH:
+        return False
+    put16(start + 4, made + length - head - IPV6_LENGTH)
+    moved.flags = <uint8_t>VIRTIO_NET_HDR_F_NEEDS_CSUM
+    moved.hdr_len = <uint16_t>(egress.way.link_length + made)
+    moved.csum_start = <uint16_t>(
+        egress.way.link_length + vnet.csum_start + egress.insertion.length
+    )
+    commit_direct(worker, egress, &moved, start, made, packet + head, length - head)
+    return True
+
+
 cdef Verdict send(
     Worker* worker, const Egress* egress, const virtio_net_hdr* vnet, uint8_t* packet,
     uint32_t length
@@ -279,6 +332,8 @@ cdef Verdict send(
     if kind == VIRTIO_NET_HDR_GSO_NONE:
         return send_whole(worker, egress, vnet, packet, length)
     if kind == VIRTIO_NET_HDR_GSO_TCPV6:
+        if egress.by_offload and send_super_packet(worker, egress, vnet, packet, length):
+            return SENT_DIRECT
         return send_segments(worker, egress, vnet, packet, length, False)
     if kind == VIRTIO_NET_HDR_GSO_UDP_L4:
         return send_segments(worker, egress, vnet, packet, length, True)

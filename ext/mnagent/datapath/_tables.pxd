@@ -6,6 +6,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from mnagent.datapath._esp cimport Association
 from mnagent.datapath.octets cimport hash_address, same_address
+from mnagent.datapath.protocols cimport HOME_TEST, HOME_TEST_INIT, PROTOCOL_MOBILITY
 
 cdef enum:
     ETHERNET_LENGTH = 14
@@ -68,6 +69,10 @@ cdef struct Tunnel:
     bint require_esp
     uint32_t inbound_spi
     Association* outbound
+    # Home tests have an association of their own (RFC 3776 3.2): this tunnel with it, and the SPI
+    # they must have come by. NULL and 0: they are treated as payload.
+    Tunnel* home_test
+    uint32_t home_test_inbound_spi
     Activity* activity
     uint32_t mtu
     WayOut way
@@ -165,6 +170,14 @@ cdef inline Association* spi_find(const Tables* tables, uint32_t spi) noexcept n
             return tables.inbound[at]
         at = (at + 1) & tables.spi_mask
     return NULL
+
+
+cdef inline bint is_home_test(const uint8_t* packet, uint32_t length, bint init) noexcept nogil:
+    # A Home Test Init, or a Home Test.
+    return (
+        packet[6] == PROTOCOL_MOBILITY and length > IPV6_LENGTH + 2
+        and packet[IPV6_LENGTH + 2] == (HOME_TEST_INIT if init else HOME_TEST)
+    )
 
 
 cdef bint address_map_make(AddressMap* table, uint32_t entries) noexcept nogil

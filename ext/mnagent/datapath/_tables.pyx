@@ -63,7 +63,8 @@ cdef Tables* tables_new(
     cdef uint32_t spi_slots = slots_for(associations)
     if tables == NULL:
         return NULL
-    tables.tunnels = <Tunnel*>calloc(tunnels + 1, sizeof(Tunnel))
+    # Twice: those of the home tests come behind.
+    tables.tunnels = <Tunnel*>calloc(2 * tunnels + 1, sizeof(Tunnel))
     tables.peers = <DirectPath*>calloc(peers + 1, sizeof(DirectPath))
     tables.paths = <DirectPath*>calloc(paths + 1, sizeof(DirectPath))
     tables.inbound = <Association**>calloc(spi_slots, sizeof(Association*))

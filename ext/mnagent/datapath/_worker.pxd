@@ -12,12 +12,14 @@ cdef enum:
     BATCH = 64
     # Largest inner packet of one frame, jumbo links included.
     MAX_INNER = 9216
-    # Link header, outer header, ESP header, IV, inner, trailer, ICV; no power of two, so that the
+    # Headroom, link header, outer header, ESP header, IV, inner, trailer, ICV; no power of two, so that the
     # slots do not fall on the same cache sets.
-    FRAME_SLOT = MAX_INNER + 192 + 64
+    FRAME_SLOT = MAX_INNER + 256 + 64
     # A receive buffer: virtio header, link header, one super-packet with its headers.
     RECEIVE_SLOT = 65536 + 256
     VNET_LENGTH = 10
+    # Before a frame's link header, for a virtio header.
+    FRAME_HEADROOM = 16
     HAND_UP_SLOTS = 512
     HAND_UP_LENGTH = 2048
     HELD_MAX = 256
@@ -195,6 +197,10 @@ cdef uint8_t* frame_begin(Worker* worker, const WayOut* way) noexcept nogil
 cdef void frame_commit(
     Worker* worker, const WayOut* way, uint8_t* start, uint32_t head_length,
     const uint8_t* payload, uint32_t payload_length
+) noexcept nogil
+cdef void frame_commit_offload(
+    Worker* worker, const WayOut* way, const virtio_net_hdr* vnet, uint8_t* start,
+    uint32_t head_length, const uint8_t* payload, uint32_t payload_length
 ) noexcept nogil
 cdef void frame_commit_outer(
     Worker* worker, const WayOut* way, uint8_t* outer, uint32_t head_length,

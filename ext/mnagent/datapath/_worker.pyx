@@ -22,6 +22,7 @@ from mnagent.datapath.linux cimport (
     sendmmsg,
     sockaddr_in6,
     timespec,
+    virtio_net_hdr,
     writev,
 )
 from mnagent.datapath.octets cimport put16, put32, put_checksum, sum_octets, sum_pseudo_header
@@ -165,7 +166,7 @@ cdef uint8_t* frame_begin(Worker* worker, const WayOut* way) noexcept nogil:
     cdef uint32_t link = way.link_length
     if worker.frames.count == BATCH:
         worker.flush_frames(worker)
-    slot = worker.frames.slots + worker.frames.count * FRAME_SLOT
+    slot = worker.frames.slots + worker.frames.count * FRAME_SLOT + FRAME_HEADROOM
     memcpy(slot, way.head, ETHERNET_LENGTH + IPV6_LENGTH)
     return slot + link + IPV6_LENGTH
 
@@ -193,6 +194,19 @@ cdef void frame_commit(
         message.msg_hdr.msg_namelen = sizeof(sockaddr_in6)
     frames.descriptors[at] = way.descriptor
     frames.count += 1
+
+
+cdef void frame_commit_offload(
+    Worker* worker, const WayOut* way, const virtio_net_hdr* vnet, uint8_t* start,
+    uint32_t head_length, const uint8_t* payload, uint32_t payload_length
+) noexcept nogil:
+    """The same, by the descriptor that takes a virtio header."""
+    cdef uint32_t at = worker.frames.count
+    memcpy(start - VNET_LENGTH, vnet, VNET_LENGTH)
+    frame_commit(
+        worker, way, start - VNET_LENGTH, VNET_LENGTH + head_length, payload, payload_length
+    )
+    worker.frames.descriptors[at] = way.offload_descriptor
 
 
 cdef void frame_commit_outer(
