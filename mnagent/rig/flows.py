@@ -78,6 +78,7 @@ class Observation:
     source: IPv6Address
     """As its upper layers see it; so is the destination."""
     destination: IPv6Address
+    outer_source: IPv6Address
     outer_destination: IPv6Address
     route: Route
     identity: int
@@ -109,6 +110,7 @@ def _observe_one(outer: OuterPacket, keys: Mapping[int, Association]) -> Iterato
             what=what,
             source=source,
             destination=destination,
+            outer_source=outer.source,
             outer_destination=outer.destination,
             route=route,
             identity=hash((source, destination, packet.protocol, packet.payload)),
@@ -289,7 +291,7 @@ class _StayView:
             outbound: _first(
                 item
                 for is_out, item in places.between(on_link if outbound else at_peer)
-                if is_out == outbound and item.what in FLOWS and item.at in stay
+                if is_out == outbound and item.what in FLOWS and self._is_of_stay(is_out, item)
             )
             for outbound in (True, False)
         }
@@ -303,6 +305,11 @@ class _StayView:
         }
         self._switched_at = {outbound: self._find_switch(outbound) for outbound in (True, False)}
         self._home = list(places.between(places.at_home_agent))
+
+    def _is_of_stay(self, outbound: bool, item: Observation) -> bool:
+        """What still left by the care-of address before, until the node knew of its move, is not:
+        no router would pass it on."""
+        return item.at in self._stay and (not outbound or item.outer_source in self._stay.prefix)
 
     def _find_switch(self, outbound: bool) -> float | None:
         """When the first packet went directly to or from this link."""
