@@ -347,7 +347,9 @@ class CorrespondentRegistration:
         """Packets went or came; a binding whose refresh was skipped is refreshed now."""
         if event.packets_in or event.packets_out:
             self.last_traffic_at = now
-        if event.direct and event.packets_in:
+        if event.direct and event.packets_in and not event.packets_out:
+            # With both directions in one report it could be the sent ones that went directly, while
+            # the correspondent lost its binding and answers through the tunnel.
             self._progress_at = now
         is_due = self._refresh_at is not None and now >= self._refresh_at
         if self._state is CorrespondentState.BOUND and is_due:

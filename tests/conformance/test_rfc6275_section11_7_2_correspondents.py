@@ -438,7 +438,7 @@ def test_unknown_binding_without_progress_uses_the_tunnel_and_tests_again() -> N
 def test_unknown_binding_with_recent_progress_is_ignored_for_a_while() -> None:
     driver = CorrespondentDriver()
     driver.establish()
-    driver.note_traffic(packets_in=1, direct=True)
+    driver.note_traffic(packets_in=1, packets_out=0, direct=True)
     assert driver.binding_error(1) == []
     driver.now += 3
     assert of_type(driver.binding_error(1), RemoveDirectPath)

@@ -166,6 +166,24 @@ def test_updates_without_an_answer_fall_back_to_the_tunnel() -> None:
     assert driver.registration.must_be_told(CARE_OF_A, driver.now)
 
 
+@pytest.mark.parametrize(
+    ("fields", "is_proof"),
+    [
+        ({"packets_in": 1, "packets_out": 0, "direct": True}, True),
+        ({"packets_in": 1, "packets_out": 1, "direct": True}, False),
+        ({"packets_in": 1, "packets_out": 0, "direct": False}, False),
+        ({"packets_in": 0, "packets_out": 1, "direct": True}, False),
+    ],
+)
+def test_only_packets_that_surely_came_directly_disprove_a_binding_error(
+    fields: dict[str, int], is_proof: bool
+) -> None:
+    driver = CorrespondentDriver()
+    driver.establish()
+    driver.note_traffic(**fields)
+    assert (driver.binding_error(1) == []) is is_proof
+
+
 def test_late_acknowledgement_of_an_update_counts_while_new_tests_run() -> None:
     driver = CorrespondentDriver()
     driver.start()
