@@ -7,18 +7,20 @@ cdef enum:
     TRAFFIC_SLOTS = 8192
     # How far a pair lies from where its hash points, at most.
     TRAFFIC_PROBES = 16
-    # Milliseconds without a packet after which a pair's slot may become another's.
+    # Milliseconds without a packet after which a pair's slot may become another's, if need be.
     TRAFFIC_STALE = 60000
     # Milliseconds between two signals for pairs that go on.
     TRAFFIC_INTERVAL = 1000
 
 
 cdef struct TrafficSlot:
-    # 0 free, odd while the addresses change. One writer, a worker; one reader, Python.
+    # 0 before it was ever used, odd while the addresses change. One writer, a worker; one reader,
+    # Python.
     uint64_t version
     uint64_t packets
     # Protocol, port at the peer, whether there is one, and whether the path is direct.
     uint64_t last
+    # When the last packet came, 0 while the slot is free.
     uint64_t seen
     uint8_t local[16]
     uint8_t peer[16]
@@ -30,6 +32,8 @@ cdef struct TrafficTable:
     uint64_t signalled
     bint pending
     uint32_t pairs
+    # The slot to look at next for a stale pair.
+    uint32_t hand
     uint64_t ignored
     TrafficSlot slots[TRAFFIC_SLOTS]
 

@@ -59,19 +59,16 @@ cdef inline bint is_traffic(
     )
 
 
-cdef TrafficSlot* claim(
-    TrafficTable* table, TrafficSlot* slot, const uint8_t* local, const uint8_t* peer
-) noexcept nogil:
-    """Make a free or stale slot that of a new pair."""
-    if slot.version == 0:
-        table.pairs += 1
-    store_word(&slot.version, slot.version + 1)
-    memcpy(slot.local, local, 16)
-    memcpy(slot.peer, peer, 16)
-    slot.packets = 0
-    slot.seen = 0
-    store_word(&slot.version, slot.version + 1)
-    return slot
+cdef void sweep(TrafficTable* table) noexcept nogil:
+    """Free some stale slots, a few at each call: the table is full of what may be long gone."""
+    cdef uint32_t _looked
+    cdef TrafficSlot* slot
+    for _looked in range(<uint32_t>TRAFFIC_PROBES):
+        slot = &table.slots[table.hand]
+        table.hand = (table.hand + 1) % TRAFFIC_SLOTS
+        if slot.seen and table.now - slot.seen > TRAFFIC_STALE:
+            slot.seen = 0
+            table.pairs -= 1
 
 
 cdef TrafficSlot* find_slot(
@@ -83,15 +80,21 @@ cdef TrafficSlot* find_slot(
     cdef TrafficSlot* usable = NULL
     for probe in range(<uint32_t>TRAFFIC_PROBES):
         slot = &table.slots[(start + probe) % TRAFFIC_SLOTS]
-        if slot.version == 0:
-            if usable == NULL and table.pairs < TRAFFIC_PAIRS:
-                usable = slot
-            break
-        if same_address(slot.local, local) and same_address(slot.peer, peer):
-            return slot
-        if usable == NULL and table.now - slot.seen > TRAFFIC_STALE:
+        if slot.seen == 0:
             usable = slot
-    return NULL if usable == NULL else claim(table, usable, local, peer)
+        elif same_address(slot.local, local) and same_address(slot.peer, peer):
+            return slot
+    if usable == NULL or table.pairs == TRAFFIC_PAIRS:
+        sweep(table)
+    if usable == NULL or table.pairs == TRAFFIC_PAIRS:
+        return NULL
+    table.pairs += 1
+    store_word(&usable.version, usable.version + 1)
+    memcpy(usable.local, local, 16)
+    memcpy(usable.peer, peer, 16)
+    usable.packets = 0
+    store_word(&usable.version, usable.version + 1)
+    return usable
 
 
 cdef void note_traffic(
@@ -113,7 +116,7 @@ cdef void note_traffic(
         last |= HAS_PORT | (get16(packet + upper.at + (2 if outbound else 0)) << 8)
     if direct:
         last |= IS_DIRECT
-    if table.now - slot.seen >= TRAFFIC_INTERVAL or slot.seen == 0:
+    if table.now - slot.seen >= TRAFFIC_INTERVAL:
         table.pending = True
     elif table.now - table.signalled >= TRAFFIC_INTERVAL:
         table.pending = True
