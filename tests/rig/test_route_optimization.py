@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mnagent.rig.capture import read_capture
+from mnagent.rig.checks import ENCAPSULATED_IPV6, MOBILITY, OuterPacket, outer_packets
 from mnagent.rig.daemon import AgentDaemon
 from mnagent.rig.demo import HOME_DELAY, Demo, DemoOptions, Narrator
 from mnagent.rig.flows import DATAGRAMS, INCOMING, OUTGOING, PING
@@ -113,10 +116,54 @@ async def away_and_direct(settings: RoamingSettings = SETTINGS) -> AsyncIterator
 
 
 async def finish(traffic: Traffic) -> None:
-    """End the traffic; nothing may be missing from the connections."""
+    """End the traffic; nothing may be missing from the connections, no datagram come twice."""
     await traffic.finish()
     assert Traffic.survived(traffic.outgoing)
     assert Traffic.survived(traffic.incoming)
+    for end in traffic.datagrams or ():
+        assert end.of_kind("finished")[0]["duplicates"] == 0
+
+
+OWN_TIME = 0.02
+"""Seconds that the daemons may add to the round trips of the protocol."""
+ATTEMPTS = 5
+"""The best counts: the machine has other things to do, the protocol has not."""
+
+
+def test_first_packet_is_followed_by_the_direct_path_within_two_round_trips() -> None:
+    async def attempt() -> float:
+        async with away_and_direct() as roaming:
+            ping = await roaming.hosts[MOBILE].start_module(
+                "ping", "mnagent.rig.traffic", "ping", str(CORRESPONDENT)
+            )
+            first = await ping.wait_for_kind("sent")
+            return await roaming.optimized(roaming.moves[-1]) - float(first["at"])
+
+    farther = 2 * (SETTINGS.impairment.delay + SETTINGS.home_delay)
+    best = min(asyncio.run(attempt()) for _ in range(ATTEMPTS))
+    assert best <= 2 * farther + OWN_TIME
+
+
+def test_handover_is_followed_by_the_direct_path_within_its_round_trips() -> None:
+    async def scenario() -> list[float]:
+        spans = []
+        async with away_and_direct() as roaming:
+            traffic = await Traffic.start(roaming)
+            await roaming.optimized(roaming.moves[-1])
+            for destination in (LINK_B, LINK_A, LINK_B, LINK_A, LINK_B):
+                move = roaming.move(destination)
+                direct_at = await roaming.optimized(move)
+                ready = roaming.mobile_node.find("care-of-address-ready", after=move.link_up_at)
+                assert ready is not None
+                spans.append(direct_at - ready.at)
+                await traffic.resumed(move.link_down_at, timeout=PATIENCE)
+            await finish(traffic)
+        return spans
+
+    to_home_agent = 2 * (SETTINGS.impairment.delay + SETTINGS.home_delay)
+    to_correspondent = 2 * SETTINGS.impairment.delay
+    limit = to_home_agent + 1.5 * to_correspondent + OWN_TIME
+    assert min(asyncio.run(scenario())) <= limit
 
 
 def test_mobile_node_as_a_server_of_datagrams_alone_is_talked_to_directly() -> None:
@@ -202,6 +249,30 @@ def test_correspondent_stopped_in_order_leaves_the_tunnel_to_carry_on() -> None:
     run(scenario)
 
 
+async def both_sent(traffic: Traffic, since: float) -> None:
+    """Wait for a datagram that came after an instant, at each end."""
+    for end in traffic.datagrams or ():
+        await end.wait_for(lambda r: r["kind"] == "received" and r["at"] > since)
+
+
+def payload_since(capture: Path, since: float) -> list[OuterPacket]:
+    """The tunnel packets since an instant (CLOCK_BOOTTIME), and those between the two nodes."""
+    begin = since + time.time() - boottime()
+    nodes = {HOME_ADDRESS, SECOND_ADDRESS}
+    return [
+        packet
+        for packet in outer_packets(read_capture(capture))
+        if packet.at >= begin
+        and (
+            packet.protocol == ENCAPSULATED_IPV6
+            or (
+                {packet.logical_source, packet.logical_destination} == nodes
+                and packet.protocol != MOBILITY
+            )
+        )
+    ]
+
+
 @contextlib.asynccontextmanager
 async def two_nodes_away(first: str, second: str) -> AsyncIterator[Roaming]:
     """Two mobile nodes of one home agent, registered from a foreign link each."""
@@ -241,9 +312,12 @@ def test_two_mobile_nodes_that_move_one_after_the_other_talk_directly() -> None:
 
 
 @pytest.mark.parametrize("links", [(LINK_B, LINK_A), (LINK_B, LINK_B)])
-def test_two_mobile_nodes_that_move_at_the_same_time_talk_directly(links: tuple[str, str]) -> None:
+def test_two_mobile_nodes_that_move_at_the_same_time_talk_directly(
+    links: tuple[str, str], tmp_path: Path
+) -> None:
     async def scenario() -> None:
         async with two_nodes_away(LINK_A, LINK_A if links[0] == links[1] else LINK_B) as roaming:
+            files = await roaming.start_captures(tmp_path)
             traffic = await Traffic.start(roaming, BETWEEN_NODES, datagrams=True)
             await both_direct(roaming, *roaming.moves)
             moves = [
@@ -252,6 +326,13 @@ def test_two_mobile_nodes_that_move_at_the_same_time_talk_directly(links: tuple[
             ]
             await both_direct(roaming, *moves)
             await traffic.resumed(moves[0].link_down_at, timeout=PATIENCE)
+            settled_at = boottime()
+            await both_sent(traffic, settled_at + 0.2)
+            await roaming.finish_captures()
+            assert payload_since(files["core-home-agent"], settled_at) == []
+            seen = payload_since(files[LINK_B], settled_at)
+            assert seen
+            assert all(packet.home_address and packet.routed_to for packet in seen)
             await finish(traffic)
 
     run(scenario)
