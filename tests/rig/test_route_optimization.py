@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -126,8 +127,9 @@ async def finish(traffic: Traffic) -> None:
 
 OWN_TIME = 0.02
 """Seconds that the daemons may add to the round trips of the protocol."""
-ATTEMPTS = 5
-"""The best counts: the machine has other things to do, the protocol has not."""
+ATTEMPTS = 3
+RATE_PAUSE = 0.8
+"""Seconds between handovers so that MAX_UPDATE_RATE (RFC 6275 11.8) delays no message."""
 
 
 def test_first_packet_is_followed_by_the_direct_path_within_two_round_trips() -> None:
@@ -140,8 +142,8 @@ def test_first_packet_is_followed_by_the_direct_path_within_two_round_trips() ->
             return await roaming.optimized(roaming.moves[-1]) - float(first["at"])
 
     farther = 2 * (SETTINGS.impairment.delay + SETTINGS.home_delay)
-    best = min(asyncio.run(attempt()) for _ in range(ATTEMPTS))
-    assert best <= 2 * farther + OWN_TIME
+    spans = [asyncio.run(attempt()) for _ in range(ATTEMPTS)]
+    assert median(spans) <= 2 * farther + OWN_TIME
 
 
 def test_handover_is_followed_by_the_direct_path_within_its_round_trips() -> None:
@@ -151,6 +153,7 @@ def test_handover_is_followed_by_the_direct_path_within_its_round_trips() -> Non
             traffic = await Traffic.start(roaming)
             await roaming.optimized(roaming.moves[-1])
             for destination in (LINK_B, LINK_A, LINK_B, LINK_A, LINK_B):
+                await asyncio.sleep(RATE_PAUSE)
                 move = roaming.move(destination)
                 direct_at = await roaming.optimized(move)
                 ready = roaming.mobile_node.find("care-of-address-ready", after=move.link_up_at)
@@ -163,7 +166,7 @@ def test_handover_is_followed_by_the_direct_path_within_its_round_trips() -> Non
     to_home_agent = 2 * (SETTINGS.impairment.delay + SETTINGS.home_delay)
     to_correspondent = 2 * SETTINGS.impairment.delay
     limit = to_home_agent + 1.5 * to_correspondent + OWN_TIME
-    assert min(asyncio.run(scenario())) <= limit
+    assert median(asyncio.run(scenario())) <= limit
 
 
 def test_mobile_node_as_a_server_of_datagrams_alone_is_talked_to_directly() -> None:
