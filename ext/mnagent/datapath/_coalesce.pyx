@@ -1,4 +1,4 @@
-"""Coalescing: what the receiving stack saves on a run of segments is most of its cost per packet."""
+"""Coalescing: what the receiving stack saves on a run of segments is most of its cost a packet."""
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset

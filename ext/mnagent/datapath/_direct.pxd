@@ -1,4 +1,5 @@
-# The direct path of route optimization: which way a packet of the host takes, and what came that way.
+# The direct path of route optimization: which way a packet of the host takes, and what came that
+# way.
 
 from libc.stdint cimport uint8_t, uint32_t
 

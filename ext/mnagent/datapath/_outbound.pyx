@@ -95,8 +95,8 @@ cdef Verdict encapsulate(
     Worker* worker, const Egress* egress, uint8_t* inner, uint32_t head_length,
     const uint8_t* payload, uint32_t payload_length
 ) noexcept nogil:
-    """Finish the frame whose headers, as the host or a direct path has them, lie at ``inner``: outer
-    header and ESP where asked, queue.
+    """Finish the frame whose headers, as the host or a direct path has them, lie at ``inner``:
+    outer header and ESP where asked, queue.
     """
     cdef Tunnel* tunnel = egress.tunnel
     cdef uint32_t inner_length = head_length + payload_length

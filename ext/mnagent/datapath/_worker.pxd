@@ -12,8 +12,8 @@ cdef enum:
     BATCH = 64
     # Largest inner packet of one frame, jumbo links included.
     MAX_INNER = 9216
-    # Headroom, link header, outer header, ESP header, IV, inner, trailer, ICV; no power of two, so that the
-    # slots do not fall on the same cache sets.
+    # Headroom, link header, outer header, ESP header, IV, inner, trailer, ICV; no power of two, so
+    # that the slots do not fall on the same cache sets.
     FRAME_SLOT = MAX_INNER + 256 + 64
     # A receive buffer: virtio header, link header, one super-packet with its headers.
     RECEIVE_SLOT = 65536 + 256

@@ -115,7 +115,9 @@ cdef bint forbids_error(const uint8_t* packet, uint32_t length) noexcept nogil:
     """No error about an error, nor about a packet to or from a group (RFC 4443 2.4 e)."""
     if packet[8] == 0xFF or packet[24] == 0xFF:
         return True
-    return packet[6] == PROTOCOL_ICMPV6 and (length <= IPV6_LENGTH or packet[40] < ICMP_INFORMATIONAL)
+    return packet[6] == PROTOCOL_ICMPV6 and (
+        length <= IPV6_LENGTH or packet[40] < ICMP_INFORMATIONAL
+    )
 
 
 cdef Verdict write_error(
