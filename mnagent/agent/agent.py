@@ -11,7 +11,12 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from mnagent.agent.dispatch import Dispatcher
-from mnagent.agent.roles import HomeAgentRole, MobileNodeRole
+from mnagent.agent.roles import (
+    CorrespondentRole,
+    HomeAgentRole,
+    MobileNodeRole,
+    correspondent_snapshot,
+)
 from mnagent.agent.snapshot import AgentSnapshot, HandoverLog, InterfaceSnapshot
 from mnagent.core.actions import (
     Action,
@@ -42,11 +47,11 @@ class _Interface:
 
 
 class Agent:
-    """A mobile node or a home agent, told the time."""
+    """A mobile node, a home agent or a correspondent, told the time."""
 
     def __init__(
         self,
-        role: MobileNodeRole | HomeAgentRole,
+        role: MobileNodeRole | HomeAgentRole | CorrespondentRole,
         *,
         policies: SecurityPolicyDatabase,
         dispatcher: Dispatcher,
@@ -108,6 +113,11 @@ class Agent:
                 role.snapshot(now, self._handovers) if isinstance(role, MobileNodeRole) else None
             ),
             home_agent=role.snapshot(now) if isinstance(role, HomeAgentRole) else None,
+            correspondent_node=(
+                None
+                if role.correspondent_node is None
+                else correspondent_snapshot(role.correspondent_node, now)
+            ),
         )
 
     # On the way in.
@@ -198,6 +208,13 @@ class Agent:
 
     def _protect_payload(self, action: SetTunnel) -> SetTunnel:
         self._policies.activate_tunnel(action.home_address)
+        tests = self._policies.home_test_associations(action.home_address)
+        if tests is not None:
+            action = replace(
+                action,
+                home_test_outbound_spi=tests.outbound.spi,
+                home_test_inbound_spi=tests.inbound.spi,
+            )
         pair = self._policies.payload_associations(action.home_address)
         if pair is None:
             return action

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from ipaddress import IPv6Address
 from random import Random
 from typing import Final
 
 from mnagent.agent.agent import Agent
 from mnagent.agent.dispatch import Dispatcher
-from mnagent.agent.roles import HomeAgentRole, MobileNodeRole
+from mnagent.agent.roles import CorrespondentRole, HomeAgentRole, MobileNodeRole
 from mnagent.autoconf.autoconfiguration import AgentAutoconfiguration, KernelAutoconfiguration
 from mnagent.autoconf.slaac import SlaacSettings
 from mnagent.config.model import (
     Autoconfiguration,
     Configuration,
+    CorrespondentConfiguration,
     HomeAgentConfiguration,
     MobileNodeConfiguration,
     PayloadProtection,
@@ -23,6 +25,8 @@ from mnagent.config.model import (
 from mnagent.core.actions import Action, PersistRecord
 from mnagent.ipsec.keys import KeySet
 from mnagent.ipsec.mobility_policy import home_agent_database, mobile_node_database
+from mnagent.ipsec.policy import SecurityPolicyDatabase
+from mnagent.mobility.correspondent_node import CorrespondentNode, CorrespondentNodeSettings
 from mnagent.mobility.home_agent import (
     AuthorisedMobileNode,
     HomeAgent,
@@ -31,6 +35,11 @@ from mnagent.mobility.home_agent import (
 )
 from mnagent.mobility.home_registration import HomeRegistration
 from mnagent.mobility.mobile_node import MobileNode, MobileNodeSettings
+from mnagent.mobility.route_optimization import (
+    RouteOptimizationMode,
+    RouteOptimizationPolicy,
+    RouteOptimizationRule,
+)
 
 IDENTIFIER_SECRET_KEY: Final = "interface-identifier-secret"
 """Record that keeps the secret of stable interface identifiers (RFC 7217 5)."""
@@ -50,7 +59,8 @@ def build_agent(
         configuration: checked.
         random: `random.SystemRandom()` in the daemon, seeded in tests.
         persisted: the records that `PersistRecord` left, by key.
-        associations: the key sets: the mobile node's one, or one for each mobile node served.
+        associations: the key sets: the mobile node's one, one for each mobile node served, or
+            none for a correspondent.
 
     Raises:
         ValueError: the keys are not those of the configured addresses, or payload is to be
@@ -58,15 +68,60 @@ def build_agent(
     """
     if configuration.role is Role.MOBILE_NODE:
         assert configuration.mobile_node is not None
+        node = configuration.mobile_node
         return _build_mobile_node(
-            configuration.mobile_node, random=random, persisted=persisted, keys=associations
+            node,
+            _build_correspondent_node(
+                configuration.correspondent, random=random, address=node.home_address
+            ),
+            random=random,
+            persisted=persisted,
+            keys=associations,
         )
-    assert configuration.home_agent is not None
-    return _build_home_agent(configuration.home_agent, random=random, keys=associations)
+    if configuration.role is Role.HOME_AGENT:
+        assert configuration.home_agent is not None
+        agent = configuration.home_agent
+        correspondent_node = _build_correspondent_node(
+            configuration.correspondent,
+            random=random,
+            address=agent.address,
+            refuse_home_registrations=False,
+        )
+        return _build_home_agent(agent, correspondent_node, random=random, keys=associations)
+    policies = SecurityPolicyDatabase()
+    return Agent(
+        CorrespondentRole(_build_correspondent_node(configuration.correspondent, random=random)),
+        policies=policies,
+        dispatcher=Dispatcher(policies),
+    )
+
+
+def _build_correspondent_node(
+    configuration: CorrespondentConfiguration | None,
+    *,
+    random: Random,
+    address: IPv6Address | None = None,
+    refuse_home_registrations: bool = True,
+) -> CorrespondentNode:
+    """Without a configuration it is switched off, and says so to mobile nodes that ask."""
+    addresses = frozenset(() if address is None else (address,))
+    settings = CorrespondentNodeSettings(
+        addresses=addresses,
+        enabled=configuration is not None,
+        refuse_home_registrations=refuse_home_registrations,
+    )
+    if configuration is not None:
+        settings = replace(
+            settings,
+            max_bindings=configuration.max_bindings,
+            max_lifetime=float(configuration.max_lifetime),
+        )
+    return CorrespondentNode(settings, random=random)
 
 
 def _build_mobile_node(
     configuration: MobileNodeConfiguration,
+    correspondent_node: CorrespondentNode,
     *,
     random: Random,
     persisted: Mapping[str, str],
@@ -89,6 +144,7 @@ def _build_mobile_node(
                 configuration.initial_bindack_timeout_first_registration
             ),
             optimistic_tunnel=configuration.early_tunnel,
+            route_optimization=_policy_of(configuration),
         ),
         random=random,
         persisted_sequence=persisted.get(HomeRegistration.sequence_key(home_address)),
@@ -98,7 +154,7 @@ def _build_mobile_node(
         configuration, random=random, persisted=persisted
     )
     return Agent(
-        MobileNodeRole(autoconfiguration, node),
+        MobileNodeRole(autoconfiguration, node, correspondent_node),
         policies=policies,
         dispatcher=Dispatcher(
             policies,
@@ -106,6 +162,20 @@ def _build_mobile_node(
             tunnel_peers=frozenset((home_agent,)),
         ),
         first_actions=first_actions,
+    )
+
+
+def _policy_of(configuration: MobileNodeConfiguration) -> RouteOptimizationPolicy:
+    return RouteOptimizationPolicy(
+        default=RouteOptimizationMode(configuration.route_optimization.value),
+        rules=tuple(
+            RouteOptimizationRule(
+                prefix=policy.prefix,
+                mode=RouteOptimizationMode(policy.use.value),
+                ports=policy.ports,
+            )
+            for policy in configuration.route_optimization_policy
+        ),
     )
 
 
@@ -141,7 +211,11 @@ def _identifier_secret(persisted: Mapping[str, str]) -> bytes | None:
 
 
 def _build_home_agent(
-    configuration: HomeAgentConfiguration, *, random: Random, keys: Sequence[KeySet]
+    configuration: HomeAgentConfiguration,
+    correspondent_node: CorrespondentNode,
+    *,
+    random: Random,
+    keys: Sequence[KeySet],
 ) -> Agent:
     served = {node.home_address for node in configuration.mobile_nodes}
     for key_set in keys:
@@ -167,7 +241,11 @@ def _build_home_agent(
         return HomeAgent(settings, random=random)
 
     return Agent(
-        HomeAgentRole(factory, home_link=configuration.home_link),
+        HomeAgentRole(
+            factory,
+            home_link=configuration.home_link,
+            correspondent_node=correspondent_node,
+        ),
         policies=policies,
         dispatcher=Dispatcher(policies),
     )

@@ -9,15 +9,24 @@ from typing import Protocol
 
 from mnagent.agent.snapshot import (
     BindingSnapshot,
+    CorrespondentNodeSnapshot,
+    CorrespondentSnapshot,
     HandoverLog,
     HomeAgentSnapshot,
     MobileNodeSnapshot,
+    PeerBindingSnapshot,
 )
 from mnagent.autoconf.autoconfiguration import AgentAutoconfiguration, KernelAutoconfiguration
-from mnagent.core.actions import Action, Finish, RemoveTunnel, ReportEvent, StopIntercepting
+from mnagent.core.actions import (
+    Action,
+    Finish,
+    RemoveTunnel,
+    ReportEvent,
+    SetPeerBinding,
+    StopIntercepting,
+)
 from mnagent.core.drops import DropReason
 from mnagent.core.events import (
-    ActionFailed,
     DatagramReceived,
     DefaultRouterAppeared,
     DefaultRouterVanished,
@@ -25,6 +34,7 @@ from mnagent.core.events import (
     LinkUp,
     PacketReceived,
     ShutdownRequested,
+    TrafficSeen,
 )
 from mnagent.core.indications import (
     AddressLost,
@@ -35,9 +45,13 @@ from mnagent.core.indications import (
     RouterLost,
 )
 from mnagent.core.timers import earliest
+from mnagent.mobility.correspondent_node import CorrespondentNode
 from mnagent.mobility.home_agent import HomeAgent
 from mnagent.mobility.mobile_node import MobileNode
 from mnagent.mobility.movement import AtHome, Away
+from mnagent.mobility.route_optimization import CorrespondentStatus
+from mnagent.wire.icmp6 import DestinationUnreachable
+from mnagent.wire.mobility import CareOfTestInit, HomeTestInit, MobilityMessage
 
 
 class Role(Protocol):
@@ -56,8 +70,36 @@ class Role(Protocol):
     def next_deadline(self) -> float | None: ...
 
 
+class CorrespondentRole:
+    """A correspondent node and nothing else."""
+
+    name = "correspondent"
+
+    def __init__(self, correspondent_node: CorrespondentNode) -> None:
+        self.correspondent_node = correspondent_node
+
+    @property
+    def drops(self) -> Counter[DropReason]:
+        return self.correspondent_node.drops
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        node = self.correspondent_node
+        if isinstance(event, PacketReceived) and not (
+            node.claims(event) or isinstance(event.packet.payload, MobilityMessage)
+        ):
+            return []  # neighbour discovery and ICMPv6 errors, which the kernel sees too
+        actions = node.handle(event, now)
+        return [*actions, Finish()] if isinstance(event, ShutdownRequested) else actions
+
+    def handle_timer(self, now: float) -> list[Action]:
+        return self.correspondent_node.handle_timer(now)
+
+    def next_deadline(self) -> float | None:
+        return self.correspondent_node.next_deadline()
+
+
 class MobileNodeRole:
-    """Autoconfiguration and a mobile node on top of it."""
+    """Autoconfiguration and a mobile node on top of it, with a correspondent node beside them."""
 
     name = "mobile-node"
 
@@ -65,33 +107,60 @@ class MobileNodeRole:
         self,
         autoconfiguration: AgentAutoconfiguration | KernelAutoconfiguration,
         mobile_node: MobileNode,
+        correspondent_node: CorrespondentNode | None = None,
     ) -> None:
         self.autoconfiguration = autoconfiguration
         self.mobile_node = mobile_node
+        self.correspondent_node = correspondent_node
         self._routers: set[tuple[int, IPv6Address]] = set()
 
     @property
     def drops(self) -> Counter[DropReason]:
-        return self.autoconfiguration.drops + self.mobile_node.registration.drops
+        node = self.mobile_node
+        drops = (
+            self.autoconfiguration.drops + node.registration.drops + node.route_optimization.drops
+        )
+        correspondent = self.correspondent_node
+        return drops if correspondent is None else drops + correspondent.drops
 
     def handle(self, event: Event, now: float) -> list[Action]:
         actions: list[Action] = []
-        if not isinstance(
-            event, DatagramReceived | DefaultRouterAppeared | DefaultRouterVanished | ActionFailed
-        ):
+        correspondent = self.correspondent_node
+        if correspondent is not None:
+            if isinstance(event, PacketReceived):
+                if correspondent.claims(event):
+                    return self._with_peers_moved(correspondent.handle(event, now), now)
+            else:
+                actions += correspondent.handle(event, now)
+        if not isinstance(event, DatagramReceived | DefaultRouterAppeared | DefaultRouterVanished):
             # Before autoconfiguration: an interface is known before there are addresses on it, and
             # its loss is one loss, not one for each address.
             actions += self._pass_on(self.mobile_node.handle(event, now), now)
-        if not isinstance(event, DatagramReceived | ShutdownRequested):
+        if not isinstance(event, DatagramReceived | TrafficSeen | ShutdownRequested):
             actions += self._pass_on(self.autoconfiguration.handle(event, now), now)
         return actions
 
+    def _with_peers_moved(self, actions: list[Action], now: float) -> list[Action]:
+        """Peers that are mobile too: what is under way to them was sent to where they had been."""
+        outputs: list[Output] = []
+        for action in actions:
+            if isinstance(action, SetPeerBinding):
+                outputs += self.mobile_node.peer_moved(action.home_address, now)
+        return actions + self._pass_on(outputs, now)
+
     def handle_timer(self, now: float) -> list[Action]:
         actions = self._pass_on(self.autoconfiguration.handle_timer(now), now)
-        return actions + self._pass_on(self.mobile_node.handle_timer(now), now)
+        actions += self._pass_on(self.mobile_node.handle_timer(now), now)
+        correspondent = self.correspondent_node
+        return actions if correspondent is None else actions + correspondent.handle_timer(now)
 
     def next_deadline(self) -> float | None:
-        return earliest(self.autoconfiguration.next_deadline(), self.mobile_node.next_deadline())
+        correspondent = self.correspondent_node
+        return earliest(
+            self.autoconfiguration.next_deadline(),
+            self.mobile_node.next_deadline(),
+            None if correspondent is None else correspondent.next_deadline(),
+        )
 
     def snapshot(self, now: float, handovers: HandoverLog) -> MobileNodeSnapshot:
         """The view for people and programs."""
@@ -111,6 +180,7 @@ class MobileNodeRole:
             last_status=registration.last_status,
             tunnel=_text(node.tunnel_address),
             handovers=handovers.records,
+            correspondents=tuple(_correspondent(s) for s in node.route_optimization.status(now)),
         )
 
     def _pass_on(self, outputs: list[Output], now: float) -> list[Action]:
@@ -153,13 +223,20 @@ HomeAgentFactory = Callable[[int | None, bytes], HomeAgent]
 
 
 class HomeAgentRole:
-    """A home agent, from the moment its home link exists."""
+    """A home agent, from the moment its home link exists, with a correspondent node beside it."""
 
     name = "home-agent"
 
-    def __init__(self, factory: HomeAgentFactory, *, home_link: str | None) -> None:
+    def __init__(
+        self,
+        factory: HomeAgentFactory,
+        *,
+        home_link: str | None,
+        correspondent_node: CorrespondentNode | None = None,
+    ) -> None:
         """``home_link`` is an interface's name; None serves a virtual home prefix from the
         start."""
+        self.correspondent_node = correspondent_node
         self._factory = factory
         self._home_link = home_link
         self._index: int | None = None
@@ -168,12 +245,20 @@ class HomeAgentRole:
 
     @property
     def drops(self) -> Counter[DropReason]:
-        if self.home_agent is None:
-            return self._early_drops
-        return self._early_drops + self.home_agent.drops
+        drops = self._early_drops
+        if self.home_agent is not None:
+            drops = drops + self.home_agent.drops
+        correspondent = self.correspondent_node
+        return drops if correspondent is None else drops + correspondent.drops
 
     def handle(self, event: Event, now: float) -> list[Action]:
         outputs: list[Action] = []
+        correspondent = self.correspondent_node
+        if correspondent is not None:
+            if not isinstance(event, PacketReceived):
+                outputs += correspondent.handle(event, now)
+            elif correspondent.claims(event) and not self._is_of_a_registration(event):
+                return correspondent.handle(event, now)
         if isinstance(event, LinkUp) and event.name == self._home_link:
             outputs += self._on_home_link(event, now)
         if self.home_agent is not None:
@@ -185,10 +270,28 @@ class HomeAgentRole:
         return outputs
 
     def handle_timer(self, now: float) -> list[Action]:
-        return [] if self.home_agent is None else self.home_agent.handle_timer(now)
+        machines = (self.home_agent, self.correspondent_node)
+        return [
+            action
+            for machine in machines
+            if machine is not None
+            for action in machine.handle_timer(now)
+        ]
 
     def next_deadline(self) -> float | None:
-        return None if self.home_agent is None else self.home_agent.next_deadline()
+        machines = (self.home_agent, self.correspondent_node)
+        return earliest(*(each.next_deadline() for each in machines if each is not None))
+
+    def _is_of_a_registration(self, event: PacketReceived) -> bool:
+        """Whether the home agent is to answer, since the home address is registered with it: it
+        tells a change of the registration's type, and knows the care-of address."""
+        payload = event.packet.payload
+        if isinstance(payload, HomeTestInit | CareOfTestInit | DestinationUnreachable):
+            return False
+        home_address = event.packet.logical_source
+        return self.home_agent is not None and any(
+            entry.home_address == home_address for entry in self.home_agent.bindings
+        )
 
     def snapshot(self, now: float) -> HomeAgentSnapshot:
         """The view for people and programs."""
@@ -224,6 +327,41 @@ class HomeAgentRole:
             outputs.append(RemoveTunnel(home_address=entry.home_address))
             outputs.append(StopIntercepting(home_address=entry.home_address))
         return outputs
+
+
+def _correspondent(status: CorrespondentStatus) -> CorrespondentSnapshot:
+    return CorrespondentSnapshot(
+        correspondent=str(status.correspondent),
+        path="direct" if status.is_direct else "home-agent",
+        state=status.state,
+        care_of_address=_text(status.care_of_address),
+        binding_lifetime_remaining=round(status.lifetime_remaining, 3),
+        home_token_age=_rounded(status.home_token_age),
+        care_of_token_age=_rounded(status.care_of_token_age),
+        reason=status.reason,
+    )
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
+
+
+def correspondent_snapshot(node: CorrespondentNode, now: float) -> CorrespondentNodeSnapshot:
+    """The view for people and programs."""
+    return CorrespondentNodeSnapshot(
+        addresses=tuple(str(address) for address in sorted(node.addresses)),
+        bindings=tuple(
+            PeerBindingSnapshot(
+                home_address=str(entry.home_address),
+                correspondent=str(entry.correspondent),
+                care_of_address=str(entry.care_of_address),
+                lifetime_remaining=round(entry.remaining_lifetime(now), 3),
+                sequence=entry.sequence,
+                unused_for=round(now - entry.used_at, 3),
+            )
+            for entry in node.bindings
+        ),
+    )
 
 
 def _text(address: IPv6Address | None) -> str | None:

@@ -41,6 +41,25 @@ class InterfaceSnapshot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CorrespondentSnapshot:
+    """The path to one correspondent. Tokens are told by age, never by value."""
+
+    correspondent: str
+    path: str
+    """``direct`` or ``home-agent``."""
+    state: str
+    care_of_address: str | None
+    """Of the direct path, None while the home agent is used."""
+    binding_lifetime_remaining: float
+    """Seconds, 0 without a binding."""
+    home_token_age: float | None
+    """Seconds, None without a usable token."""
+    care_of_token_age: float | None
+    reason: str | None
+    """Why the peer is not optimized, None on the direct path."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MobileNodeSnapshot:
     """A mobile node's view."""
 
@@ -61,6 +80,8 @@ class MobileNodeSnapshot:
     tunnel: str | None
     """Care-of address packets are tunnelled from, or None."""
     handovers: tuple[HandoverRecord, ...]
+    correspondents: tuple[CorrespondentSnapshot, ...] = ()
+    """Peers seen while away, optimized or not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +106,30 @@ class HomeAgentSnapshot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PeerBindingSnapshot:
+    """A mobile node that has a binding with this correspondent."""
+
+    home_address: str
+    correspondent: str
+    """Our address that it is for."""
+    care_of_address: str
+    lifetime_remaining: float
+    """Seconds."""
+    sequence: int
+    unused_for: float
+    """Seconds since it was known to carry traffic, or was updated."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorrespondentNodeSnapshot:
+    """The view as a correspondent of other mobile nodes."""
+
+    addresses: tuple[str, ...]
+    """Ours that are served."""
+    bindings: tuple[PeerBindingSnapshot, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSnapshot:
     """Everything, at one instant."""
 
@@ -95,6 +140,8 @@ class AgentSnapshot:
     counters: dict[str, int]
     mobile_node: MobileNodeSnapshot | None = None
     home_agent: HomeAgentSnapshot | None = None
+    correspondent_node: CorrespondentNodeSnapshot | None = None
+    """None where that is switched off."""
 
     def to_json(self) -> dict[str, Any]:
         """Dictionaries, lists, strings, numbers, booleans and None only."""

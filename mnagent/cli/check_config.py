@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 
-from mnagent.config import Configuration, load
+from mnagent.config import Configuration, Role, RouteOptimization, load
 from mnagent.runtime.key_files import load_key_sets
 
 MANUAL_KEYS_NOTE = (
@@ -19,7 +19,8 @@ def main(arguments: argparse.Namespace) -> int:
     """Exit status 0 when everything is right; errors go the way of all bad input."""
     configuration = load(arguments.config or arguments.file)
     print(f"{configuration.path}: {summary(configuration)}")
-    if not arguments.without_keys:
+    print(f"direct paths: {direct_paths(configuration)}")
+    if not arguments.without_keys and configuration.role is not Role.CORRESPONDENT:
         keys = load_key_sets(configuration)
         count = sum(len(one.associations) for one in keys)
         nodes = "mobile node" if len(keys) == 1 else "mobile nodes"
@@ -36,8 +37,31 @@ def summary(configuration: Configuration) -> str:
             f"mobile node {node.home_address}/{node.home_prefix_length}, "
             f"home agent {node.home_agent}, roaming with {', '.join(node.interfaces)}"
         )
-    assert agent is not None
+    if agent is None:
+        assert configuration.correspondent is not None
+        names = ", ".join(configuration.correspondent.interfaces) or "all with carrier"
+        return f"correspondent of mobile nodes, interfaces: {names}"
     link = f"home link {agent.home_link}" if agent.home_link else "virtual home prefix"
     count = len(agent.mobile_nodes)
     nodes = "1 mobile node" if count == 1 else f"{count} mobile nodes"
     return f"home agent {agent.address} for {agent.home_prefix} ({link}), serving {nodes}"
+
+
+def direct_paths(configuration: Configuration) -> str:
+    """Who may take them, in one line."""
+    node, correspondent = configuration.mobile_node, configuration.correspondent
+    words = []
+    if node is not None:
+        uses = {node.route_optimization, *(each.use for each in node.route_optimization_policy)}
+        if uses == {RouteOptimization.NEVER}:
+            words.append("never to correspondents")
+        else:
+            words.append(f"{node.route_optimization.value} to correspondents")
+            exceptions = len(node.route_optimization_policy)
+            if exceptions:
+                words.append(f"with {exceptions} exception{'' if exceptions == 1 else 's'}")
+    if correspondent is None:
+        words.append("refused to other mobile nodes")
+    else:
+        words.append(f"granted to mobile nodes for up to {correspondent.max_lifetime} s")
+    return ", ".join(words)

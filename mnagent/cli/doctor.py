@@ -8,7 +8,7 @@ import json
 from mnagent.cli.doctor_checks import Finding, Level, run_checks
 from mnagent.cli.errors import EXIT_FAILED, EXIT_OK
 from mnagent.cli.probe import Probe
-from mnagent.config import Configuration, ConfigurationError, load
+from mnagent.config import Configuration, ConfigurationError, Role, load
 from mnagent.runtime.key_files import load_key_sets
 
 MARKS = {Level.GOOD: "ok", Level.NOTE: "--", Level.WARNING: "!", Level.ERROR: "ERROR"}
@@ -38,6 +38,9 @@ def _check_configuration(
     good = Finding(
         check="configuration", level=Level.GOOD, text=f"{configuration.path} is well-formed"
     )
+    if configuration.role is Role.CORRESPONDENT:
+        none = Finding(check="keys", level=Level.GOOD, text="a correspondent needs no keys")
+        return configuration, [good, none]
     try:
         load_key_sets(configuration)
     except ConfigurationError as error:

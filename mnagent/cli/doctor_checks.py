@@ -153,7 +153,7 @@ def check_forwarding(probe: Probe, configuration: Configuration | None) -> Findi
             text = "the kernel does not forward IPv6; the agent turns it on while it runs"
             remedy = "to have it always: net.ipv6.conf.all.forwarding=1 in /etc/sysctl.d"
             yield _finding("forwarding", Level.NOTE, text, remedy)
-    elif forwarding:
+    elif forwarding and configuration.role is Role.MOBILE_NODE:
         text = "this mobile node forwards IPv6, so the kernel ignores router advertisements"
         remedy = "`sysctl -w net.ipv6.conf.all.forwarding=0`, unless it is a mobile router"
         yield _finding("forwarding", Level.WARNING, text, remedy)
@@ -178,8 +178,9 @@ def _own_interfaces(configuration: Configuration | None) -> tuple[str, ...]:
         return ()
     if configuration.mobile_node is not None:
         return configuration.mobile_node.interfaces
-    agent = configuration.home_agent
-    assert agent is not None
+    agent, correspondent = configuration.home_agent, configuration.correspondent
+    if agent is None:
+        return () if correspondent is None else correspondent.interfaces
     return agent.interfaces + ((agent.home_link,) if agent.home_link else ())
 
 

@@ -6,6 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from mnagent.cli import path_text
+from mnagent.cli.duration import duration
+
 NODE_STATES = {
     "detached": "Away from every link: no interface has a connection.",
     "at-home": "At home: packets take the home link, there is no tunnel.",
@@ -36,21 +39,13 @@ def render(status: Table) -> str:
             *_head(status),
             *_mobile_node(agent.get("mobile_node"), agent.get("now", status.get("now", 0.0))),
             *_home_agent(agent.get("home_agent")),
+            *path_text.peers(
+                agent.get("correspondent_node"), alone=status.get("role") == "correspondent"
+            ),
             *_interfaces(agent.get("interfaces") or (), status.get("missing_interfaces") or ()),
             *_counters(status.get("counters") or agent.get("counters") or {}),
         )
     )
-
-
-def duration(seconds: float) -> str:
-    """Such as ``2 h 5 min``: the two largest units that count."""
-    left = max(0, int(seconds))
-    parts: list[str] = []
-    for name, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
-        count, left = divmod(left, length)
-        if count or (name == "s" and not parts):
-            parts.append(f"{count} {name}")
-    return " ".join(parts[:2])
 
 
 def _head(status: Table) -> Iterator[str]:
@@ -85,6 +80,7 @@ def _mobile_node(node: Table | None, now: float) -> Iterator[str]:
     last = node.get("last_status")
     if isinstance(last, int) and last >= FIRST_REJECTING_STATUS:
         yield f"  last answer       {_sentence(last)} (status {last})"
+    yield from path_text.correspondents(node.get("correspondents") or ())
     yield from _handovers(node.get("handovers") or (), now)
 
 

@@ -10,6 +10,7 @@ from mnagent.config.loading import load
 from mnagent.config.model import (
     Autoconfiguration,
     Configuration,
+    CorrespondentConfiguration,
     HomeAgentConfiguration,
     HostConfiguration,
     LogLevel,
@@ -17,6 +18,8 @@ from mnagent.config.model import (
     NewConnections,
     PayloadProtection,
     Role,
+    RouteOptimization,
+    RouteOptimizationPolicy,
     ServedMobileNode,
 )
 from mnagent.config.private_file import read_private_file
@@ -25,6 +28,7 @@ __all__ = [
     "Autoconfiguration",
     "Configuration",
     "ConfigurationError",
+    "CorrespondentConfiguration",
     "HomeAgentConfiguration",
     "HostConfiguration",
     "LogLevel",
@@ -32,6 +36,8 @@ __all__ = [
     "NewConnections",
     "PayloadProtection",
     "Role",
+    "RouteOptimization",
+    "RouteOptimizationPolicy",
     "ServedMobileNode",
     "load",
     "read_private_file",

@@ -16,6 +16,7 @@ from mnagent.config.errors import ConfigurationError
 from mnagent.config.model import (
     Autoconfiguration,
     Configuration,
+    CorrespondentConfiguration,
     HomeAgentConfiguration,
     HostConfiguration,
     LogLevel,
@@ -23,13 +24,17 @@ from mnagent.config.model import (
     NewConnections,
     PayloadProtection,
     Role,
+    RouteOptimization,
+    RouteOptimizationPolicy,
     ServedMobileNode,
 )
 from mnagent.config.raw import (
     RawConfiguration,
+    RawCorrespondent,
     RawHomeAgent,
     RawHost,
     RawMobileNode,
+    RawRouteOptimizationPolicy,
 )
 
 MAX_CONFIGURATION_LENGTH = 4 * 1024 * 1024
@@ -39,12 +44,19 @@ MAX_BINDING_LIFETIME = 0xFFFF * 4
 MIN_BINDING_LIFETIME = 4
 MAX_INITIAL_BINDACK_TIMEOUT = 32.0
 """Seconds; MAX_BINDACK_TIMEOUT (RFC 6275 12)."""
+MAX_CORRESPONDENT_LIFETIME = 420
+"""Seconds; MAX_RR_BINDING_LIFETIME (RFC 6275 12)."""
+MAX_CORRESPONDENT_BINDINGS = 1_000_000
+MAX_PORT = 65535
 MAX_INTERFACE_NAME_LENGTH = 15
 MAX_SOCKET_PATH_LENGTH = 107
 """Octets; what sockaddr_un holds."""
-MAX_ROUTE_TABLE = 2**32 - 1
-RESERVED_ROUTE_TABLES = (253, 254, 255)
-"""default, main, local."""
+MAX_ROUTE_TABLE = 2**32 - 2
+"""The next table is ours too."""
+RESERVED_ROUTE_TABLES = (252, 253, 254, 255)
+"""default, main, local, and the one whose next is default."""
+MIN_RULE_PRIORITY = 2
+"""The rule before it is ours too."""
 MAX_RULE_PRIORITY = 32765
 """The rule for the main table has 32766; ours must come before it."""
 
@@ -52,6 +64,7 @@ Choice = TypeVar("Choice", bound=enum.Enum)
 
 _KIND_NAMES = {
     "str": "a string",
+    "int | str": "a whole number or a string",
     "int": "a whole number",
     "float": "a number",
     "bool": "true or false",
@@ -129,11 +142,19 @@ class _Checker:
         if role is Role.MOBILE_NODE:
             self._absent("home_agent", raw.home_agent, role)
             mobile_node = self._mobile_node(self._present("mobile_node", raw.mobile_node, role))
-        else:
+        elif role is Role.HOME_AGENT:
             self._absent("mobile_node", raw.mobile_node, role)
             home_agent = self._home_agent(self._present("home_agent", raw.home_agent, role))
+        else:
+            self._absent("mobile_node", raw.mobile_node, role)
+            self._absent("home_agent", raw.home_agent, role)
         configuration = Configuration(
-            path=self.path, role=role, mobile_node=mobile_node, home_agent=home_agent, host=host
+            path=self.path,
+            role=role,
+            mobile_node=mobile_node,
+            home_agent=home_agent,
+            host=host,
+            correspondent=self._correspondent(raw, role),
         )
         self._tunnel_interface_is_free(configuration)
         return configuration
@@ -187,6 +208,65 @@ class _Checker:
             ),
             optimistic=raw.optimistic,
             early_tunnel=raw.early_tunnel,
+            route_optimization=self._choice(
+                f"{at}route_optimization", raw.route_optimization, RouteOptimization
+            ),
+            route_optimization_policy=tuple(
+                self._route_optimization_policy(f"{at}route_optimization_policy[{index}].", policy)
+                for index, policy in enumerate(raw.route_optimization_policy)
+            ),
+            correspondent=raw.correspondent,
+        )
+
+    def _route_optimization_policy(
+        self, at: str, raw: RawRouteOptimizationPolicy
+    ) -> RouteOptimizationPolicy:
+        return RouteOptimizationPolicy(
+            prefix=self._any_prefix(f"{at}prefix", raw.prefix),
+            ports=tuple(
+                self._ports(f"{at}ports[{index}]", ports) for index, ports in enumerate(raw.ports)
+            ),
+            use=self._choice(f"{at}use", raw.use, RouteOptimization),
+        )
+
+    def _ports(self, key_path: str, ports: int | str) -> tuple[int, int]:
+        """One port or a range of ports, as first and last."""
+        found = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", str(ports), re.ASCII)
+        if found:
+            first, last = int(found[1]), int(found[2] or found[1])
+            if 1 <= first <= last <= MAX_PORT:
+                return first, last
+        expected = f'expected a port such as 443 or a range such as "5000-5100", found {ports!r}'
+        raise self._error(key_path, expected)
+
+    def _correspondent(
+        self, raw: RawConfiguration, role: Role
+    ) -> CorrespondentConfiguration | None:
+        """The table may be left out; mobile nodes and home agents can switch it off."""
+        at = "correspondent."
+        table = raw.mobile_node or raw.home_agent
+        if table is not None and not table.correspondent:
+            if raw.correspondent is not None:
+                key = f"{role.value.replace('-', '_')}.correspondent"
+                expected = f"expected no such table, {key} is false"
+                raise self._error("correspondent", expected, "remove one of the two")
+            return None
+        found = raw.correspondent or RawCorrespondent()
+        if found.interfaces and role is not Role.CORRESPONDENT:
+            expected = f"expected no such key, role is {role.value}"
+            remedy = "remove it; the interfaces of the role are used"
+            raise self._error(f"{at}interfaces", expected, remedy)
+        return CorrespondentConfiguration(
+            interfaces=self._interfaces(f"{at}interfaces", found.interfaces),
+            max_bindings=self._within(
+                f"{at}max_bindings", found.max_bindings, 1, MAX_CORRESPONDENT_BINDINGS
+            ),
+            max_lifetime=self._within(
+                f"{at}max_lifetime",
+                found.max_lifetime,
+                MIN_BINDING_LIFETIME,
+                MAX_CORRESPONDENT_LIFETIME,
+            ),
         )
 
     def _home_agent(self, raw: RawHomeAgent) -> HomeAgentConfiguration:
@@ -207,6 +287,7 @@ class _Checker:
                 f"{at}payload_protection", raw.payload_protection, PayloadProtection
             ),
             mobile_nodes=self._mobile_nodes(raw, prefix, address),
+            correspondent=raw.correspondent,
         )
 
     def _mobile_nodes(
@@ -229,7 +310,7 @@ class _Checker:
         at = "host."
         table = self._within(f"{at}route_table", raw.route_table, 1, MAX_ROUTE_TABLE)
         if table in RESERVED_ROUTE_TABLES:
-            expected = f"{table} is one of the kernel's own tables"
+            expected = f"{table}, or the next one, is one of the kernel's own tables"
             raise self._error(f"{at}route_table", expected, "use a table nobody else uses")
         socket = self._absolute(f"{at}control_socket", raw.control_socket)
         if len(str(socket).encode()) > MAX_SOCKET_PATH_LENGTH:
@@ -239,7 +320,10 @@ class _Checker:
             tunnel_interface=self._interface(f"{at}tunnel_interface", raw.tunnel_interface),
             route_table=table,
             rule_priority=self._within(
-                f"{at}rule_priority", raw.rule_priority, 1, MAX_RULE_PRIORITY
+                f"{at}rule_priority",
+                raw.rule_priority,
+                MIN_RULE_PRIORITY,
+                MAX_RULE_PRIORITY,
             ),
             state_directory=self._absolute(f"{at}state_directory", raw.state_directory),
             control_socket=socket,
@@ -253,6 +337,8 @@ class _Checker:
             used = configuration.mobile_node.interfaces
         if configuration.home_agent is not None:
             used = (*configuration.home_agent.interfaces, configuration.home_agent.home_link)
+        if configuration.correspondent is not None:
+            used = (*used, *configuration.correspondent.interfaces)
         if configuration.host.tunnel_interface in used:
             raise self._error(
                 "host.tunnel_interface",
@@ -303,10 +389,16 @@ class _Checker:
         return address
 
     def _prefix(self, key_path: str, text: str) -> IPv6Network:
+        prefix = self._any_prefix(key_path, text)
+        self._within(f"{key_path} (length)", prefix.prefixlen, 1, 127)
+        self._address(key_path, str(prefix[1]))
+        return prefix
+
+    def _any_prefix(self, key_path: str, text: str) -> IPv6Network:
         try:
             if "/" not in text:
                 raise AddressValueError
-            prefix = IPv6Network(text)
+            return IPv6Network(text)
         except (AddressValueError, NetmaskValueError):
             expected = f'expected a prefix such as "2001:db8:1::/64", found "{text}"'
             raise self._error(key_path, expected) from None
@@ -314,9 +406,6 @@ class _Checker:
             network = IPv6Network(text, strict=False)
             expected = f'expected no bits after the prefix length, found "{text}"'
             raise self._error(key_path, expected, f'write "{network}"') from None
-        self._within(f"{key_path} (length)", prefix.prefixlen, 1, 127)
-        self._address(key_path, str(prefix[1]))
-        return prefix
 
     def _home_address_fits(
         self, key_path: str, address: IPv6Address, prefix: IPv6Network, home_agent: IPv6Address

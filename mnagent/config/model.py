@@ -16,6 +16,7 @@ class Role(enum.Enum):
 
     MOBILE_NODE = "mobile-node"
     HOME_AGENT = "home-agent"
+    CORRESPONDENT = "correspondent"
 
 
 class Autoconfiguration(enum.Enum):
@@ -42,6 +43,17 @@ class PayloadProtection(enum.Enum):
     """ESP tunnel mode (RFC 3776 3.4)."""
 
 
+class RouteOptimization(enum.Enum):
+    """When packets take the direct path to a correspondent (RFC 6275 11.3.1)."""
+
+    ON_TRAFFIC = "on-traffic"
+    """From our own first packet on, while there is traffic."""
+    ALWAYS = "always"
+    """From the first packet in either direction on, and kept without traffic."""
+    NEVER = "never"
+    """Everything takes the tunnel."""
+
+
 class LogLevel(enum.Enum):
     """The least important message that is logged."""
 
@@ -49,6 +61,18 @@ class LogLevel(enum.Enum):
     INFO = "info"
     WARNING = "warning"
     ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteOptimizationPolicy:
+    """One ``[[mobile_node.route_optimization_policy]]``; the first that fits decides."""
+
+    prefix: IPv6Network
+    """Of the correspondent's address."""
+    ports: tuple[tuple[int, int], ...]
+    """First and last of each range of the correspondent's ports; empty for all traffic, also that
+    without ports."""
+    use: RouteOptimization
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +97,12 @@ class MobileNodeConfiguration:
     """Use the care-of address while duplicate address detection runs (RFC 4429)."""
     early_tunnel: bool
     """Tunnel from a new care-of address once its Binding Update has left, before the answer."""
+    route_optimization: RouteOptimization = RouteOptimization.ON_TRAFFIC
+    """For what no policy fits."""
+    route_optimization_policy: tuple[RouteOptimizationPolicy, ...] = ()
+    """In order."""
+    correspondent: bool = True
+    """Be a correspondent of other mobile nodes too."""
 
     @property
     def home_prefix(self) -> IPv6Network:
@@ -104,6 +134,20 @@ class HomeAgentConfiguration:
     """Forward for a home address while duplicate address detection for it still runs."""
     payload_protection: PayloadProtection
     mobile_nodes: tuple[ServedMobileNode, ...]
+    correspondent: bool = True
+    """Be a correspondent of mobile nodes too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorrespondentConfiguration:
+    """Table ``[correspondent]``."""
+
+    interfaces: tuple[str, ...]
+    """Where mobile nodes' packets arrive, for the role of that name alone; empty for all that have
+    carrier."""
+    max_bindings: int
+    max_lifetime: int
+    """Seconds; longer ones asked for are cut to this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +166,8 @@ class HostConfiguration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configuration:
-    """A whole configuration; exactly the table of the role is there."""
+    """A whole configuration. Of mobile node and home agent exactly the table of the role is there,
+    and none with the role of a correspondent."""
 
     path: Path
     """The file it came from."""
@@ -130,3 +175,5 @@ class Configuration:
     mobile_node: MobileNodeConfiguration | None
     home_agent: HomeAgentConfiguration | None
     host: HostConfiguration
+    correspondent: CorrespondentConfiguration | None = None
+    """None: this node takes no bindings as a correspondent."""

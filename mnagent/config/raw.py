@@ -6,6 +6,16 @@ from __future__ import annotations
 import msgspec
 
 
+class RawRouteOptimizationPolicy(
+    msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True
+):
+    """``[[mobile_node.route_optimization_policy]]``."""
+
+    prefix: str = "::/0"
+    ports: list[int | str] = []
+    use: str
+
+
 class RawMobileNode(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     """``[mobile_node]``."""
 
@@ -21,6 +31,9 @@ class RawMobileNode(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, fr
     payload_protection: str = "none"
     optimistic: bool = True
     early_tunnel: bool = True
+    route_optimization: str = "on-traffic"
+    route_optimization_policy: list[RawRouteOptimizationPolicy] = []
+    correspondent: bool = True
 
 
 class RawServedMobileNode(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
@@ -40,7 +53,16 @@ class RawHomeAgent(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, fro
     max_lifetime: int = 3600
     early_forwarding: bool = True
     payload_protection: str = "none"
+    correspondent: bool = True
     mobile_nodes: list[RawServedMobileNode]
+
+
+class RawCorrespondent(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """``[correspondent]``."""
+
+    interfaces: list[str] = []
+    max_bindings: int = 4096
+    max_lifetime: int = 420
 
 
 class RawHost(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
@@ -61,4 +83,5 @@ class RawConfiguration(msgspec.Struct, forbid_unknown_fields=True, kw_only=True,
     role: str
     mobile_node: RawMobileNode | None = None
     home_agent: RawHomeAgent | None = None
+    correspondent: RawCorrespondent | None = None
     host: RawHost = RawHost()

@@ -111,6 +111,11 @@ class SetTunnel:
     """ESP tunnel mode association for payload, None for plain IPv6-in-IPv6."""
     inbound_spi: int | None = None
     """Association that payload must have come by, None for plain."""
+    home_test_outbound_spi: int | None = None
+    """ESP tunnel mode association for Home Test Init (mobile node) or Home Test (home agent), RFC
+    3776 3.2; None for plain."""
+    home_test_inbound_spi: int | None = None
+    """Association that the other one of the two must have come by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +167,49 @@ class StopIntercepting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SetPeerBinding:
+    """Correspondent: this peer's packets go and come directly (RFC 6275 9.3).
+
+    What is sent to its home address gets a type 2 routing header; what comes with its home address
+    in a Home Address option is taken from ``care_of_address`` only. Setting it again moves it at
+    once.
+    """
+
+    home_address: IPv6Address
+    care_of_address: IPv6Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemovePeerBinding:
+    """Correspondent: the peer is reached at its home address again."""
+
+    home_address: IPv6Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetDirectPath:
+    """Mobile node: send to this correspondent directly (RFC 6275 11.3.1).
+
+    What goes from ``home_address`` to ``correspondent`` leaves from the care-of address with a Home
+    Address option, not through the tunnel. Setting it again moves it at once.
+    """
+
+    home_address: IPv6Address
+    correspondent: IPv6Address
+    care_of_address: IPv6Address
+    interface: int | None = None
+    """Interface index to send by, None for the routing table's choice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveDirectPath:
+    """Mobile node: this correspondent is reached through the tunnel again."""
+
+    home_address: IPv6Address
+    correspondent: IPv6Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PersistRecord:
     """Keep a small value across crashes: on disk before any later action is carried out."""
 
@@ -201,6 +249,10 @@ Action = (
     | LeaveHomeLink
     | InterceptHomeAddress
     | StopIntercepting
+    | SetPeerBinding
+    | RemovePeerBinding
+    | SetDirectPath
+    | RemoveDirectPath
     | PersistRecord
     | ReportEvent
     | Finish

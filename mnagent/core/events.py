@@ -99,6 +99,24 @@ class DefaultRouterVanished:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrafficSeen:
+    """The engine carried packets between a local address and a peer since it last said so."""
+
+    local: IPv6Address
+    """The mobile node's home address, or the correspondent's address."""
+    peer: IPv6Address
+    """The other end: a correspondent, or a mobile node's home address."""
+    packets_in: int = 0
+    packets_out: int = 0
+    destination_port: int | None = None
+    """Port at the peer of the last packet, None where the protocol has none."""
+    protocol: int | None = None
+    """Upper-layer protocol of the last packet."""
+    direct: bool = False
+    """Carried on the direct path, not through the tunnel."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ActionFailed:
     """The outside world could not do what an action asked."""
 
@@ -122,6 +140,7 @@ Event = (
     | AddressVanished
     | DefaultRouterAppeared
     | DefaultRouterVanished
+    | TrafficSeen
     | ActionFailed
     | ShutdownRequested
 )

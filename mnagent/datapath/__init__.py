@@ -6,19 +6,25 @@ from __future__ import annotations
 
 from mnagent.datapath._engine import Engine, Pipeline
 from mnagent.datapath.tables import (
+    DirectPathEntry,
     HandedUp,
     NextHop,
+    PeerBindingEntry,
     SequenceExhausted,
     Tables,
+    Traffic,
     TunnelEntry,
 )
 
 __all__ = [
+    "DirectPathEntry",
     "Engine",
     "HandedUp",
     "NextHop",
+    "PeerBindingEntry",
     "Pipeline",
     "SequenceExhausted",
     "Tables",
+    "Traffic",
     "TunnelEntry",
 ]

@@ -46,8 +46,47 @@ class TunnelEntry:
     """Tunnel mode association for payload; packets are dropped while it is not installed."""
     inbound_spi: int | None = None
     """Association that payload must have come by."""
+    home_test_outbound_spi: int | None = None
+    """Tunnel mode association for Home Test Init (mobile end) or Home Test (home agent end) instead
+    of ``outbound_spi`` (RFC 3776 3.2); None treats them as payload."""
+    home_test_inbound_spi: int | None = None
+    """Association that the other one of the two must have come by."""
     hold: bool = False
     """Queue, bounded, instead of sending."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerBindingEntry:
+    """A mobile node that is reached at its care-of address (RFC 6275 9.3).
+
+    Outbound: what is for ``home_address`` goes to ``care_of_address`` with a type 2 routing header.
+    Inbound: a Home Address option naming ``home_address`` counts from ``care_of_address`` only.
+    """
+
+    home_address: IPv6Address
+    care_of_address: IPv6Address
+    next_hop: NextHop | None = None
+    """Towards the care-of address; None lets the kernel resolve it."""
+    mtu: int = 1476
+    """Largest packet as the host hands it over, octets: the routing header is not counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectPathEntry:
+    """A correspondent that a home address of ours sends to directly (RFC 6275 11.3.1).
+
+    Outbound: what goes from ``home_address`` to ``correspondent`` leaves from ``care_of_address``
+    with a Home Address option; it bypasses the tunnel, be that on hold or not.
+    """
+
+    home_address: IPv6Address
+    correspondent: IPv6Address
+    care_of_address: IPv6Address
+    next_hop: NextHop | None = None
+    """Towards where the packets really go: the correspondent, or its care-of address where there is
+    a `PeerBindingEntry` for it."""
+    mtu: int = 1476
+    """Largest packet as the host hands it over, octets: inserted headers are not counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +98,10 @@ class Tables:
     associations: tuple[SecurityAssociation, ...] = ()
     local_addresses: tuple[IPv6Address, ...] = ()
     """Outer destinations that are this node's own."""
+    peer_bindings: tuple[PeerBindingEntry, ...] = ()
+    """At most one per home address."""
+    direct_paths: tuple[DirectPathEntry, ...] = ()
+    """At most one per pair of home address and correspondent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,3 +117,21 @@ class HandedUp:
     """SPI of the inbound association that authenticated it."""
     tunnel_source: IPv6Address | None = None
     """Outer source when it came through a tunnel."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """What a pair of addresses carried since the last look."""
+
+    local: IPv6Address
+    """The home address, or the correspondent's own address."""
+    peer: IPv6Address
+    """The correspondent, or a mobile node's home address."""
+    packets_in: int = 0
+    packets_out: int = 0
+    protocol: int = 0
+    """Upper-layer protocol of the last packet."""
+    destination_port: int | None = None
+    """Port at the peer of the last packet, None where the protocol has none."""
+    direct: bool = False
+    """The last packet did not take the tunnel."""

@@ -65,8 +65,15 @@ class SecurityPolicyDatabase:
 
     def payload_associations(self, home_address: IPv6Address) -> AssociationPair | None:
         """The pair that protects all tunnelled packets of a home address, or None for plain."""
+        return self._associations(home_address, Purpose.PAYLOAD)
+
+    def home_test_associations(self, home_address: IPv6Address) -> AssociationPair | None:
+        """The pair that protects Home Test Init and Home Test in the tunnel, or None for plain."""
+        return self._associations(home_address, Purpose.RETURN_ROUTABILITY)
+
+    def _associations(self, home_address: IPv6Address, purpose: Purpose) -> AssociationPair | None:
         for policy in self._policies:
-            if policy.purpose is Purpose.PAYLOAD and policy.home_address == home_address:
+            if policy.purpose is purpose and policy.home_address == home_address:
                 return policy.associations
         return None
 

@@ -1,12 +1,14 @@
 """The mobile node: one home address, kept reachable wherever the node is (RFC 6275 11).
 
-It composes three machines and owns the tunnel:
+It composes four machines and owns the tunnel:
 
     RouterFound, AddressUsable ...    BA, BE, BRR            NS, NA
                |                          |                    |
             Movement -- attachment --> HomeRegistration <--- HomeLink
                `------------------------- | -------------------' returning home
-                                        tunnel: none, held, or to a care-of address
+                                          |- tunnel: none, held, or to a care-of address
+                                          `- RouteOptimization: HoT, CoT, BA, BE, BRR and
+                                             traffic of correspondents; direct paths
 
 The tunnel follows what the home agent acknowledged. Between a movement and its acknowledgement the
 home address's packets are held, not sent with a stale care-of address (11.3.1): unless the old
@@ -16,7 +18,7 @@ address still works, or the node is told to trust that the update will be accept
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv6Address, IPv6Network
 from random import Random
 from typing import Final
@@ -33,12 +35,14 @@ from mnagent.core.actions import (
     UseHomeLink,
 )
 from mnagent.core.events import (
+    ActionFailed,
     AddressAppeared,
     AddressVanished,
     LinkDown,
     LinkUp,
     PacketReceived,
     ShutdownRequested,
+    TrafficSeen,
 )
 from mnagent.core.indications import (
     AddressDuplicate,
@@ -58,6 +62,7 @@ from mnagent.mobility.constants import (
     INITIAL_BINDACK_TIMEOUT_FIRST_REGISTRATION,
     MAX_SHUTDOWN_UPDATES,
 )
+from mnagent.mobility.correspondent_registration import CorrespondentRegistrationSettings
 from mnagent.mobility.home_link import HomeLink, HomeLinkState
 from mnagent.mobility.home_registration import (
     CareOf,
@@ -66,6 +71,7 @@ from mnagent.mobility.home_registration import (
     RegistrationState,
 )
 from mnagent.mobility.movement import AtHome, Attachment, Away, Detached, Movement
+from mnagent.mobility.route_optimization import RouteOptimization, RouteOptimizationPolicy
 from mnagent.wire.icmp6 import (
     DestinationUnreachable,
     PacketTooBig,
@@ -77,6 +83,8 @@ from mnagent.wire.mobility import (
     BindingError,
     BindingRefreshRequest,
     BindingUpdate,
+    CareOfTest,
+    HomeTest,
 )
 from mnagent.wire.ndisc import NeighborAdvertisement, NeighborSolicitation
 
@@ -102,6 +110,10 @@ class MobileNodeSettings:
     """Tunnel from a new care-of address as soon as its update has left, not acknowledged yet."""
     max_shutdown_updates: int = MAX_SHUTDOWN_UPDATES
     """Deregistrations tried when stopping."""
+    route_optimization: RouteOptimizationPolicy = field(default_factory=RouteOptimizationPolicy)
+    """Which correspondents are talked to directly (RFC 6275 8.5)."""
+    correspondent_idle_timeout: float = 60.0
+    """Seconds without a packet after which a correspondent's binding is left to its end."""
 
     @property
     def home_prefix(self) -> IPv6Network:
@@ -118,6 +130,8 @@ MobileNodeEvent = (
     | AddressUsable
     | AddressLost
     | PacketReceived
+    | TrafficSeen
+    | ActionFailed
     | ShutdownRequested
 )
 
@@ -161,6 +175,15 @@ class MobileNode:
             registration=self.registration,
             random=random,
         )
+        self.route_optimization = RouteOptimization(
+            CorrespondentRegistrationSettings(
+                home_address=settings.home_address,
+                home_agent_address=settings.home_agent_address,
+                idle_timeout=settings.correspondent_idle_timeout,
+            ),
+            settings.route_optimization,
+            random=random,
+        )
         self._movement = Movement(
             home_address=settings.home_address,
             home_prefix=settings.home_prefix,
@@ -200,6 +223,10 @@ class MobileNode:
         match event:
             case PacketReceived():
                 return self._settle(self._on_packet(event, now), now)
+            case ActionFailed():
+                return self.route_optimization.handle_failure(event, now)
+            case TrafficSeen():
+                return [] if self._is_stopping else self.route_optimization.handle(event, now)
             case ShutdownRequested():
                 return self._settle(self._on_shutdown(now), now)
             case AddressAppeared() | AddressVanished():
@@ -220,6 +247,7 @@ class MobileNode:
         if deadline is not None and deadline <= now:
             outputs += self._follow(self._movement.handle_timer(now), now)
         outputs += self._settle(self.registration.handle_timer(now), now)
+        outputs += self.route_optimization.handle_timer(now)
         return outputs + self._settle(self.home_link.handle_timer(now), now)
 
     def next_deadline(self) -> float | None:
@@ -227,19 +255,31 @@ class MobileNode:
             self._movement.next_deadline(),
             self.registration.next_deadline(),
             self.home_link.next_deadline(),
+            self.route_optimization.next_deadline(),
         )
+
+    def peer_moved(self, peer: IPv6Address, now: float) -> list[Output]:
+        """A correspondent's own binding with this node changed."""
+        return self.route_optimization.peer_moved(peer, now)
 
     # Events.
 
     def _on_packet(self, event: PacketReceived, now: float) -> list[Output]:
         match event.packet.payload:
             case BindingAcknowledgement() | BindingError() | BindingRefreshRequest():
-                return self.registration.handle(event, now)
+                if event.packet.source == self.settings.home_agent_address:
+                    return self.registration.handle(event, now)
+                return self.route_optimization.handle(event, now)
+            case HomeTest() | CareOfTest():
+                return self.route_optimization.handle(event, now)
             case NeighborSolicitation() | NeighborAdvertisement():
                 return self.home_link.handle(event, now)
             case (
                 DestinationUnreachable() | PacketTooBig() | TimeExceeded() | ParameterProblem()
             ) as error:
+                is_to_home_agent = error.invoking[24:40] == self.settings.home_agent_address.packed
+                if isinstance(error, ParameterProblem) and not is_to_home_agent:
+                    return self.route_optimization.handle_parameter_problem(error, now)
                 return self.registration.handle_icmp_error(error.invoking)
         return []
 
@@ -255,10 +295,11 @@ class MobileNode:
         return []
 
     def _on_shutdown(self, now: float) -> list[Output]:
+        outputs = self.route_optimization.shut_down(now)
         if self._is_stopping or not self.registration.may_be_bound(now):
-            return self._finish(now)
+            return outputs + self._finish(now)
         self._is_stopping = True
-        return self.registration.deregister(now, tries=self.settings.max_shutdown_updates)
+        return outputs + self.registration.deregister(now, tries=self.settings.max_shutdown_updates)
 
     def _finish(self, now: float) -> list[Output]:
         self._is_stopping = True
@@ -281,25 +322,30 @@ class MobileNode:
             match output:
                 case BindingAccepted():
                     settled += self._set_tunnel(output.care_of_address)
+                    settled += self.route_optimization.home_registered(
+                        output.care_of_address, now + output.lifetime, now
+                    )
                 case BindingRejected():
                     settled += self._on_rejected()
                 case BindingExpired():
+                    self.route_optimization.home_lost()
                     settled += self._on_expired()
                 case BindingDeleted():
                     settled += self._on_deleted(now)
                 case AddressDuplicate():
-                    settled += self._remove_tunnel()
+                    settled += [*self.route_optimization.suspend(), *self._remove_tunnel()]
                 case SendPacket():
                     settled += [output, *self._set_early_tunnel(output)]
                 case UseHomeLink():
                     settled += [output, *self._remove_tunnel()]
+                    settled += self.route_optimization.return_home(now)
                 case _:
                     settled.append(output)
         return settled
 
     def _on_rejected(self) -> list[Output]:
         if self.registration.state is RegistrationState.ADDRESS_DUPLICATE:
-            return self._remove_tunnel()
+            return [*self.route_optimization.suspend(), *self._remove_tunnel()]
         # A refused refresh leaves the binding to its end; a refused movement leaves nothing valid.
         return self._hold() if self._tunnel != self.registration.bound_address else []
 
@@ -348,6 +394,7 @@ class MobileNode:
         return [
             *self._leave_home(previous, now),
             *self._hold(),
+            *self.route_optimization.suspend(),
             *self._settle(outputs, now),
         ]
 
@@ -367,13 +414,18 @@ class MobileNode:
             link_local_compatibility=self._is_compatible(self._links[attachment.interface]),
         )
         outputs += self._settle(self.registration.register(care_of, now), now)
-        return outputs
+        # After the update and the tunnel: the tests of correspondents follow it on its way.
+        return outputs + self.route_optimization.move(care_of, now)
 
     def _on_detached(self, previous: Attachment, now: float) -> list[Output]:
         if isinstance(previous, Detached):
             return []
         self.registration.suspend()
-        return [*self._leave_home(previous, now), *self._hold()]
+        return [
+            *self._leave_home(previous, now),
+            *self._hold(),
+            *self.route_optimization.suspend(),
+        ]
 
     def _leave_home(self, previous: Attachment, now: float) -> list[Output]:
         if not isinstance(previous, AtHome):
@@ -415,10 +467,11 @@ class MobileNode:
 
     def _set_early_tunnel(self, sent: SendPacket) -> list[Output]:
         """Once for each care-of address, right behind its first update, which may have to wait."""
-        if not self._is_early_tunnel_due or not isinstance(sent.packet.payload, BindingUpdate):
+        packet = sent.packet
+        if not self._is_early_tunnel_due or not isinstance(packet.payload, BindingUpdate):
             return []
         self._is_early_tunnel_due = False
-        return self._set_tunnel(sent.packet.source)
+        return self._set_tunnel(packet.source)
 
     def _hold(self) -> list[Output]:
         if self._tunnel == HELD:

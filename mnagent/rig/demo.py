@@ -1,7 +1,9 @@
 """``mnagent demo``: a mobile node leaves home, visits two foreign links and comes back.
 
 Real daemons, routers and packets in network namespaces (the picture is in `mnagent.rig.topology`),
-while an ordinary TCP connection, an incoming one to a server on the node, and a ping go on. Ends
+while an ordinary TCP connection, an incoming one to a server on the node, and a ping go on. With
+``--route-optimization`` the correspondent runs mnagent too, numbered datagrams to a server on the
+node are added, and on each foreign link all flows leave the tunnel for the direct path. Ends
 with a table of the handovers and a verdict; the exit status is 0 only if everything survived and
 every check held. However it is ended, it leaves no namespace, process or interface behind.
 """
@@ -14,20 +16,44 @@ import os
 import shutil
 import signal
 import sys
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from mnagent.rig.capture import read_capture
 from mnagent.rig.checks import Check, LinkSummary, check_captures, summarize
 from mnagent.rig.daemon import MOBILE_NODE_KEYS
-from mnagent.rig.handover import Handover, lost_probes, measure
-from mnagent.rig.host import Process
+from mnagent.rig.flows import (
+    Flow,
+    Places,
+    Stay,
+    check_flows,
+    check_never,
+    check_tests,
+    follow,
+    observe,
+)
+from mnagent.rig.handover import Handover, datagram_faults, lost_probes, measure
+from mnagent.rig.host import Process, boottime
 from mnagent.rig.impairment import Impairment
 from mnagent.rig.keyfile import read_associations, write_wireshark_profile
 from mnagent.rig.namespace import RigError, remove_stale
-from mnagent.rig.report import COLUMNS, Point, Result, plain_table, table_rows, write_report
+from mnagent.rig.report import (
+    FLOW_COLUMNS,
+    Point,
+    Result,
+    aligned,
+    columns,
+    flow_rows,
+    plain_table,
+    table_rows,
+    write_report,
+)
 from mnagent.rig.roaming import Move, Roaming, RoamingSettings, Traffic
 from mnagent.rig.topology import (
+    CORRESPONDENT,
     FOREIGN_PREFIXES,
     HOME,
     HOME_ADDRESS,
@@ -38,6 +64,8 @@ from mnagent.rig.topology import (
 
 PATH = (LINK_A, LINK_B, LINK_A, HOME)
 """Where the node goes, from home."""
+HOME_DELAY = 0.015
+"""Seconds, one way, between core and home agent with route optimization: what it saves."""
 RESUME_TIMEOUT = 20.0
 """Seconds after a handover until the demo gives up waiting for traffic."""
 NEEDED_TOOLS = ("ip", "radvd")
@@ -58,6 +86,11 @@ class DemoOptions:
     """Seconds from link up within which all traffic must have resumed."""
     dwell: float = 2.0
     """Seconds of traffic on each link after it has resumed."""
+    route_optimization: bool = False
+    policy: str = "on-traffic"
+    """The mobile node's, with route optimization."""
+    home_delay: float = 0.0
+    """Seconds, one way, between core and home agent."""
     path: tuple[str, ...] = PATH
 
 
@@ -92,12 +125,23 @@ class Narrator:
         if self._console is None:
             print(plain_table(handovers), flush=True)
             return
+        self._draw("From link up, per handover", columns(handovers), table_rows(handovers))
+
+    def flows(self, flows: Sequence[Flow]) -> None:
+        """Which way each flow went."""
+        if self._console is None:
+            print(aligned([FLOW_COLUMNS, *flow_rows(flows)]), flush=True)
+            return
+        self._draw("Paths, per flow", FLOW_COLUMNS, flow_rows(flows))
+
+    def _draw(self, title: str, header: Iterable[str], rows: Iterable[tuple[str, ...]]) -> None:
         from rich.table import Table
 
-        table = Table(title="From link up, per handover", title_justify="left")
-        for index, column in enumerate(COLUMNS):
+        assert self._console is not None
+        table = Table(title=title, title_justify="left")
+        for index, column in enumerate(header):
             table.add_column(column, justify="left" if index < 2 else "right")
-        for row in table_rows(handovers):
+        for row in rows:
             table.add_row(*row)
         self._console.print(table)
 
@@ -122,12 +166,8 @@ class Demo:
     async def run(self) -> Result:
         """Tell it. Raises RigError when the bench, or a daemon's start, fails."""
         options = self._options
-        settings = RoamingSettings(
-            impairment=Impairment(delay=options.delay, loss=options.loss),
-            payload_protection=options.payload_protection,
-        )
         self._narrator.step("Building a home link, two foreign links and a correspondent")
-        async with Roaming(settings) as roaming:
+        async with Roaming(self._settings()) as roaming:
             try:
                 captures = await roaming.start_captures(options.output)
                 traffic = await self._begin(roaming)
@@ -140,15 +180,38 @@ class Demo:
                 self._keep_logs(roaming)
             return self._judge(roaming, traffic, captures, dropped)
 
+    def _settings(self) -> RoamingSettings:
+        options = self._options
+        return RoamingSettings(
+            impairment=Impairment(delay=options.delay, loss=options.loss),
+            home_delay=options.home_delay,
+            payload_protection=options.payload_protection,
+            mobile_node={"route_optimization": options.policy} if self._optimizes else {},
+        )
+
+    @property
+    def _optimizes(self) -> bool:
+        return self._options.route_optimization
+
+    @property
+    def _goes_direct(self) -> bool:
+        return self._optimizes and self._options.policy != "never"
+
     async def _begin(self, roaming: Roaming) -> Traffic:
         self._narrator.step("Starting the home agent and the mobile node, at home")
         await roaming.home_agent.start()
+        if self._optimizes:
+            await roaming.correspondent.start()
+            self._narrator.say(f"{CORRESPONDENT} runs mnagent too, as a correspondent")
         move = roaming.move(HOME)
         await roaming.mobile_node.start()
         await roaming.settled(move)
         self._narrator.say(f"{HOME_ADDRESS} is home, its home agent is {HOME_AGENT}")
-        self._narrator.step("Starting an outgoing and an incoming TCP connection, and a ping")
-        traffic = await Traffic.start(roaming)
+        self._narrator.step(
+            "Starting an outgoing and an incoming TCP connection, and a ping"
+            + (", and datagrams to a server on the node" if self._optimizes else "")
+        )
+        traffic = await Traffic.start(roaming, datagrams=self._optimizes)
         await asyncio.sleep(self._options.dwell)
         return traffic
 
@@ -158,11 +221,28 @@ class Demo:
         try:
             await roaming.settled(move, timeout=RESUME_TIMEOUT)
             await traffic.resumed(move.link_down_at, timeout=RESUME_TIMEOUT)
+            if self._goes_direct:
+                await self._go_direct(roaming, traffic, move)
         except RigError as error:
             self._problems.append(f"{move.origin} to {destination}: {error}")
             self._narrator.say(str(error))
         await asyncio.sleep(self._options.dwell)
         self._tell(measure(roaming, traffic)[-1], move)
+        if self._goes_direct:
+            self._narrator.say(_round_trip(traffic, boottime() - self._options.dwell / 2))
+
+    async def _go_direct(self, roaming: Roaming, traffic: Traffic, move: Move) -> None:
+        if move.destination == HOME:
+            await roaming.mobile_node.wait_for(
+                "correspondent-deregistered", after=move.link_up_at, timeout=RESUME_TIMEOUT
+            )
+            self._narrator.say("the correspondent has forgotten the care-of address")
+            return
+        direct_at = await roaming.optimized(move, timeout=RESUME_TIMEOUT)
+        span = (direct_at - move.link_up_at) * 1000
+        before = _round_trip(traffic, move.link_up_at, direct_at)
+        self._narrator.say(f"in the tunnel at first: {before}")
+        self._narrator.say(f"direct path {span:.0f} ms after link up")
 
     def _tell(self, handover: Handover, move: Move) -> None:
         gap = handover.since_link_up(handover.resumed_at)
@@ -170,7 +250,7 @@ class Demo:
         self._narrator.say(f"now on {move.destination}: {when}, {handover.lost} probes lost")
 
     async def _end(self, roaming: Roaming) -> int:
-        for agent in (roaming.mobile_node, roaming.home_agent):
+        for agent in (roaming.mobile_node, roaming.home_agent, roaming.correspondent):
             await agent.stop()
         return await roaming.finish_captures()
 
@@ -192,13 +272,16 @@ class Demo:
         }
         tcp_survived = Traffic.survived(traffic.outgoing)
         incoming_tcp_survived = Traffic.survived(traffic.incoming)
+        flows, path_checks = self._follow(roaming, handovers, captures)
         checks = [
             Check("the outgoing TCP connection survived, every octet in order", tcp_survived),
             Check(
                 "the incoming TCP connection survived, every octet in order", incoming_tcp_survived
             ),
             *self._handover_checks(handovers, traffic.ping),
+            *self._datagram_checks(handovers, traffic),
             *self._capture_checks(roaming, links),
+            *path_checks,
             Check(
                 "the captures are complete", dropped == 0, f"{dropped} missed" if dropped else ""
             ),
@@ -221,7 +304,42 @@ class Demo:
             ],
             lost=[record["at"] for record in lost_probes(traffic.ping)],
             progress=_progress(traffic),
+            flows=flows,
+            home_delay=self._options.home_delay,
         )
+
+    def _follow(
+        self, roaming: Roaming, handovers: list[Handover], captures: dict[str, Path]
+    ) -> tuple[list[Flow] | None, list[Check]]:
+        """Which way each flow went, and what must be true of that."""
+        if not self._optimizes:
+            return None, []
+        associations = read_associations(roaming.directory / MOBILE_NODE_KEYS)
+        seen = {
+            name: observe(read_capture(captures[name]), associations)
+            for name in (*FOREIGN_PREFIXES, "core-correspondent", "core-home-agent")
+        }
+        places = Places(
+            node=HOME_ADDRESS,
+            peer=CORRESPONDENT,
+            links={name: seen[name] for name in FOREIGN_PREFIXES},
+            at_peer=seen["core-correspondent"],
+            at_home_agent=seen["core-home-agent"],
+        )
+        stays = _stays(handovers)
+        flows = follow(places, stays)
+        if not self._goes_direct:
+            return flows, check_never(places, stays)
+        protected = any(item.purpose == "return_routability" for item in associations)
+        return flows, [*check_flows(flows), *check_tests(places, stays, protected=protected)]
+
+    def _datagram_checks(self, handovers: list[Handover], traffic: Traffic) -> list[Check]:
+        if traffic.datagrams is None or self._options.loss:
+            return []
+        in_flight = 2 * (self._options.delay + self._options.home_delay) + 0.1
+        faults = datagram_faults(traffic, handovers, in_flight=in_flight)
+        claim = "no numbered datagram was lost but in a handover, and none came twice"
+        return [Check(claim, not faults, "; ".join(faults))]
 
     def _handover_checks(self, handovers: list[Handover], ping: Process) -> list[Check]:
         limit = self._options.gap_limit
@@ -239,7 +357,7 @@ class Demo:
             )
         ]
         if not self._options.loss:
-            in_flight = 2 * self._options.delay + 0.1
+            in_flight = 2 * (self._options.delay + self._options.home_delay) + 0.1
             stray = [
                 record["sequence"]
                 for record in lost_probes(ping)
@@ -261,7 +379,34 @@ class Demo:
             foreign={link: visited[link] for link in visited if link in self._options.path},
             associations=read_associations(roaming.directory / MOBILE_NODE_KEYS),
             payload_protection=self._options.payload_protection,
+            optimized=self._goes_direct,
         )
+
+
+def _stays(handovers: list[Handover]) -> list[Stay]:
+    """The time on each foreign link, on the clock of the captures."""
+    offset = time.time() - boottime()
+    ends = [*(handover.link_down_at for handover in handovers[1:]), float("inf")]
+    return [
+        Stay(
+            link=handover.destination,
+            prefix=FOREIGN_PREFIXES[handover.destination],
+            begin=handover.link_up_at + offset,
+            end=end + offset,
+        )
+        for handover, end in zip(handovers, ends, strict=True)
+        if handover.destination in FOREIGN_PREFIXES
+    ]
+
+
+def _round_trip(traffic: Traffic, begin: float, end: float = float("inf")) -> str:
+    """What the ping measured between two instants."""
+    spans = [
+        record["at"] - record["sent_at"]
+        for record in traffic.ping.of_kind("reply")
+        if record["sent_at"] >= begin and record["at"] <= end
+    ]
+    return f"round trip {median(spans) * 1000:.1f} ms" if spans else "no round trip"
 
 
 def _progress(traffic: Traffic) -> dict[str, list[Point]]:
@@ -327,6 +472,23 @@ def _parser() -> argparse.ArgumentParser:
         "--dwell", type=float, default=2.0, metavar="S", help="stay on each link (default: 2)"
     )
     parser.add_argument(
+        "--route-optimization",
+        action="store_true",
+        help="let the correspondent take bindings: flows leave the tunnel for the direct path",
+    )
+    parser.add_argument(
+        "--policy",
+        choices=("on-traffic", "always", "never"),
+        default="on-traffic",
+        help="of route optimization (default: on-traffic)",
+    )
+    parser.add_argument(
+        "--home-delay",
+        type=float,
+        metavar="MS",
+        help="one way between core and home agent (default: 15 with route optimization, else 0)",
+    )
+    parser.add_argument(
         "--cleanup", action="store_true", help="only remove what killed demos left behind"
     )
     return parser
@@ -357,6 +519,9 @@ def main(argv: list[str]) -> int:
     """Run the command; returns its exit status: 0 only if everything held."""
     arguments = _parser().parse_args(argv)
     narrator = Narrator()
+    home_delay = HOME_DELAY if arguments.route_optimization else 0.0
+    if arguments.home_delay is not None:
+        home_delay = arguments.home_delay / 1000
     options = DemoOptions(
         output=arguments.output,
         json_file=arguments.json,
@@ -365,6 +530,9 @@ def main(argv: list[str]) -> int:
         payload_protection=arguments.payload,
         gap_limit=arguments.limit / 1000,
         dwell=arguments.dwell,
+        route_optimization=arguments.route_optimization,
+        policy=arguments.policy,
+        home_delay=home_delay,
     )
     try:
         if arguments.cleanup:
@@ -383,6 +551,8 @@ def main(argv: list[str]) -> int:
     page = write_report(result, options.output, json_file=options.json_file)
     _give_back(options.output, *([options.json_file] if options.json_file else []))
     narrator.table(result.handovers)
+    if result.flows is not None:
+        narrator.flows(result.flows)
     for check in result.checks:
         narrator.check(check)
     narrator.say(f"report: {page}")

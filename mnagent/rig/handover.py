@@ -7,6 +7,7 @@ from typing import Any
 
 from mnagent.rig.host import Process, Record
 from mnagent.rig.roaming import Move, Roaming, Traffic, octets_sent
+from mnagent.rig.topology import MOBILE
 
 IN_FLIGHT = 0.5
 """Seconds before a link goes down from which on a probe counts as the handover's: its reply may
@@ -36,11 +37,18 @@ class Handover:
     """The same for the connection the node accepted."""
     lost: int
     """Probes without a reply."""
+    datagrams_resumed_at: float | None = None
+    """When a datagram sent since the link went down had come, both ways; None without any too."""
+    direct_at: float | None = None
+    """When the node began to send to the correspondent directly."""
+    has_datagrams: bool = False
 
     @property
     def resumed_at(self) -> float | None:
         """When the last of all kinds of traffic had resumed."""
-        instants = (self.ping_resumed_at, self.outgoing_resumed_at, self.incoming_resumed_at)
+        instants = [self.ping_resumed_at, self.outgoing_resumed_at, self.incoming_resumed_at]
+        if self.has_datagrams:
+            instants.append(self.datagrams_resumed_at)
         return None if None in instants else max(filter(None, instants))
 
     def since_link_up(self, instant: float | None) -> float | None:
@@ -61,6 +69,8 @@ class Handover:
             "ping_gap_ms": self.since_link_up(self.ping_resumed_at),
             "outgoing_tcp_gap_ms": self.since_link_up(self.outgoing_resumed_at),
             "incoming_tcp_gap_ms": self.since_link_up(self.incoming_resumed_at),
+            "udp_gap_ms": self.since_link_up(self.datagrams_resumed_at),
+            "direct_path_ms": self.since_link_up(self.direct_at),
         }
 
 
@@ -83,6 +93,48 @@ def first_fresh(sender: Process, receiver: Process, since: float) -> float | Non
     return next(fresh, None)
 
 
+def first_datagram(sender: Process, receiver: Process, since: float) -> Record | None:
+    """What ``sender`` recorded of its first datagram that came, of those sent from an instant on,
+    with when it ``came``."""
+    came: dict[int, float] = {}
+    for record in receiver.of_kind("received"):
+        came.setdefault(record["sequence"], record["at"])
+    for record in sender.of_kind("sent"):
+        if record["at"] >= since and record["sequence"] in came:
+            return {**record, "came": came[record["sequence"]]}
+    return None
+
+
+def datagram_faults(traffic: Traffic, handovers: list[Handover], *, in_flight: float) -> list[str]:
+    """Datagrams lost though no handover excuses it, and those that came twice.
+
+    A handover excuses what was sent from ``in_flight`` seconds before the link went down until the
+    first that came again, by direction: from then on not even a change of paths may lose one.
+    """
+    if traffic.datagrams is None:
+        return []
+    node, peer = traffic.datagrams
+    faults = []
+    for name, sender, receiver in (("to the peer", node, peer), ("to the node", peer, node)):
+        excused = [
+            (handover.link_down_at - in_flight, first["at"] if first else float("inf"))
+            for handover in handovers
+            for first in [first_datagram(sender, receiver, handover.link_down_at)]
+        ]
+        came = {record["sequence"] for record in receiver.of_kind("received")}
+        lost = [
+            record["sequence"]
+            for record in sender.of_kind("sent")
+            if record["sequence"] not in came
+            and not any(begin <= record["at"] < end for begin, end in excused)
+        ]
+        if lost:
+            faults.append(f"{len(lost)} lost {name}: {', '.join(map(str, lost[:5]))}")
+        if twice := len(receiver.of_kind("received")) - len(came):
+            faults.append(f"{twice} repeated {name}")
+    return faults
+
+
 def _later(left: float | None, right: float | None) -> float | None:
     return None if left is None or right is None else max(left, right)
 
@@ -92,11 +144,12 @@ def _earlier(*instants: float | None) -> float | None:
 
 
 def measure(roaming: Roaming, traffic: Traffic) -> list[Handover]:
-    """All moves so far, once the traffic has resumed after the last."""
-    ends = [move.link_down_at for move in roaming.moves[1:]] + [float("inf")]
+    """All moves of the first mobile node so far, once the traffic has resumed after the last."""
+    moves = [move for move in roaming.moves if move.role == MOBILE]
+    ends = [move.link_down_at for move in moves[1:]] + [float("inf")]
     return [
         _measure_one(roaming, traffic, move, until)
-        for move, until in zip(roaming.moves, ends, strict=True)
+        for move, until in zip(moves, ends, strict=True)
         if move.origin != "nowhere"
     ]
 
@@ -113,6 +166,11 @@ def _measure_one(roaming: Roaming, traffic: Traffic, move: Move, until: float) -
     incoming = (first_fresh(node_end, peer_end, since), first_fresh(peer_end, node_end, since))
     replies = (r["at"] for r in traffic.ping.of_kind("reply") if r["sent_at"] >= since)
     ping_resumed_at = next(replies, None)
+    there = back = None
+    if traffic.datagrams is not None:
+        node_end, peer_end = traffic.datagrams
+        there = first_datagram(node_end, peer_end, since)
+        back = first_datagram(peer_end, node_end, since)
     window = (since - IN_FLIGHT, until - IN_FLIGHT)
     return Handover(
         origin=move.origin,
@@ -126,5 +184,8 @@ def _measure_one(roaming: Roaming, traffic: Traffic, move: Move, until: float) -
         ping_resumed_at=ping_resumed_at,
         outgoing_resumed_at=_later(*outgoing),
         incoming_resumed_at=_later(*incoming),
+        datagrams_resumed_at=max(there["came"], back["came"]) if there and back else None,
+        direct_at=times.get("direct-path"),
+        has_datagrams=traffic.datagrams is not None,
         lost=sum(window[0] <= record["at"] < window[1] for record in lost_probes(traffic.ping)),
     )

@@ -8,6 +8,13 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+ESP_HEADER = 8
+VECTOR = 16
+CHECK_VALUE = 16
+"""Octets of an ESP packet's parts."""
+
 _ENCRYPTIONS = {
     "aes-cbc-hmac-sha256-128": "AES-CBC [RFC3602]",
     "null-hmac-sha256-128": "NULL",
@@ -54,6 +61,16 @@ def read_associations(path: Path) -> list[Association]:
         if isinstance(pair, dict)
         for direction, table in pair.items()
     ]
+
+
+def decrypt(association: Association, packet: bytes) -> bytes:
+    """What an ESP packet, from its header on, carries; nothing is verified. Raises ValueError."""
+    sealed = packet[ESP_HEADER:-CHECK_VALUE]
+    if association.encryption_key:
+        cipher = algorithms.AES(bytes.fromhex(association.encryption_key))
+        decryptor = Cipher(cipher, modes.CBC(sealed[:VECTOR])).decryptor()
+        sealed = decryptor.update(sealed[VECTOR:]) + decryptor.finalize()
+    return sealed[: -2 - sealed[-2]]
 
 
 def esp_sa_line(association: Association) -> str:

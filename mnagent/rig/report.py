@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mnagent.rig.checks import Check
+from mnagent.rig.flows import Flow
 from mnagent.rig.handover import Handover
 
 COLUMNS = (
@@ -24,6 +25,16 @@ COLUMNS = (
 )
 """Times in milliseconds from link up; answered: the Binding Acknowledgement came; lost: probes, one
 each 20 ms."""
+DIRECT_COLUMN = "direct path"
+"""Before the last but one, where there was any."""
+FLOW_COLUMNS = (
+    "flow",
+    "link",
+    "path",
+    "round trip by home agent",
+    "round trip directly",
+    "at home agent after switch",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +65,10 @@ class Result:
     """When lost probes were sent."""
     progress: dict[str, list[Point]] = field(default_factory=dict)
     """Octets received so far, by direction of a connection."""
+    flows: list[Flow] | None = None
+    """Which way each flow went, None for a demo without route optimization."""
+    home_delay: float = 0.0
+    """Seconds, one way, between core and home agent."""
 
     @property
     def succeeded(self) -> bool:
@@ -71,26 +86,39 @@ def as_json(result: Result) -> str:
         "ping_lost": result.ping_lost,
         "delay_ms": result.delay * 1000,
         "payload_protection": result.payload_protection,
+        "home_delay_ms": result.home_delay * 1000,
         "handovers": [handover.as_record() for handover in result.handovers],
         "checks": [
             {"claim": check.claim, "held": check.held, "detail": check.detail}
             for check in result.checks
         ],
     }
+    if result.flows is not None:
+        document["flows"] = [flow.as_record() for flow in result.flows]
     return json.dumps(document, indent=2) + "\n"
 
 
-def table_rows(handovers: Iterable[Handover]) -> list[tuple[str, ...]]:
-    """The per-handover table, under `COLUMNS`."""
+def columns(handovers: Iterable[Handover]) -> tuple[str, ...]:
+    """Those of the per-handover table: with the direct path only where there was one."""
+    if all(handover.direct_at is None for handover in handovers):
+        return COLUMNS
+    return (*COLUMNS[:-2], DIRECT_COLUMN, *COLUMNS[-2:])
+
+
+def table_rows(handovers: Sequence[Handover]) -> list[tuple[str, ...]]:
+    """The per-handover table, under `columns`."""
+    shows_direct = DIRECT_COLUMN in columns(handovers)
     rows = []
     for handover in handovers:
-        instants = (
+        instants = [
             handover.care_of_address_at,
             handover.acknowledged_at,
             handover.first_out_at,
             handover.first_in_at,
             handover.resumed_at,
-        )
+        ]
+        if shows_direct:
+            instants.insert(-1, handover.direct_at)
         times = [
             "-" if (span := handover.since_link_up(instant)) is None else f"{span:.0f} ms"
             for instant in instants
@@ -99,10 +127,37 @@ def table_rows(handovers: Iterable[Handover]) -> list[tuple[str, ...]]:
     return rows
 
 
-def plain_table(handovers: Iterable[Handover]) -> str:
-    """The table as plain text."""
-    lines = [COLUMNS, *table_rows(handovers)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
+def flow_rows(flows: Iterable[Flow]) -> list[tuple[str, ...]]:
+    """The per-flow table, under `FLOW_COLUMNS`: each stay, then what held in all."""
+    rows: list[tuple[str, ...]] = []
+    for flow in flows:
+        for record in [stay.as_record() for stay in flow.stays] + [flow.as_record()]:
+            at_home_agent = record["packets_at_home_agent_after_switch"]
+            rows.append(
+                (
+                    flow.name,
+                    record.get("link", "all"),
+                    record["path"],
+                    _milliseconds(record["rtt_via_home_agent_ms"]),
+                    _milliseconds(record["rtt_direct_ms"]),
+                    "-" if at_home_agent is None else str(at_home_agent),
+                )
+            )
+    return rows
+
+
+def _milliseconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} ms"
+
+
+def plain_table(handovers: Sequence[Handover]) -> str:
+    """The per-handover table as plain text."""
+    return aligned([columns(handovers), *table_rows(handovers)])
+
+
+def aligned(lines: Sequence[tuple[str, ...]]) -> str:
+    """Rows of cells as plain text."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
@@ -256,11 +311,7 @@ def as_html(result: Result, captures: Iterable[str]) -> str:
         if result.handovers
         else []
     )
-    header = "".join(f"<th>{html.escape(column)}</th>" for column in COLUMNS)
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-        for row in table_rows(result.handovers)
-    )
+    table = _table(columns(result.handovers), table_rows(result.handovers))
     checks = "".join(
         f'<li class="{"good" if check.held else "bad"}">{"✓" if check.held else "✗"}'
         f" {html.escape(check.claim)}{_detail(check)}</li>"
@@ -289,13 +340,13 @@ one way between the foreign links and the core, payload protection
 
 <p>Milliseconds from link up; lost probes, one each 20 ms.</p>
 
-<table><tr>{header}</tr>{rows}</table>
+{table}
 
 <p>Blue until the care-of address was ready, yellow until the binding was acknowledged, red until
 the last kind of traffic had resumed.</p>
 
 {phases_picture(result.handovers)}
-
+{_flows_section(result)}
 <h2>Checks</h2>
 
 <ul>{checks}</ul>
@@ -307,6 +358,28 @@ the last kind of traffic had resumed.</p>
 <p>Decrypted: <code>WIRESHARK_CONFIG_DIR=wireshark tshark -r link-a.pcap -Y mipv6</code></p>
 
 </body></html>
+"""
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    head = "".join(f"<th>{html.escape(column)}</th>" for column in header)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _flows_section(result: Result) -> str:
+    if result.flows is None:
+        return ""
+    return f"""
+<h2>Paths</h2>
+
+<p>From the captures: the round trip of each flow through the home agent and directly
+({result.home_delay * 1000:.0f} ms one way between core and home agent), and how many of its packets
+the home agent still saw after the direct path was in use.</p>
+
+{_table(FLOW_COLUMNS, flow_rows(result.flows))}
 """
 
 

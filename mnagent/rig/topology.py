@@ -3,14 +3,14 @@ re-plugged.
 
 The topology of the demo and of the scenarios (`Topology`)::
 
-      correspondent                     2001:db8:c::2, knows nothing of mobility
+      correspondent                     2001:db8:c::2, may run mnagent or know nothing of mobility
             |
             | 2001:db8:c::/64
             |
           core -----------------------+----------------------+
             |                         |                      |
             | 2001:db8:f0::/64        | 2001:db8:f1::/64     | 2001:db8:f2::/64
-            |                      [ wire ]               [ wire ]     delay, loss, rate
+       [ wire, if far ]            [ wire ]               [ wire ]     delay, loss, rate
             |                         |                      |
        home-agent                 router-a               router-b      radvd on each
             |                         |                      |
@@ -22,7 +22,9 @@ The topology of the demo and of the scenarios (`Topology`)::
 The links are bridges in a namespace of their own, ``switch``; a capture on a bridge sees each
 frame of its link once. Moving the mobile node takes its port down, puts it into another bridge and
 takes it up: the node sees its carrier go and come, as with a cable. With ``virtual_home`` there is
-no home link: the home prefix is routed to the home agent, as to a rented server.
+no home link: the home prefix is routed to the home agent, as to a rented server. With ``far_home``
+a wire stands between core and home agent too, so that the way by the home agent can be long. There
+can be more mobile nodes than one, each with its own namespace and port (`HOME_ADDRESSES`).
 """
 
 from __future__ import annotations
@@ -39,9 +41,15 @@ from mnagent.rig.namespace import RUN_DIRECTORY, Namespace, unique_prefix
 HOME = "home"
 LINK_A = "link-a"
 LINK_B = "link-b"
+HOME_WIRE = "home-agent"
+"""The wire between core and home agent, where there is one."""
 
 HOME_PREFIX = IPv6Network("2001:db8:1::/64")
 HOME_ADDRESS = IPv6Address("2001:db8:1::10")
+MOBILE = "mobile"
+SECOND_MOBILE = "mobile-2"
+HOME_ADDRESSES = {MOBILE: HOME_ADDRESS, SECOND_MOBILE: IPv6Address("2001:db8:1::20")}
+"""Of the mobile nodes, by the role of their namespaces."""
 HOME_AGENT = IPv6Address("2001:db8:1::1")
 CORRESPONDENT = IPv6Address("2001:db8:c::2")
 FOREIGN_PREFIXES = {LINK_A: IPv6Network("2001:db8:a::/64"), LINK_B: IPv6Network("2001:db8:b::/64")}
@@ -54,7 +62,8 @@ FIRST_INDEX = 100
 ACCESS = "access"
 """A router's interface on its link."""
 
-ROLES = ("switch", "core", "home-agent", "router-a", "router-b", "correspondent", "mobile")
+ROLES = ("switch", "core", "home-agent", "router-a", "router-b", "correspondent")
+"""All but the mobile nodes."""
 
 
 _indexes = itertools.count(FIRST_INDEX)
@@ -120,25 +129,41 @@ class CapturePoint:
 class Topology:
     """The namespaces and cables of the picture above. Needs root; raises RigError."""
 
-    def __init__(self, *, virtual_home: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        virtual_home: bool = False,
+        far_home: bool = False,
+        mobiles: tuple[str, ...] = (MOBILE,),
+    ) -> None:
         self.prefix = unique_prefix()
         self.virtual_home = virtual_home
+        self.far_home = far_home
+        self.mobiles = mobiles
         self.directory = RUN_DIRECTORY / self.prefix
-        self.position: str | None = None
-        """The link the mobile node is plugged into, or None."""
+        self.positions: dict[str, str | None] = dict.fromkeys(mobiles)
+        """The link each mobile node is plugged into, or None."""
         self._namespaces: dict[str, Namespace] = {}
 
     def __getitem__(self, role: str) -> Namespace:
         return self._namespaces[role]
 
     @property
+    def position(self) -> str | None:
+        """The link the first mobile node is plugged into, or None."""
+        return self.positions[MOBILE]
+
+    @property
     def wires(self) -> dict[str, tuple[str, str]]:
         """Impaired wires still to be put in: link -> the two ends, ``NAMESPACE:INTERFACE``."""
         core = self["core"].name
-        return {
+        wires = {
             LINK_A: (f"{core}:to-a", f"{self['router-a'].name}:to-core"),
             LINK_B: (f"{core}:to-b", f"{self['router-b'].name}:to-core"),
         }
+        if self.far_home:
+            wires[HOME_WIRE] = (f"{core}:to-home", f"{self['home-agent'].name}:to-core")
+        return wires
 
     @property
     def capture_points(self) -> list[CapturePoint]:
@@ -159,9 +184,9 @@ class Topology:
         `join_wire`."""
         RUN_DIRECTORY.mkdir(mode=0o700, exist_ok=True)
         self.directory.mkdir(mode=0o700)
-        for role in ROLES:
+        for role in (*ROLES, *self.mobiles):
             self._namespaces[role] = Namespace.create(f"{self.prefix}-{role}")
-            if role != "mobile":
+            if role not in self.mobiles:
                 # The rig numbers its routers apart: their links can be used as soon as they are up.
                 self[role].sysctl(ipv6__conf__all__accept_dad=0, ipv6__conf__default__accept_dad=0)
         self["switch"].sysctl(ipv6__conf__all__disable_ipv6=1)
@@ -179,12 +204,13 @@ class Topology:
             End(self["correspondent"], "eth0", (IPv6Interface(f"{CORRESPONDENT}/64"),)),
         )
         self["correspondent"].ip("route add default via 2001:db8:c::1")
-        connect(
-            End(core, "to-home", (IPv6Interface("2001:db8:f0::1/64"),)),
-            End(self["home-agent"], "to-core", (IPv6Interface("2001:db8:f0::2/64"),)),
-        )
-        core.ip(f"route add {HOME_PREFIX} via 2001:db8:f0::2")
-        self["home-agent"].ip("route add default via 2001:db8:f0::1")
+        if not self.far_home:
+            connect(
+                End(core, "to-home", (IPv6Interface("2001:db8:f0::1/64"),)),
+                End(self["home-agent"], "to-core", (IPv6Interface("2001:db8:f0::2/64"),)),
+            )
+            core.ip(f"route add {HOME_PREFIX} via 2001:db8:f0::2")
+            self["home-agent"].ip("route add default via 2001:db8:f0::1")
         if self.virtual_home:
             self["home-agent"].ip(f"addr add {HOME_AGENT}/128 dev lo")
 
@@ -199,16 +225,17 @@ class Topology:
                 End(switch, f"{link}-router"),
             )
             switch.ip(f"link set {link}-router master {link}")
-        self.lay_mobile_cable()
+        for role in self.mobiles:
+            self.lay_mobile_cable(role)
 
-    def lay_mobile_cable(self) -> None:
-        """Give the mobile node its interface, plugged into nothing; anew when it was deleted."""
-        switch, mobile = self["switch"], self["mobile"]
+    def lay_mobile_cable(self, role: str = MOBILE) -> None:
+        """Give a mobile node its interface, plugged into nothing; anew when it was deleted."""
+        switch, mobile = self["switch"], self[role]
         mobile.ip(
             f"link add name {MOBILE_INTERFACE} index {MOBILE_INDEX} type veth"
-            f" peer name mobile-port netns {switch.name}"
+            f" peer name {role}-port netns {switch.name}"
         )
-        for namespace, interface in ((switch, "mobile-port"), (mobile, MOBILE_INTERFACE)):
+        for namespace, interface in ((switch, f"{role}-port"), (mobile, MOBILE_INTERFACE)):
             namespace.complete_checksums(interface)
         mobile.ip(f"link set {MOBILE_INTERFACE} up")
 
@@ -221,11 +248,15 @@ class Topology:
 
     def join_wire(self, link: str) -> None:
         """Configure the two ends of a wire whose devices are there now."""
-        number, letter = {LINK_A: (1, "a"), LINK_B: (2, "b")}[link]
+        number, router, to_router = {
+            LINK_A: (1, self["router-a"], "to-a"),
+            LINK_B: (2, self["router-b"], "to-b"),
+            HOME_WIRE: (0, self["home-agent"], "to-home"),
+        }[link]
         near, far = f"2001:db8:f{number}::1", f"2001:db8:f{number}::2"
-        core, router = self["core"], self[f"router-{letter}"]
+        core = self["core"]
         ends = {
-            near: End(core, f"to-{letter}", (IPv6Interface(f"{near}/64"),)),
+            near: End(core, to_router, (IPv6Interface(f"{near}/64"),)),
             far: End(router, "to-core", (IPv6Interface(f"{far}/64"),)),
         }
         for end in ends.values():
@@ -237,18 +268,19 @@ class Topology:
             end.namespace.ip(
                 f"neigh add {address} lladdr {neighbour} dev {end.interface} nud permanent"
             )
-        core.ip(f"route add {FOREIGN_PREFIXES[link]} via {far}")
+        prefix = HOME_PREFIX if link == HOME_WIRE else FOREIGN_PREFIXES[link]
+        core.ip(f"route add {prefix} via {far}")
         router.ip(f"route add default via {near}")
 
-    def unplug(self) -> None:
-        """Take the mobile node's carrier away."""
-        self["switch"].ip("link set mobile-port down")
-        self.position = None
+    def unplug(self, role: str = MOBILE) -> None:
+        """Take a mobile node's carrier away."""
+        self["switch"].ip(f"link set {role}-port down")
+        self.positions[role] = None
 
-    def plug(self, link: str) -> None:
-        """Put the mobile node into a link: its carrier comes up there."""
-        self["switch"].ip(f"link set mobile-port master {link}", "link set mobile-port up")
-        self.position = link
+    def plug(self, link: str, role: str = MOBILE) -> None:
+        """Put a mobile node into a link: its carrier comes up there."""
+        self["switch"].ip(f"link set {role}-port master {link}", f"link set {role}-port up")
+        self.positions[role] = link
 
     def remove(self) -> None:
         """Remove all of it, processes included; can be repeated. Raises RigError at the end for

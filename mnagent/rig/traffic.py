@@ -6,10 +6,14 @@ and ends at the end of its standard input::
     python -m mnagent.rig.traffic ping ADDRESS              ICMPv6 echo every 20 ms
     python -m mnagent.rig.traffic serve PORT                accept one TCP connection
     python -m mnagent.rig.traffic connect ADDRESS PORT      open one TCP connection
+    python -m mnagent.rig.traffic answer PORT               numbered datagrams to who sends some
+    python -m mnagent.rig.traffic datagrams ADDRESS PORT    numbered datagrams to an address
 
 Both ends of a connection send 1000 octets every 20 ms and check every octet they receive. At the
 end of its input an end finishes its direction; ``finished`` comes once both directions have ended,
-and holds what was sent and received. All times are seconds on CLOCK_BOOTTIME.
+and holds what was sent and received. Datagrams go both ways at the same pace, each with a sequence
+number; the end that answers does so from the address it was asked at, as servers of QUIC do. All
+times are seconds on CLOCK_BOOTTIME.
 """
 
 from __future__ import annotations
@@ -34,6 +38,9 @@ PATTERN = bytes(random.Random(6275).choices(b"abcdefghijklmnopqrstuvwxyz", k=655
 """What connections carry, over and over; the length is a prime so that no shift looks right.
 
 Letters alone, which no dissector takes for a protocol."""
+DATAGRAM_FILLING = bytes(200)
+LINGER = 1.0
+"""Seconds for which the last packets are waited for."""
 ECHO_REQUEST = 128
 ECHO_REPLY = 129
 
@@ -86,7 +93,7 @@ class Ping:
                         self._receive()
                     elif input_ended():
                         selector.unregister(0)
-                        ends_at = now() + 1
+                        ends_at = now() + LINGER
                         next_at = ends_at
                 if now() >= next_at and now() < ends_at:
                     self._send()
@@ -192,6 +199,80 @@ class Connection:
         return True
 
 
+class Datagrams:
+    """Numbered datagrams, one each 20 ms, to a peer that does the same."""
+
+    def __init__(self, *, port: int, peer: str | None) -> None:
+        """With no peer, the first that sends something is it."""
+        self._socket = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        self._peer: tuple[Any, ...] | None = None
+        self._source: list[tuple[int, int, bytes]] = []
+        self._sent = 0
+        self._received: set[int] = set()
+        self._duplicates = 0
+        if peer is None:
+            self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+            self._socket.bind(("::", port))
+            report("listening", port=port)
+        else:
+            self._peer = (peer, port)
+            self._socket.connect(self._peer)
+            report("source", address=self._socket.getsockname()[0])
+
+    def run(self) -> None:
+        """Go on until the end of the input, then wait a little for the last datagrams."""
+        next_at = now()
+        ends_at = float("inf")
+        with selectors.DefaultSelector() as selector:
+            selector.register(0, selectors.EVENT_READ)
+            selector.register(self._socket, selectors.EVENT_READ)
+            while now() < ends_at:
+                for key, _ in selector.select(max(0.0, next_at - now())):
+                    if key.fileobj is self._socket:
+                        self._receive()
+                    elif input_ended():
+                        selector.unregister(0)
+                        ends_at = next_at = now() + LINGER
+                if now() >= next_at and now() < ends_at:
+                    self._send()
+                    next_at += INTERVAL
+        received = len(self._received)
+        report("finished", sent=self._sent, received=received, duplicates=self._duplicates)
+
+    def _send(self) -> None:
+        if self._peer is None:
+            return
+        self._sent += 1
+        report("sent", sequence=self._sent)
+        data = struct.pack("!Q", self._sent) + DATAGRAM_FILLING
+        with contextlib.suppress(OSError):
+            if self._source:
+                self._socket.sendmsg([data], self._source, 0, self._peer)
+            else:
+                self._socket.send(data)
+
+    def _receive(self) -> None:
+        while True:
+            try:
+                data, ancillary, _, peer = self._socket.recvmsg(4096, 64)
+            except BlockingIOError:
+                return
+            except OSError:
+                # An ICMPv6 error for one of our datagrams.
+                continue
+            if self._peer is None:
+                self._peer = peer
+                # The address it came to, at whatever interface: 0.
+                self._source = [
+                    (level, kind, value[:16] + bytes(4)) for level, kind, value in ancillary
+                ]
+            sequence = struct.unpack_from("!Q", data)[0]
+            self._duplicates += sequence in self._received
+            self._received.add(sequence)
+            report("received", sequence=sequence)
+
+
 def serve(port: int) -> bool:
     """Accept one connection on any address and carry the pattern over it."""
     with socket.create_server(("::", port), family=socket.AF_INET6) as listener:
@@ -232,6 +313,11 @@ def main(arguments: list[str]) -> int:
     client = commands.add_parser("connect")
     client.add_argument("destination")
     client.add_argument("port", type=int)
+    answering = commands.add_parser("answer")
+    answering.add_argument("port", type=int)
+    datagrams = commands.add_parser("datagrams")
+    datagrams.add_argument("destination")
+    datagrams.add_argument("port", type=int)
     options = parser.parse_args(arguments)
     intact = True
     with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
@@ -239,6 +325,10 @@ def main(arguments: list[str]) -> int:
             Ping(options.destination).run()
         elif options.command == "serve":
             intact = serve(options.port)
+        elif options.command == "answer":
+            Datagrams(port=options.port, peer=None).run()
+        elif options.command == "datagrams":
+            Datagrams(port=options.port, peer=options.destination).run()
         else:
             intact = connect(options.destination, options.port)
     return 0 if intact else 1

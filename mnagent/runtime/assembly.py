@@ -27,7 +27,8 @@ from mnagent.runtime.leftovers import remove_leftovers
 from mnagent.runtime.loop import BootClock
 from mnagent.runtime.next_hop import NextHopResolver
 from mnagent.runtime.nftables import Shield
-from mnagent.runtime.policy_routing import HomeAgentRouting, MobileNodeRouting
+from mnagent.runtime.optimized_paths import OptimizedPaths
+from mnagent.runtime.policy_routing import HomeAgentRouting, MobileNodeRouting, PeerRouting
 from mnagent.runtime.sequences import SequenceKeeper
 from mnagent.runtime.settings import SavedSettings
 from mnagent.runtime.sockets import Sender
@@ -97,7 +98,7 @@ class Assembly:
     tunnels: TunnelKeeper
     shield: Shield
     takeover: Takeover | None
-    """None on a home agent, which does not move."""
+    """None where nothing moves: on a home agent and a correspondent."""
     sequences: SequenceKeeper
     executor: Executor
     wake_descriptor: int
@@ -181,7 +182,7 @@ class _Assembler:
             configuration.host.tunnel_interface, home_agent=_home_agent_address(configuration)
         )
         self._stack.callback(shield.close)
-        resolver = NextHopResolver(self._kernel)
+        resolver = NextHopResolver(self._kernel, tunnel_interface=self._device.interface)
         routing = self._make_routing()
         tunnels = self._make_tunnels(engine, resolver, shield=shield, routing=routing)
         sequences = SequenceKeeper(self._store, engine)
@@ -242,8 +243,7 @@ class _Assembler:
         tunnel = self._device.interface
         remove_leftovers(
             self._kernel,
-            table=self._configuration.host.route_table,
-            priority=self._configuration.host.rule_priority,
+            tables=dict(_tables(self._configuration)),
             interfaces=frozenset(
                 link.interface
                 for link in self._kernel.links()
@@ -278,10 +278,13 @@ class _Assembler:
                 self._settings.set(accepts, "2")
         self._settings.set(forwarding, "1")
 
-    def _make_routing(self) -> MobileNodeRouting | HomeAgentRouting:
+    def _make_routing(self) -> MobileNodeRouting | HomeAgentRouting | None:
+        """None for a correspondent, which has neither a home address nor tunnels."""
         node = self._configuration.mobile_node
         tunnel = self._device.interface
         if node is None:
+            if self._configuration.home_agent is None:
+                return None
             return HomeAgentRouting(self._host, tunnel_interface=tunnel)
         return MobileNodeRouting(
             self._host,
@@ -292,22 +295,51 @@ class _Assembler:
             new_connections=node.new_connections is NewConnections.HOME_ADDRESS,
         )
 
+    def _make_peer_routing(self) -> PeerRouting:
+        node = self._configuration.mobile_node
+        is_preferred = node is not None and node.new_connections is NewConnections.HOME_ADDRESS
+        _, (table, priority) = _tables(self._configuration)
+        return PeerRouting(
+            self._host,
+            tunnel_interface=self._device.interface,
+            table=table,
+            priority=priority,
+            home_address=None if node is None else node.home_address,
+            new_connections=is_preferred,
+        )
+
+    def _make_optimized_paths(
+        self,
+        resolver: NextHopResolver,
+        routing: MobileNodeRouting | HomeAgentRouting | None,
+    ) -> OptimizedPaths:
+        peers = self._make_peer_routing()
+        node = self._configuration.mobile_node
+        if node is None or not isinstance(routing, MobileNodeRouting):
+            return OptimizedPaths(resolver, set_peer_route=peers.mtu_changed)
+        return OptimizedPaths(
+            resolver,
+            home_address=node.home_address,
+            set_peer_route=peers.mtu_changed,
+            set_direct_route=routing.direct_path_mtu_changed,
+        )
+
     def _make_tunnels(
         self,
         engine: Datapath,
         resolver: NextHopResolver,
         *,
         shield: Shield,
-        routing: MobileNodeRouting | HomeAgentRouting,
+        routing: MobileNodeRouting | HomeAgentRouting | None,
     ) -> TunnelKeeper:
         def mtu_changed(home_address: IPv6Address, mtu: int) -> None:
             with contextlib.suppress(OSError):
                 if isinstance(routing, MobileNodeRouting):
                     routing.tunnel_mtu_changed(mtu)
-                else:
+                elif routing is not None:
                     routing.tunnel_mtu_changed(home_address, mtu)
 
-        is_node = self._configuration.role is Role.MOBILE_NODE
+        is_node = self._configuration.mobile_node is not None
         tunnels = TunnelKeeper(
             datapath=engine,
             resolver=resolver,
@@ -315,6 +347,7 @@ class _Assembler:
             associations=self._associations,
             end=TunnelEnd.MOBILE_NODE if is_node else TunnelEnd.HOME_AGENT,
             mtu_changed=mtu_changed,
+            optimized=self._make_optimized_paths(resolver, routing),
         )
         tunnels.publish()
         return tunnels
@@ -324,7 +357,7 @@ class _Assembler:
         engine: Datapath,
         tunnels: TunnelKeeper,
         *,
-        routing: MobileNodeRouting | HomeAgentRouting,
+        routing: MobileNodeRouting | HomeAgentRouting | None,
         listeners: _Listeners,
     ) -> Executor:
         sender = Sender(engine)
@@ -348,11 +381,23 @@ def _stop_sequences(sequences: SequenceKeeper) -> None:
         logger.error("failed to note the sequence numbers: %s", error)
 
 
+def _tables(configuration: Configuration) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The route tables, each with its rule's priority: the home address's, and mobile peers',
+    which is looked at first."""
+    host = configuration.host
+    return (
+        (host.route_table, host.rule_priority),
+        (host.route_table + 1, host.rule_priority - 1),
+    )
+
+
 def _interface_names(configuration: Configuration) -> tuple[str, ...]:
     """Interfaces the daemon may use; none named means all."""
     if configuration.mobile_node is not None:
         return configuration.mobile_node.interfaces
-    agent = configuration.home_agent
+    agent, correspondent = configuration.home_agent, configuration.correspondent
+    if agent is None and correspondent is not None:
+        return correspondent.interfaces
     if agent is None or not agent.interfaces:
         return ()
     link = (
@@ -361,11 +406,11 @@ def _interface_names(configuration: Configuration) -> tuple[str, ...]:
     return agent.interfaces + link
 
 
-def _home_agent_address(configuration: Configuration) -> IPv6Address:
+def _home_agent_address(configuration: Configuration) -> IPv6Address | None:
+    """None for a correspondent, which knows none."""
     if configuration.mobile_node is not None:
         return configuration.mobile_node.home_agent
-    assert configuration.home_agent is not None, "the configuration was validated"
-    return configuration.home_agent.address
+    return None if configuration.home_agent is None else configuration.home_agent.address
 
 
 def _own_addresses(configuration: Configuration) -> frozenset[IPv6Address]:

@@ -187,6 +187,10 @@ class LinuxKernel:
             attributes.append(("FRA_SRC", str(rule.source)))
         if rule.mark is not None:
             attributes.append(("FRA_FWMARK", rule.mark))
+        if rule.unless_mark is not None:
+            attributes += [("FRA_FWMARK", 0), ("FRA_FWMASK", rule.unless_mark)]
+        if rule.local_only:
+            attributes.append(("FRA_IIFNAME", "lo"))
         message["attrs"] = attributes
         return message
 

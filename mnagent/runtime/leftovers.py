@@ -12,16 +12,21 @@ logger = logging.getLogger(__name__)
 
 
 def remove_leftovers(
-    kernel: LinuxKernel, *, table: int, priority: int, interfaces: frozenset[int], tunnel: int
+    kernel: LinuxKernel,
+    *,
+    tables: dict[int, int],
+    interfaces: frozenset[int],
+    tunnel: int,
 ) -> int:
     """Remove our routes, rules and addresses as far as this configuration's reach goes.
 
-    ``interfaces`` are the physical ones, ``tunnel`` the tunnel device (its addresses stay: sockets
-    hang on them). Another daemon of ours with another table and other interfaces is not touched.
+    ``tables`` has our route tables, each with the priority of its rule. ``interfaces`` are the
+    physical ones, ``tunnel`` the tunnel device (its addresses stay: sockets hang on them). Another
+    daemon of ours with other tables and interfaces is not touched.
     """
     count = 0
     for rule in kernel.rules():
-        if rule.protocol == ROUTE_PROTOCOL and rule.priority == priority and rule.table == table:
+        if rule.protocol == ROUTE_PROTOCOL and tables.get(rule.table) == rule.priority:
             kernel.remove_rule(
                 Rule(
                     priority=rule.priority,
@@ -33,7 +38,7 @@ def remove_leftovers(
             )
             count += 1
     for route in kernel.routes():
-        ours = route.table == table or (
+        ours = route.table in tables or (
             route.table == MAIN_TABLE and route.interface in interfaces | {tunnel}
         )
         if route.protocol == ROUTE_PROTOCOL and ours:

@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 VERIFY_INTERVAL = 3.0
 """Seconds between two hints to the kernel that a neighbour is in use."""
+MAX_AT_ONCE = 64
+"""Paths asked for again at once: each takes some 0.4 ms, in which the event loop waits."""
 MINIMUM_MTU = 1280
 """RFC 8200 5."""
 
@@ -76,17 +78,33 @@ class _Lookups:
 class NextHopResolver:
     """Follows the paths of all tunnels."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, *, tunnel_interface: int | None = None) -> None:
+        """Routes to ``tunnel_interface`` are our own, and lead no outer packet anywhere."""
         self._kernel = kernel
+        self._tunnel_interface = tunnel_interface
         self._resolutions: dict[TunnelPath, Resolution] = {}
+        self._due: dict[TunnelPath, None] = {}
+        self._is_behind = False
+
+    @property
+    def is_behind(self) -> bool:
+        """True while there are answers from before the latest `invalidate`: refresh again soon."""
+        return self._is_behind
 
     def follow(self, paths: set[TunnelPath]) -> None:
         """Follow exactly these paths from now on; new ones are resolved at once."""
         for path in self._resolutions.keys() - paths:
             del self._resolutions[path]
+            self._due.pop(path, None)
         lookups = _Lookups(self._kernel)
         for path in paths - self._resolutions.keys():
             self._resolutions[path] = self._resolve(path, lookups, solicit=True)
+
+    def follow_too(self, path: TunnelPath) -> Resolution:
+        """Follow one more path; what is known of it."""
+        if path not in self._resolutions:
+            self._resolutions[path] = self._resolve(path, _Lookups(self._kernel), solicit=True)
+        return self._resolutions[path]
 
     def resolution(self, path: TunnelPath) -> Resolution:
         """What is known of a followed path."""
@@ -103,16 +121,29 @@ class NextHopResolver:
                 and resolution.path.interface == message.interface
                 for resolution in self._resolutions.values()
             )
-        return isinstance(message, (RouteMessage, LinkMessage, RuleMessage, Overrun))
+        if isinstance(message, RouteMessage):
+            return message.interface != self._tunnel_interface
+        return isinstance(message, (LinkMessage, RuleMessage, Overrun))
+
+    def invalidate(self) -> None:
+        """Routes or neighbours changed: every answer is to be asked for again."""
+        self._due = dict.fromkeys(self._resolutions)
+        self._is_behind = bool(self._due)
 
     def refresh(self) -> bool:
-        """Ask again for every path; True when an answer changed."""
+        """Ask again for the paths whose turn it is, `MAX_AT_ONCE` at most; True when an answer
+        changed."""
+        if not self._due:
+            self._due = dict.fromkeys(self._resolutions)
         changed = False
         lookups = _Lookups(self._kernel)
-        for path, before in list(self._resolutions.items()):
+        for path in list(self._due)[:MAX_AT_ONCE]:
+            del self._due[path]
+            before = self._resolutions[path]
             after = self._resolve(path, lookups, solicit=before.path is None)
             changed = changed or after != before
             self._resolutions[path] = after
+        self._is_behind = self._is_behind and bool(self._due)
         return changed
 
     def verify(self) -> None:

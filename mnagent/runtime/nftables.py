@@ -32,11 +32,13 @@ add set netdev {table} spis {{ typeof esp spi; }}
 add chain netdev {table} shield
 add rule netdev {table} shield ip6 daddr != @local return
 add rule netdev {table} shield meta l4proto 135 counter drop
-add rule netdev {table} shield meta l4proto 41 ip6 saddr {home_agent} counter drop
-add rule netdev {table} shield meta l4proto 41 ip6 daddr {home_agent} counter drop
 add rule netdev {table} shield meta l4proto esp esp spi @spis counter drop
 add rule netdev {table} shield rt type 2 counter drop
 add rule netdev {table} shield ip6 nexthdr 60 @nh,368,8 0xc9 counter drop
+"""
+_TUNNELS = """
+add rule netdev {table} shield meta l4proto 41 ip6 saddr {home_agent} counter drop
+add rule netdev {table} shield meta l4proto 41 ip6 daddr {home_agent} counter drop
 """
 _CHAIN = (
     "add chain netdev {table} {chain} "
@@ -88,15 +90,17 @@ class _Library:
 class Shield:
     """The table, brought to a desired state."""
 
-    def __init__(self, table: str, *, home_agent: IPv6Address) -> None:
-        """``home_agent`` is one end of every tunnel, whichever end this node is."""
+    def __init__(self, table: str, *, home_agent: IPv6Address | None) -> None:
+        """``home_agent`` is one end of every tunnel, whichever end this node is; None where there
+        are no tunnels."""
         self._table = table
         self._library = _Library()
         self._interfaces: dict[int, str] = {}
         self._contents: dict[str, frozenset[str]] = {
             name: frozenset() for name in ("local", "spis")
         }
-        self._library.run(_TABLE.format(table=table, home_agent=home_agent))
+        rules = _TABLE if home_agent is None else _TABLE + _TUNNELS
+        self._library.run(rules.format(table=table, home_agent=home_agent))
 
     def close(self) -> None:
         """Take the table away."""

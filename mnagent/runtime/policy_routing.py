@@ -9,6 +9,11 @@ socket bound to any other address of this host is left alone, and no rule is nee
 addresses.
 
 Home agent. A host route per intercepted home address leads to the tunnel device.
+
+Correspondent, in every role. A host route per mobile peer leads to the tunnel device, where the
+engine inserts what the direct path needs. These routes are in a table of their own that only this
+host's own packets are looked up in: what is merely forwarded gets no routing header (RFC 8200 4),
+and our own mobility messages go as if there were no binding (RFC 6275 9.3.2).
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ from ipaddress import IPv6Address, IPv6Network
 
 from mnagent.core.actions import UseHomeLink
 from mnagent.runtime.host import HostState, OwnAddress
+from mnagent.runtime.sockets import SOCKET_MARK
 from mnagent.system.kernel import MAIN_TABLE, Route, Rule
 
 _HOME_DEFAULT = "home-default"
@@ -48,6 +54,7 @@ class MobileNodeRouting:
         self._priority = priority
         self._new_connections = new_connections
         self._mtu: int | None = None
+        self._direct: set[IPv6Address] = set()
         self._home_link: OwnAddress | None = None
 
     def start(self) -> None:
@@ -82,6 +89,25 @@ class MobileNodeRouting:
         if self._home_link is None:
             self._lead_to_tunnel()
 
+    def direct_path_mtu_changed(self, correspondent: IPv6Address, mtu: int | None) -> None:
+        """Size packets to a correspondent by its direct path's MTU (octets); None: by the
+        tunnel's."""
+        purpose = f"direct-{correspondent}"
+        if mtu is None or self._home_link is not None:
+            self._direct.discard(correspondent)
+            self._host.remove_route(purpose)
+            return
+        route = Route(
+            destination=IPv6Network((correspondent, 128)),
+            table=self._table,
+            interface=self._tunnel_interface,
+            source=self._home_address,
+            mtu=mtu,
+            locks_mtu=False,
+        )
+        self._host.set_route(purpose, route)
+        self._direct.add(correspondent)
+
     def use_home_link(self, action: UseHomeLink) -> None:
         """See `UseHomeLink`."""
         own = OwnAddress(
@@ -94,6 +120,8 @@ class MobileNodeRouting:
         # The kernel shares its prefix route with other addresses of the prefix and may keep it.
         self._host.set_address(own, prefix_route=False)
         self._home_link = own
+        for correspondent in tuple(self._direct):
+            self.direct_path_mtu_changed(correspondent, None)
         # With an MTU of their own: when a route goes, the kernel moves sockets that still hold it
         # to a device of 68 octets, and TCP would cut everything it has into segments that small.
         mtu = self._host.link_mtu(action.interface)
@@ -172,3 +200,52 @@ class HomeAgentRouting:
         )
         self._host.set_route(self._purpose(home_address), route)
         self._intercepted[home_address] = mtu
+
+
+class PeerRouting:
+    """The routes to mobile peers that have a binding with us."""
+
+    def __init__(
+        self,
+        host: HostState,
+        *,
+        tunnel_interface: int,
+        table: int,
+        priority: int,
+        home_address: IPv6Address | None = None,
+        new_connections: bool = False,
+    ) -> None:
+        """``home_address`` is a mobile node's own: its bindings count for packets from there."""
+        self._host = host
+        self._tunnel_interface = tunnel_interface
+        self._table = table
+        self._home_address = home_address
+        self._rule = Rule(
+            priority=priority,
+            table=table,
+            source=home_address,
+            chooses_source=home_address is not None and new_connections,
+            unless_mark=SOCKET_MARK,
+            local_only=True,
+        )
+        self._has_rule = False
+
+    def mtu_changed(self, peer: IPv6Address, mtu: int | None) -> None:
+        """Lead packets for a peer to the tunnel device, sized for that MTU (octets); None leaves
+        them to the other routes."""
+        purpose = f"peer-{peer}"
+        if mtu is None:
+            self._host.remove_route(purpose)
+            return
+        if not self._has_rule:
+            self._host.set_rule("peers", self._rule)
+            self._has_rule = True
+        route = Route(
+            destination=IPv6Network((peer, 128)),
+            table=self._table,
+            interface=self._tunnel_interface,
+            source=self._home_address,
+            mtu=mtu,
+            locks_mtu=False,
+        )
+        self._host.set_route(purpose, route)

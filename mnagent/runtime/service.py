@@ -30,8 +30,16 @@ from mnagent.control.lock import AlreadyRunning, DaemonLock
 from mnagent.control.schema import ControlEvent
 from mnagent.control.server import ControlServer
 from mnagent.core.actions import Action, ReportEvent
-from mnagent.core.events import DatagramReceived, Event, LinkDown, LinkUp, ShutdownRequested
+from mnagent.core.events import (
+    DatagramReceived,
+    Event,
+    LinkDown,
+    LinkUp,
+    ShutdownRequested,
+    TrafficSeen,
+)
 from mnagent.core.timers import Timers, earliest
+from mnagent.datapath import Traffic
 from mnagent.link.messages import AddressMessage, LinkMessage, Message, Overrun
 from mnagent.link.monitor import LinkMonitor
 from mnagent.runtime import process
@@ -49,6 +57,8 @@ STOP_PATIENCE = 3.0
 """Seconds the agent has to deregister."""
 REFRESH_DELAY = 0.02
 """Seconds that route changes are gathered before paths are asked for again."""
+REFRESH_PAUSE = 0.005
+"""Seconds between two lots of paths, for everything else that waits."""
 EXIT_STOPPED = 0
 EXIT_START_FAILED = 1
 EXIT_ALREADY_RUNNING = 3
@@ -94,6 +104,19 @@ def _set_up_logging(level: str) -> None:
         level=level.upper(),
         format=f"{timed}%(levelname)s %(message)s",
         force=True,
+    )
+
+
+def traffic_seen(traffic: Traffic) -> TrafficSeen:
+    """The engine's report as the machines' event."""
+    return TrafficSeen(
+        local=traffic.local,
+        peer=traffic.peer,
+        packets_in=traffic.packets_in,
+        packets_out=traffic.packets_out,
+        destination_port=traffic.destination_port,
+        protocol=traffic.protocol,
+        direct=traffic.direct,
     )
 
 
@@ -236,6 +259,7 @@ class Service:
                 event = self._pending.popleft()
                 self._observe(event)
                 self._perform(self._agent.handle(event, self._clock.now()))
+            self._parts.tunnels.flush()
         finally:
             self._handling = False
             self._arm()
@@ -283,6 +307,8 @@ class Service:
             self._timers.set("sequences", now + CHECK_INTERVAL)
         elif name == "refresh":
             self._parts.tunnels.refresh()
+            if self._parts.resolver.is_behind:
+                self._timers.set("refresh", now + REFRESH_PAUSE)
         elif name == "watchdog":
             self._manager.notify("WATCHDOG=1")
             self._timers.set("watchdog", now + (self._manager.watchdog_interval or 1.0))
@@ -311,6 +337,7 @@ class Service:
     def _on_handed_up(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.read(self._parts.wake_descriptor, 8)
+        self._feed(map(traffic_seen, self._parts.datapath.take_traffic()))
         self._feed(
             DatagramReceived(
                 data=packet.data,
@@ -368,6 +395,7 @@ class Service:
         return events
 
     def _schedule_refresh(self) -> None:
+        self._parts.resolver.invalidate()
         if "refresh" not in self._timers:
             self._timers.set("refresh", self._clock.now() + REFRESH_DELAY)
 

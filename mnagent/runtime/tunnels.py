@@ -9,10 +9,18 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Protocol
 
-from mnagent.core.actions import SetTunnel, TunnelEnd
+from mnagent.core.actions import (
+    RemoveDirectPath,
+    RemovePeerBinding,
+    SetDirectPath,
+    SetPeerBinding,
+    SetTunnel,
+    TunnelEnd,
+)
 from mnagent.core.security import Direction, EspTransform, SecurityAssociation
 from mnagent.datapath import Tables, TunnelEntry
 from mnagent.runtime.next_hop import MINIMUM_MTU, NextHopResolver, TunnelPath
+from mnagent.runtime.optimized_paths import OptimizedPaths
 from mnagent.system.datapath import Datapath
 
 logger = logging.getLogger(__name__)
@@ -76,6 +84,7 @@ class TunnelKeeper:
         associations: tuple[SecurityAssociation, ...],
         end: TunnelEnd,
         mtu_changed: Callable[[IPv6Address, int], None],
+        optimized: OptimizedPaths | None = None,
     ) -> None:
         self._datapath = datapath
         self._resolver = resolver
@@ -86,10 +95,13 @@ class TunnelKeeper:
         }
         self._end = end
         self._mtu_changed = mtu_changed
+        self._optimized = optimized or OptimizedPaths(resolver)
         self._wishes: dict[IPv6Address, _Wish] = {}
         self._mtus: dict[IPv6Address, int] = {}
         self._local_addresses: frozenset[IPv6Address] = frozenset()
         self._published: Tables | None = None
+        self._followed: set[TunnelPath] = set()
+        self._is_pending = False
 
     def set_local_addresses(self, addresses: frozenset[IPv6Address]) -> None:
         """Packets from outside are ours when they are for one of these."""
@@ -102,6 +114,8 @@ class TunnelKeeper:
         for spi, direction in (
             (action.outbound_spi, Direction.OUTBOUND),
             (action.inbound_spi, Direction.INBOUND),
+            (action.home_test_outbound_spi, Direction.OUTBOUND),
+            (action.home_test_inbound_spi, Direction.INBOUND),
         ):
             if spi is not None and (spi, direction) not in self._by_spi:
                 raise KeyError(spi)
@@ -119,8 +133,33 @@ class TunnelKeeper:
             self._mtus.pop(home_address, None)
             self.publish()
 
+    def set_peer_binding(self, action: SetPeerBinding) -> None:
+        """See `SetPeerBinding`; `flush` publishes it."""
+        self._optimized.set_peer_binding(action)
+        self._is_pending = True
+
+    def remove_peer_binding(self, action: RemovePeerBinding) -> None:
+        """See `RemovePeerBinding`; `flush` publishes it."""
+        if self._optimized.remove_peer_binding(action.home_address):
+            self._is_pending = True
+
+    def set_direct_path(self, action: SetDirectPath) -> None:
+        """See `SetDirectPath`; `flush` publishes it. OSError when it cannot be used."""
+        self._is_pending = True
+        self._optimized.set_direct_path(action)
+
+    def remove_direct_path(self, action: RemoveDirectPath) -> None:
+        """See `RemoveDirectPath`; `flush` publishes it."""
+        if self._optimized.remove_direct_path(action.home_address, action.correspondent):
+            self._is_pending = True
+
+    def flush(self) -> None:
+        """Publish what waits. A handover moves all direct paths: the tables are made once."""
+        if self._is_pending:
+            self.publish()
+
     def refresh(self) -> None:
-        """Routes or neighbours changed."""
+        """Ask the kernel again for some of the paths, see `NextHopResolver.refresh`."""
         if self._resolver.refresh():
             self.publish()
 
@@ -130,14 +169,22 @@ class TunnelKeeper:
 
     def publish(self) -> None:
         """Bring engine, shield and routes to the wished state."""
-        tunnels = [wish.tunnel for wish in self._wishes.values() if wish.tunnel is not None]
-        self._resolver.follow({_path_of(tunnel) for tunnel in tunnels})
+        self._is_pending = False
+        tunnels = {_path_of(wish.tunnel) for wish in self._wishes.values() if wish.tunnel}
+        self._resolver.follow(tunnels | self._followed)
         entries = tuple(self._entry(home, wish) for home, wish in self._wishes.items())
+        self._tell_of_tunnel(entries)
+        self._followed = self._optimized.followed()
+        self._resolver.follow(tunnels | self._followed)
+        peers, paths = self._optimized.peer_bindings(), self._optimized.direct_paths()
         tables = Tables(
             tunnels=entries,
             associations=self._associations,
             local_addresses=tuple(sorted(self._local_addresses)),
+            peer_bindings=peers,
+            direct_paths=paths,
         )
+        self._optimized.withdraw_routes(peers, paths)
         if tables != self._published:
             self._datapath.publish(tables)
             self._published = tables
@@ -153,6 +200,13 @@ class TunnelKeeper:
             if not entry.hold and self._mtus.get(entry.home_address) != entry.mtu:
                 self._mtus[entry.home_address] = entry.mtu
                 self._mtu_changed(entry.home_address, entry.mtu)
+        self._optimized.set_routes(peers, paths)
+
+    def _tell_of_tunnel(self, entries: tuple[TunnelEntry, ...]) -> None:
+        """A mobile node's packets to mobile peers may take its tunnel."""
+        own = self._optimized.home_address
+        mtu = next((entry.mtu for entry in entries if entry.home_address == own), None)
+        self._optimized.tunnel_changed(mtu)
 
     def _entry(self, home_address: IPv6Address, wish: _Wish) -> TunnelEntry:
         tunnel = wish.tunnel
@@ -182,6 +236,8 @@ class TunnelKeeper:
             path_mtu=resolution.mtu,
             outbound_spi=tunnel.outbound_spi,
             inbound_spi=tunnel.inbound_spi,
+            home_test_outbound_spi=tunnel.home_test_outbound_spi,
+            home_test_inbound_spi=tunnel.home_test_inbound_spi,
             hold=wish.hold or not resolution.ready,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv6Address
 from typing import Protocol
 
-from mnagent.datapath import HandedUp, Tables
+from mnagent.datapath import HandedUp, Tables, Traffic
 
 
 class Datapath(Protocol):
@@ -24,6 +24,8 @@ class Datapath(Protocol):
     def close(self) -> None: ...
 
     def take_handed_up(self) -> list[HandedUp]: ...
+
+    def take_traffic(self) -> list[Traffic]: ...
 
     def protect(self, spi: int, packet: bytes) -> bytes: ...
 
@@ -44,6 +46,7 @@ class FakeDatapath:
         self.tables: list[Tables] = []
         self.running = False
         self.handed_up: list[HandedUp] = []
+        self.traffic: list[Traffic] = []
         self.spis: dict[int, tuple[int, int]] = {}
 
     def attach(self, interface: int) -> None:
@@ -66,6 +69,10 @@ class FakeDatapath:
 
     def take_handed_up(self) -> list[HandedUp]:
         taken, self.handed_up = self.handed_up, []
+        return taken
+
+    def take_traffic(self) -> list[Traffic]:
+        taken, self.traffic = self.traffic, []
         return taken
 
     def protect(self, spi: int, packet: bytes) -> bytes:

@@ -50,6 +50,10 @@ class Rule:
     """Applies to packets from this address; None applies to all."""
     mark: int | None = None
     """Applies to packets of sockets with this SO_MARK."""
+    unless_mark: int | None = None
+    """Does not apply to packets whose SO_MARK has a bit of this one."""
+    local_only: bool = False
+    """Applies to what this host itself sends, not to what it forwards."""
     chooses_source: bool = False
     """Also applies to packets that have no source address yet, when the table's route would give
     them ``source`` (the kernel's FIB_RULE_FIND_SADDR): new connections."""

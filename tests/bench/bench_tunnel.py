@@ -35,7 +35,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mnagent.core.actions import TunnelEnd
 from mnagent.core.security import Direction, EspMode, EspTransform, SecurityAssociation
-from mnagent.datapath import Engine, NextHop, Tables, TunnelEntry
+from mnagent.datapath import (
+    DirectPathEntry,
+    Engine,
+    NextHop,
+    PeerBindingEntry,
+    Tables,
+    TunnelEntry,
+)
 from tests.ext.namespaces import Namespaces, entered, open_tunnel_device, run
 
 HOME = IPv6Address("2001:db8:1::10")
@@ -60,11 +67,14 @@ class Case:
     name: str
     transform: EspTransform | None = None
     tunnel: bool = True
+    direct: bool = False
+    """Route optimization: Home Address option up, type 2 routing header down."""
 
 
 CASES = (
     Case("forwarding", tunnel=False),
     Case("tunnel"),
+    Case("direct", tunnel=False, direct=True),
     Case("esp-aes-gcm", EspTransform.AES_GCM_16),
     Case("esp-aes-cbc", EspTransform.AES_CBC_HMAC_SHA256_128),
     Case("esp-chacha20", EspTransform.CHACHA20_POLY1305),
@@ -102,6 +112,7 @@ class Topology(Namespaces):
                 )
         self.keep_from_kernel(self.mobile, "eth0", CARE_OF)
         self.keep_from_kernel(self.agent, "eth0", AGENT)
+        self.keep_from_kernel(self.correspondent, "eth0", CORRESPONDENT)
         self.forward(self.router)
         self.forward(self.agent)
         self.ip(self.mobile, "route add default via 2001:db8:2::1")
@@ -137,43 +148,63 @@ def associations(transform: EspTransform, *, mobile: bool) -> tuple[SecurityAsso
 
 
 def tunnel_mtu(case: Case) -> int:
+    if case.direct:
+        return 1476
     return 1460 if case.transform is None else 1422 if case.transform.is_aead else 1398
+
+
+def tunnel_tables(end: TunnelEnd, next_hop: NextHop, case: Case) -> Tables:
+    mobile = end is TunnelEnd.MOBILE_NODE
+    local, remote = (CARE_OF, AGENT) if mobile else (AGENT, CARE_OF)
+    out, into = (0x1001, 0x1002) if mobile else (0x1002, 0x1001)
+    sealed = case.transform is not None
+    entry = TunnelEntry(
+        end=end,
+        home_address=HOME,
+        local=local,
+        remote=remote,
+        next_hop=next_hop,
+        mtu=tunnel_mtu(case),
+        outbound_spi=out if sealed else None,
+        inbound_spi=into if sealed else None,
+    )
+    return Tables(
+        tunnels=(entry,),
+        local_addresses=(local,),
+        associations=associations(case.transform, mobile=mobile) if case.transform else (),
+    )
+
+
+def direct_tables(end: TunnelEnd, next_hop: NextHop, case: Case) -> Tables:
+    mtu = tunnel_mtu(case)
+    if end is TunnelEnd.MOBILE_NODE:
+        path = DirectPathEntry(
+            home_address=HOME,
+            correspondent=CORRESPONDENT,
+            care_of_address=CARE_OF,
+            next_hop=next_hop,
+            mtu=mtu,
+        )
+        return Tables(local_addresses=(CARE_OF, HOME), direct_paths=(path,))
+    binding = PeerBindingEntry(
+        home_address=HOME, care_of_address=CARE_OF, next_hop=next_hop, mtu=mtu
+    )
+    return Tables(local_addresses=(CORRESPONDENT,), peer_bindings=(binding,))
 
 
 def drive_engine(namespace: str, end: TunnelEnd, next_hop: NextHop, case: Case, pipe: Any) -> None:
     """Body of a tunnel end's process."""
-    mobile = end is TunnelEnd.MOBILE_NODE
-    local, remote = (CARE_OF, AGENT) if mobile else (AGENT, CARE_OF)
-    out, into = (0x1001, 0x1002) if mobile else (0x1002, 0x1001)
+    make_tables = direct_tables if case.direct else tunnel_tables
     with entered(namespace):
         tun = open_tunnel_device("mnagent0")
         run("ip", "link", "set", "mnagent0", "mtu", str(tunnel_mtu(case)), "up")
-        if mobile:
+        if end is TunnelEnd.MOBILE_NODE:
             run("ip", "addr", "add", f"{HOME}/128", "dev", "mnagent0", "nodad")
             run(*f"ip -6 route add {CORRESPONDENT} dev mnagent0 src {HOME}".split())
         else:
             run(*f"ip -6 route add {HOME} dev mnagent0".split())
         engine = Engine(tun_fd=tun, wake_fd=os.eventfd(0))
-        sealed = case.transform is not None
-        entry = TunnelEntry(
-            end=end,
-            home_address=HOME,
-            local=local,
-            remote=remote,
-            next_hop=next_hop,
-            mtu=tunnel_mtu(case),
-            outbound_spi=out if sealed else None,
-            inbound_spi=into if sealed else None,
-        )
-        engine.publish(
-            Tables(
-                tunnels=(entry,),
-                local_addresses=(local,),
-                associations=associations(case.transform, mobile=mobile)
-                if case.transform is not None
-                else (),
-            )
-        )
+        engine.publish(make_tables(end, next_hop, case))
         engine.attach(next_hop.interface)
     engine.start()
     pipe.send("ready")
@@ -188,7 +219,9 @@ def engines(topology: Topology, case: Case) -> Iterator[list[int]]:
     children = []
     for namespace, end, towards in (
         (topology.mobile, TunnelEnd.MOBILE_NODE, (topology.router, "eth0")),
-        (topology.agent, TunnelEnd.HOME_AGENT, (topology.router, "eth1")),
+        (topology.correspondent, TunnelEnd.HOME_AGENT, (topology.agent, "eth1"))
+        if case.direct
+        else (topology.agent, TunnelEnd.HOME_AGENT, (topology.router, "eth1")),
     ):
         ours, theirs = fork.Pipe()
         next_hop = topology.next_hop(namespace, towards=towards)
@@ -469,7 +502,7 @@ def run_case(case: Case, options: argparse.Namespace) -> dict[str, dict[str, flo
         topology.build()
         home = HOME
         carrier: contextlib.AbstractContextManager[list[int]] = contextlib.nullcontext([])
-        if case.tunnel:
+        if case.tunnel or case.direct:
             carrier = engines(topology, case)
         elif case.name == "wireguard-go":
             carrier, home = wireguard(topology), WIREGUARD_HOME

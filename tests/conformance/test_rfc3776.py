@@ -160,7 +160,7 @@ def test_plain_payload_is_refused_where_protection_is_demanded() -> None:
         net.mobile_node.send_data(CORRESPONDENT, b"plain")
         world.run_for(1)
         assert net.correspondent.received_data() == []
-        assert net.home_agent.verdicts["not-protected"] == 1
+        assert net.home_agent.verdicts["not-protected"] >= 1
 
 
 @requirement("RFC3776-4.2", "SEC-08", "HA-03", "HA-04")

@@ -87,10 +87,11 @@ class Namespaces:
         does.
         """
         hook = f"type filter hook ingress device {interface} priority 0 ;"
+        protocols = "{ 41, 43, 50, 60, 135 }"
         rules = f"""
             add table netdev mnagent
             add chain netdev mnagent in {{ {hook} }}
-            add rule netdev mnagent in ip6 daddr {address} ip6 nexthdr {{ 41, 50, 135 }} drop
+            add rule netdev mnagent in ip6 daddr {address} ip6 nexthdr {protocols} drop
         """
         command = ["ip", "netns", "exec", namespace, "nft", "-f", "-"]
         subprocess.run(command, input=rules, text=True, check=True)

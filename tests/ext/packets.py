@@ -12,7 +12,7 @@ TCP, UDP, IPV6, ROUTING, FRAGMENT, ESP, ICMPV6, DESTINATION_OPTIONS, MOBILITY = 
     *(6, 17, 41, 43, 44, 50, 58, 60, 135),
 )
 FIN, PSH, ACK, CWR = 0x01, 0x08, 0x10, 0x80
-NEEDS_CHECKSUM, GSO_TCPV6, GSO_ECN = 1, 4, 0x80
+NEEDS_CHECKSUM, GSO_TCPV6, GSO_UDP, GSO_ECN = 1, 4, 5, 0x80
 
 
 def checksum(data: bytes) -> int:
@@ -126,6 +126,8 @@ def segments(packet: bytes, offload: Offload) -> list[bytes]:
     """What a super-packet stands for, cut slowly."""
     if not offload.kind:
         return [packet]
+    if offload.kind == GSO_UDP:
+        return datagrams(packet, offload)
     head = offload.start + (packet[offload.start + 12] >> 4) * 4
     data = packet[head:]
     made = []
@@ -141,6 +143,17 @@ def segments(packet: bytes, offload: Offload) -> list[bytes]:
         segment += struct.pack(">I", sequence) + packet[48:53] + bytes([flags])
         segment += packet[54:head] + piece
         made.append(with_checksum(segment, 56))
+    return made
+
+
+def datagrams(packet: bytes, offload: Offload) -> list[bytes]:
+    """The same for one of UDP."""
+    made = []
+    for at in range(48, len(packet), offload.size):
+        piece = packet[at : at + offload.size]
+        length = struct.pack(">H", 8 + len(piece))
+        datagram = packet[:4] + length + packet[6:44] + length + bytes(2) + piece
+        made.append(with_checksum(datagram, 46))
     return made
 
 

@@ -188,7 +188,7 @@ def verdicts(pipeline: Pipeline) -> dict[str, int]:
     counters = pipeline.counters()
     ports = {
         *("packets-outbound", "packets-inbound", "released", "frames-sent", "frames-failed"),
-        *("tunnel-writes", "tunnel-write-failures", "fragments-sent"),
+        *("tunnel-writes", "tunnel-write-failures", "traffic-ignored", "fragments-sent"),
     }
     found = {name: value for name, value in counters.items() if value and name not in ports}
     packets = counters["packets-outbound"] + counters["packets-inbound"] + counters["released"]

@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import random
 import resource
+from dataclasses import replace
+from ipaddress import IPv6Address
 
 import pytest
 
 from mnagent.core.security import Direction, EspMode
-from mnagent.datapath import Pipeline, Tables
+from mnagent.datapath import DirectPathEntry, PeerBindingEntry, Pipeline, Tables
 from tests.ext import packets
 from tests.ext.packets import (
     home_address_option,
@@ -30,6 +32,7 @@ from tests.ext.scenario import (
     HOME,
     OTHER_CARE_OF,
     OTHER_HOME,
+    STRANGER,
     agent_tunnel,
     association,
     mobile_tunnel,
@@ -41,14 +44,26 @@ from tests.support.requirement import requirement
 MUTATIONS = int(os.environ.get("MNAGENT_MUTATIONS", "100000"))
 TUNNEL = slow_esp(("aes-gcm-16", 20), 0x1000)
 TRANSPORT = slow_esp(("aes-cbc-hmac-sha256-128", 16), 0x2000)
+PEER = IPv6Address("2001:db8:6::6")
+PEER_CARE_OF = IPv6Address("2001:db8:66::6")
 NULL = slow_esp(("null-hmac-sha256-128", 0), 0x3000)
 
 
-def everything() -> Pipeline:
+def everything(*, whole: bool = False) -> Pipeline:
     """Both roles at once."""
-    pipeline = Pipeline()
+    pipeline = Pipeline(passes_super_packets=whole)
+    path = DirectPathEntry(
+        home_address=HOME, correspondent=CORRESPONDENT, care_of_address=CARE_OF, mtu=1452
+    )
     pipeline.publish(
         Tables(
+            direct_paths=(
+                replace(path, correspondent=STRANGER),
+                replace(path, correspondent=PEER),
+            ),
+            peer_bindings=(
+                PeerBindingEntry(home_address=PEER, care_of_address=PEER_CARE_OF, mtu=1476),
+            ),
             tunnels=(mobile_tunnel(), agent_tunnel(OTHER_HOME, OTHER_CARE_OF)),
             associations=(
                 association(TUNNEL, Direction.INBOUND, replay_window=0),
@@ -59,6 +74,26 @@ def everything() -> Pipeline:
         )
     )
     return pipeline
+
+
+def direct_corpus() -> list[bytes]:
+    """Payload with a Home Address option, a type 2 routing header, both, and what may precede."""
+    segment, datagram = tcp(PEER, HOME, bytes(200))[40:], udp(PEER, HOME, b"z" * 30)[40:]
+    option, routing = home_address_option, type2_routing_header
+    before = bytes([60, 0, 5, 2, 0, 0, 1, 0])
+    piece = bytes([packets.UDP, 0, 0, 1, 0, 0, 0, 1])
+    quoted = ipv6(CARE_OF, PEER_CARE_OF, 43, routing(PEER, 60) + option(HOME, 17) + datagram)
+    error = ipv6(STRANGER, CARE_OF, packets.ICMPV6, bytes([2, 0, 0, 0, 0, 0, 5, 80]) + quoted)
+    return [
+        ipv6(PEER_CARE_OF, CARE_OF, 60, option(PEER, packets.TCP) + segment),
+        ipv6(PEER_CARE_OF, CARE_OF, 0, before + option(PEER, packets.UDP) + datagram),
+        ipv6(STRANGER, CARE_OF, 43, routing(HOME, packets.UDP) + datagram),
+        ipv6(PEER_CARE_OF, CARE_OF, 43, routing(HOME, 60) + option(PEER, 6) + segment),
+        ipv6(PEER_CARE_OF, CARE_OF, 60, option(PEER, 43) + routing(HOME, 17) + datagram),
+        ipv6(PEER_CARE_OF, CARE_OF, 43, routing(HOME, 60) + option(PEER, 44) + piece + datagram),
+        ipv6(AGENT, CARE_OF, 41, ipv6(PEER_CARE_OF, HOME, 60, option(PEER, 17) + datagram)),
+        packets.with_checksum(error, 42),
+    ]
 
 
 def inbound_corpus() -> list[bytes]:
@@ -116,21 +151,26 @@ def test_mutated_inbound_packets_are_all_accounted_for() -> None:
 
 
 @requirement("RFC6275-9.2", "OPS-06")
-def test_mutated_outbound_packets_are_all_accounted_for() -> None:
-    generator, pipeline = random.Random(2), everything()
+@pytest.mark.parametrize("whole", [False, True])
+def test_mutated_outbound_packets_are_all_accounted_for(whole: bool) -> None:
+    generator, pipeline = random.Random(2), everything(whole=whole)
     whole = tcp(HOME, CORRESPONDENT, bytes(3000))
     corpus = [
         super_packet(whole, 1000),
         super_packet(tcp(CORRESPONDENT, OTHER_HOME, bytes(200)), 7),
         (udp(HOME, CORRESPONDENT, bytes(100)), bytes(10)),
         (udp(HOME, CORRESPONDENT, bytes(1600)), bytes(10)),
+        super_packet(tcp(HOME, PEER, bytes(3000)), 1000),
+        super_packet(tcp(HOME, STRANGER, bytes(3000)), 1000),
+        (ipv6(HOME, PEER, 0, bytes([60, 0, 5, 2, 0, 0, 1, 0, 17, 0]) + bytes(60)), bytes(10)),
+        (ipv6(HOME, PEER, 43, bytes([44, 0]) + bytes(6) + bytes([17]) + bytes(60)), bytes(10)),
     ]
     for _ in range(MUTATIONS // 8):
         packet, header = generator.choice(corpus)
         if generator.random() < 0.3:
             header = mutate(generator, header)[:10].ljust(10, b"\0")
         result = pipeline.process_outbound([mutate(generator, packet)], [header])
-        assert all(len(frame) <= 1500 for frame in result.frames)
+        assert whole or all(len(frame) <= 1500 for frame in result.frames)
     assert len(verdicts(pipeline)) >= 6
 
 

@@ -74,7 +74,7 @@ class Machine:
                 'interfaces = ["eth0"]',
                 f'keys = "{keys}/mobile-node.toml"',
             ]
-        else:
+        elif role == "home-agent":
             lines += [
                 "[home_agent]",
                 f'address = "{AGENT}"',
@@ -189,6 +189,24 @@ FOREIGN_PACKETS = (
 ETH_P_IPV6 = 0x86DD
 ROUTER_SOLICITATION = 133
 UNKNOWN_NEXT_HEADER = 253
+
+
+CORRESPONDENT = "2001:db8:c::1"
+PEER = "2001:db8:2::20"
+PEER_CARE_OF = "2001:db8:b::6"
+BINDING = (
+    f'SetPeerBinding(home_address=address("{PEER}"), care_of_address=address("{PEER_CARE_OF}"))'
+)
+NO_BINDING = f'RemovePeerBinding(home_address=address("{PEER}"))'
+
+
+def give_address(machine: Machine) -> None:
+    """Make the machine an ordinary host with a router."""
+    machine.namespace.ip(
+        f"addr add {CORRESPONDENT}/64 dev eth0 nodad",
+        f"neigh add fe80::1 lladdr {bytes.fromhex(ROUTER_MAC).hex(':')} dev eth0",
+        "route add default via fe80::1 dev eth0",
+    )
 
 
 def refused_next_header(frames: socket.socket) -> int | None:
@@ -345,18 +363,26 @@ def test_interface_that_comes_goes_and_comes_again_is_used(bare_machine: Machine
     assert machine.stop() == EXIT_STOPPED
 
 
-def test_mobility_packets_are_kept_from_the_kernel(machine: Machine) -> None:
+@pytest.mark.parametrize("role", ["mobile-node", "correspondent"])
+def test_mobility_packets_are_kept_from_the_kernel(machine: Machine, role: str) -> None:
+    machine.write_configuration(role)
+    own, packets = CARE_OF, FOREIGN_PACKETS
+    if role == "correspondent":
+        give_address(machine)
+        # What it does not know of a tunnel is its kernel's.
+        own, packets = CORRESPONDENT, tuple(each for each in packets if each[0] != 41)
     machine.start()
-    machine.act(*AWAY)
-    eventually(lambda: CARE_OF in machine.run("nft", "list", "ruleset"), "own address known")
+    if role == "mobile-node":
+        machine.act(*AWAY)
+    eventually(lambda: own in machine.run("nft", "list", "ruleset"), "own address known")
     with machine.other.inside():
         frames = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_IPV6))
     with frames:
         frames.settimeout(PATIENCE)
         frames.bind(("p0", ETH_P_IPV6))
-        for next_header, data in (*FOREIGN_PACKETS, (UNKNOWN_NEXT_HEADER, bytes(8))):
+        for next_header, data in (*packets, (UNKNOWN_NEXT_HEADER, bytes(8))):
             header = struct.pack("!IHBB", 6 << 28, len(data), next_header, 64)
-            addresses = IPv6Address(AGENT).packed + IPv6Address(CARE_OF).packed
+            addresses = IPv6Address(AGENT).packed + IPv6Address(own).packed
             destination = ("p0", ETH_P_IPV6, 0, 0, mac_of(machine))
             frames.sendto(header + addresses + data, destination)
         # The last is the kernel's to refuse: once it has been, all the others would have been.
@@ -582,3 +608,84 @@ def test_start_that_fails_leaves_the_kernel_as_it_was_and_an_adopted_tunnel_alon
     record.write_text("x")
     assert machine.spawn().wait(PATIENCE) == EXIT_START_FAILED
     assert f"inet6 {HOME}/128" in machine.namespace.show("-6", "addr", "show", "dev", "mnagent0")
+
+
+def test_packet_from_the_home_address_takes_the_tunnel_though_a_direct_path_is_there(
+    machine: Machine,
+) -> None:
+    """As a Home Test Init does (RFC 6275 11.6.1)."""
+    machine.start()
+    path = (
+        f'SetDirectPath(home_address=address("{HOME}"), correspondent=address("{CORRESPONDENT}"),'
+        f'care_of_address=address("{CARE_OF}"), interface={{eth0}})'
+    )
+    machine.act(*AWAY, path)
+    assert f"{CORRESPONDENT} dev mnagent0" in machine.routes("6275")
+    with frames_of(machine) as frames:
+        machine.act(
+            f'SendPacket(packet=IPv6Packet(address("{HOME}"), address("{CORRESPONDENT}"),'
+            'RawPayload(135, bytes.fromhex("3b01010000000000") + bytes(8))))'
+        )
+        outer = frame_with(frames, 41)[14:]
+    assert outer[8:40] == IPv6Address(CARE_OF).packed + IPv6Address(AGENT).packed
+    inner = outer[40:]
+    assert inner[6] == 135
+    assert inner[8:40] == IPv6Address(HOME).packed + IPv6Address(CORRESPONDENT).packed
+    machine.stop()
+
+
+def test_correspondent_leads_only_its_own_packets_to_a_mobile_peer_into_the_engine(
+    machine: Machine,
+) -> None:
+    machine.write_configuration("correspondent")
+    give_address(machine)
+    machine.start()
+    machine.act(BINDING)
+
+    def route(*more: str) -> str:
+        return machine.namespace.show("-6", "route", "get", PEER, *more)
+
+    assert f"dev mnagent0 table 6276 proto 62 src {CORRESPONDENT}" in route()
+    assert "mtu 1476" in route()
+    assert "dev eth0" in route("mark", "6275")
+    machine.run("sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding")
+    assert "dev eth0" in route("from", "2001:db8:d::1", "iif", "eth0")
+    machine.act(NO_BINDING)
+    assert "dev eth0" in route()
+    machine.stop()
+
+
+def test_correspondent_stopped_or_killed_leaves_the_kernel_as_it_was(machine: Machine) -> None:
+    machine.write_configuration("correspondent")
+    give_address(machine)
+    before = machine.state()
+    machine.start()
+    machine.act(BINDING)
+    assert "lookup 6276" in machine.rules()
+    machine.stop(signal.SIGKILL)
+    assert "lookup 6276" in machine.rules()
+    machine.start()
+    assert "lookup 6276" not in machine.rules()
+    assert PEER not in machine.routes()
+    machine.act(BINDING)
+    assert machine.stop() == EXIT_STOPPED
+    assert machine.state() == before
+
+
+def test_mobile_node_leads_packets_of_its_home_address_alone_to_a_mobile_peer(
+    machine: Machine,
+) -> None:
+    machine.start()
+    machine.act(*AWAY, BINDING)
+
+    def route(*more: str) -> str:
+        return machine.namespace.show("-6", "route", "get", PEER, *more)
+
+    assert "table 6276" in route("from", HOME)
+    assert f"table 6276 proto 62 src {HOME}" in route()
+    assert "dev eth0" in route("from", CARE_OF)
+    assert "table 6275" in route("from", HOME, "mark", "6275")
+    machine.act(AT_HOME)
+    assert "dev mnagent0 table 6276" in route("from", HOME)
+    assert "dev eth0 table 6275" in route("from", HOME, "mark", "6275")
+    machine.stop()

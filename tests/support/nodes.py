@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import IPv6Address, IPv6Network
+from types import UnionType
 
 from mnagent.agent.agent import Agent
 from mnagent.core.actions import (
@@ -26,9 +27,13 @@ from mnagent.core.actions import (
     PersistRecord,
     RemoveAddress,
     RemoveDefaultRouter,
+    RemoveDirectPath,
+    RemovePeerBinding,
     RemoveTunnel,
     ReportEvent,
     SendPacket,
+    SetDirectPath,
+    SetPeerBinding,
     SetTunnel,
     StopIntercepting,
     TunnelEnd,
@@ -43,13 +48,22 @@ from mnagent.core.events import (
     LinkDown,
     LinkUp,
     ShutdownRequested,
+    TrafficSeen,
 )
 from mnagent.ipsec.association import SecurityAssociationDatabase
 from mnagent.ipsec.esp_reference import EspError, ReferenceEsp, protect_tunnel
 from mnagent.ipsec.keys import KeySet
 from mnagent.wire.buffer import DecodeError
 from mnagent.wire.icmp6 import EchoReply, EchoRequest
-from mnagent.wire.ipv6 import IPv6Packet
+from mnagent.wire.ipv6 import (
+    DestinationOptions,
+    ExtensionHeader,
+    HomeAddressOption,
+    IPv6Packet,
+    RawPayload,
+    Type2RoutingHeader,
+)
+from mnagent.wire.mobility import HomeTest, HomeTestInit, MobilityMessage
 from mnagent.wire.ndisc import (
     NeighborAdvertisement,
     NeighborSolicitation,
@@ -66,6 +80,8 @@ from tests.support.world import Frame, Link, Port, World
 UNSPECIFIED = IPv6Address("::")
 ALL_NODES = IPv6Address("ff02::1")
 HELD_PACKETS = 64
+TRAFFIC_INTERVAL = 0.5
+"""Seconds between two reports of one pair's traffic; the first comes at once."""
 PROTOCOL_IPV6, PROTOCOL_ROUTING, PROTOCOL_ESP, PROTOCOL_ICMPV6 = 41, 43, 50, 58
 PROTOCOL_DESTINATION_OPTIONS, PROTOCOL_MOBILITY = 60, 135
 MOBILITY_PROTOCOLS = {
@@ -110,6 +126,23 @@ class Route:
     prefix: IPv6Network
     port: Port | None
     via: IPv6Address | None = None
+
+
+def _has_payload(data: bytes, kind: type[object] | UnionType) -> bool:
+    """Whether an encoded packet carries such a message."""
+    try:
+        return isinstance(decode_packet(data).payload, kind)
+    except DecodeError:
+        return False
+
+
+def _protocol_and_port(data: bytes, *, at_destination: bool) -> tuple[int | None, int | None]:
+    """Upper-layer protocol and the peer's port of an encoded packet."""
+    payload = decode_packet(data).payload
+    if not isinstance(payload, RawPayload):
+        return None, None
+    ports = payload.data[2:4] if at_destination else payload.data[:2]
+    return payload.next_header, int.from_bytes(ports, "big")
 
 
 class Host:
@@ -345,6 +378,19 @@ class Router(Host):
 
 
 @dataclass(slots=True)
+class _Traffic:
+    """Packets of one pair that were not reported yet."""
+
+    packets_in: int = 0
+    packets_out: int = 0
+    protocol: int | None = None
+    port: int | None = None
+    direct: bool = False
+    reported_at: float | None = None
+    is_due: bool = False
+
+
+@dataclass(slots=True)
 class _Tunnel:
     action: SetTunnel | None
     """None while packets are held."""
@@ -379,6 +425,9 @@ class AgentNode(Router):
         self.configures_itself = False
         """Whether its kernel makes addresses and default routes from advertisements."""
         self._tunnels: dict[IPv6Address, _Tunnel] = {}
+        self._direct: dict[tuple[IPv6Address, IPv6Address], SetDirectPath] = {}
+        self._peers: dict[IPv6Address, IPv6Address] = {}
+        self._traffic: dict[tuple[IPv6Address, IPv6Address], _Traffic] = {}
         self._home_link: UseHomeLink | None = None
         self._generation = 0
 
@@ -400,6 +449,8 @@ class AgentNode(Router):
         """The daemon dies without a word. Its tunnels go with it, its addresses stay."""
         self.agent = None
         self._tunnels.clear()
+        self._direct.clear()
+        self._peers.clear()
 
     def tell(self, event: Event) -> None:
         """Hand an event to the agent and do what it says."""
@@ -511,6 +562,14 @@ class AgentNode(Router):
             case InterceptHomeAddress():
                 host_route = IPv6Network((action.home_address, 128))
                 self.routes.append(Route(host_route, None))
+            case SetDirectPath():
+                self._direct[(action.home_address, action.correspondent)] = action
+            case RemoveDirectPath():
+                self._direct.pop((action.home_address, action.correspondent), None)
+            case SetPeerBinding():
+                self._peers[action.home_address] = action.care_of_address
+            case RemovePeerBinding():
+                self._peers.pop(action.home_address, None)
             case StopIntercepting():
                 network = IPv6Network((action.home_address, 128))
                 self.routes = [route for route in self.routes if route.prefix != network]
@@ -545,6 +604,8 @@ class AgentNode(Router):
         if action.link_layer_destination is not None:
             assert action.interface is not None
             self._port(action.interface).send(action.link_layer_destination, data)
+        elif action.interface is None and action.packet.source == self.home_address:
+            self.route(data)
         elif action.interface is None:
             self.send_natively(data)
         elif action.packet.destination.is_multicast or action.packet.destination.is_link_local:
@@ -578,6 +639,11 @@ class AgentNode(Router):
 
     def route(self, data: bytes) -> None:
         """Packets of the home address go to the tunnel device unless at home."""
+        data, direct = self._optimize(data)
+        if direct is not None:
+            port = None if direct.interface is None else self._port(direct.interface)
+            self.send_natively(data, port=port)
+            return
         if source_of(data) == self.home_address:
             if self._home_link is None:
                 self._encapsulate(source_of(data), data)
@@ -604,6 +670,8 @@ class AgentNode(Router):
 
     def _encapsulate(self, home_address: IPv6Address, data: bytes) -> None:
         tunnel = self._tunnels.get(home_address)
+        if self.home_address is not None:
+            self._note_traffic(data, is_out=True, direct=False)
         if tunnel is None:
             self._count("no-tunnel")
         elif tunnel.action is None:
@@ -614,12 +682,15 @@ class AgentNode(Router):
             self._send_through(tunnel.action, data)
 
     def _send_through(self, tunnel: SetTunnel, data: bytes) -> None:
-        if tunnel.outbound_spi is None:
+        kind = HomeTestInit if tunnel.end is TunnelEnd.MOBILE_NODE else HomeTest
+        is_test = _has_payload(data, kind) and tunnel.home_test_outbound_spi is not None
+        spi = tunnel.home_test_outbound_spi if is_test else tunnel.outbound_spi
+        if spi is None:
             packet = IPv6Packet(tunnel.local, tunnel.remote, decode_packet(data))
             outer = encode_packet(packet)
         else:
-            association = self.esp.database.outbound(tunnel.outbound_spi)
-            sequence = self.esp.database.counter(tunnel.outbound_spi).take()
+            association = self.esp.database.outbound(spi)
+            sequence = self.esp.database.counter(spi).take()
             outer = protect_tunnel(
                 association, sequence, data, source=tunnel.local, destination=tunnel.remote
             )
@@ -686,6 +757,11 @@ class AgentNode(Router):
                 return
         inner = self._inner_packet(data)
         if inner is None:
+            restored = self._restore(data) if protected_by is None else None
+            if restored is not None:
+                self._note_traffic(restored, is_out=False, direct=True)
+                self.take_in(None, restored)
+                return
             self._hand_up(data, port, link_layer_source, protected_by=protected_by)
         else:
             self._decapsulate(data, inner, port, link_layer_source, protected_by)
@@ -719,11 +795,25 @@ class AgentNode(Router):
             return
         action = tunnel.action
         assert (action.end is TunnelEnd.MOBILE_NODE) == is_mobile_node
-        if source_of(data) != action.remote and action.inbound_spi is None:
+        kind = HomeTest if is_mobile_node else HomeTestInit
+        is_test = _has_payload(inner, kind) and action.home_test_inbound_spi is not None
+        expected = action.home_test_inbound_spi if is_test else action.inbound_spi
+        if source_of(data) != action.remote and expected is None:
             self._count("wrong-tunnel-source")
-        elif protected_by != action.inbound_spi:
+        elif protected_by != expected:
             self._count("not-protected")
+        elif is_mobile_node and _has_payload(inner, MobilityMessage):
+            self._hand_up(
+                inner,
+                port,
+                link_layer_source,
+                protected_by=protected_by,
+                tunnel_source=source_of(data),
+            )
         else:
+            if is_mobile_node:
+                inner = self._restore(inner) or inner
+                self._note_traffic(inner, is_out=False, direct=False)
             self._count("decapsulated")
             self.take_in(None, inner)
 
@@ -745,6 +835,90 @@ class AgentNode(Router):
         )
         self.handed_up.append(event)
         self.tell(event)
+
+    # Route optimization.
+
+    def _optimize(self, data: bytes) -> tuple[bytes, SetDirectPath | None]:
+        """Type 2 routing header for a peer with a binding, Home Address option on a direct path.
+
+        Mobility messages get neither from the engine (RFC 6275 6.1).
+        """
+        direct = self._direct.get((source_of(data), destination_of(data)))
+        peer_address = self._peers.get(destination_of(data))
+        if (direct is None and peer_address is None) or _has_payload(data, MobilityMessage):
+            return data, None
+        if direct is not None or self.home_address is None:
+            self._note_traffic(data, is_out=True, direct=True)
+        packet = decode_packet(data)
+        headers: tuple[ExtensionHeader, ...] = packet.extension_headers
+        if direct is not None:
+            headers = (DestinationOptions((HomeAddressOption(packet.source),)), *headers)
+        if peer_address is not None:
+            headers = (Type2RoutingHeader(packet.destination), *headers)
+        changed = replace(
+            packet,
+            source=packet.source if direct is None else direct.care_of_address,
+            destination=peer_address or packet.destination,
+            extension_headers=headers,
+        )
+        self._count("optimized")
+        return encode_packet(changed), direct
+
+    def _restore(self, data: bytes) -> bytes | None:
+        """The packet as upper layers see it, or None for one that the agent is to see."""
+        try:
+            packet = decode_packet(data)
+        except DecodeError:
+            return None
+        header, option = packet.type2_routing_header, packet.home_address_option
+        if isinstance(packet.payload, MobilityMessage) or (header is None and option is None):
+            return None
+        if header is not None and header.home_address != self.home_address:
+            return None
+        if option is not None and self._peers.get(option) != packet.source:
+            return None
+        self._count("restored")
+        source, destination = packet.logical_source, packet.logical_destination
+        kept = tuple(
+            each
+            for each in packet.extension_headers
+            if not isinstance(each, Type2RoutingHeader | DestinationOptions)
+        )
+        plain = replace(packet, source=source, destination=destination, extension_headers=kept)
+        return encode_packet(plain)
+
+    def _note_traffic(self, data: bytes, *, is_out: bool, direct: bool) -> None:
+        if _has_payload(data, MobilityMessage):
+            return
+        # Of a packet with mobility headers these are the home addresses (RFC 6275 11.7.2).
+        packet = decode_packet(data)
+        source, destination = packet.logical_source, packet.logical_destination
+        pair = (source, destination) if is_out else (destination, source)
+        traffic = self._traffic.setdefault(pair, _Traffic())
+        traffic.packets_out += is_out
+        traffic.packets_in += not is_out
+        traffic.direct = direct
+        traffic.protocol, traffic.port = _protocol_and_port(data, at_destination=is_out)
+        if not traffic.is_due:
+            traffic.is_due = True
+            last = traffic.reported_at
+            delay = 0.0 if last is None else max(0.0, last + TRAFFIC_INTERVAL - self.world.now)
+            self.world.after(delay, lambda: self._report_traffic(pair))
+
+    def _report_traffic(self, pair: tuple[IPv6Address, IPv6Address]) -> None:
+        traffic = self._traffic[pair]
+        self._traffic[pair] = _Traffic(reported_at=self.world.now)
+        self.tell(
+            TrafficSeen(
+                local=pair[0],
+                peer=pair[1],
+                packets_in=traffic.packets_in,
+                packets_out=traffic.packets_out,
+                destination_port=traffic.port,
+                protocol=traffic.protocol,
+                direct=traffic.direct,
+            )
+        )
 
     def _count(self, verdict: str, amount: int = 1) -> None:
         self.verdicts[verdict] = self.verdicts.get(verdict, 0) + amount

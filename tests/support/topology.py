@@ -22,6 +22,7 @@ from mnagent.agent.build import build_agent
 from mnagent.config import load
 from mnagent.config.model import Configuration
 from mnagent.ipsec.keys import KeySet, generate_pair, load_key_file
+from tests.support.correspondent_host import CorrespondentHost
 from tests.support.nodes import AgentNode, Host, Router
 from tests.support.world import Link, World
 
@@ -100,8 +101,12 @@ class Topology:
         access_duplicate: float = 0.0,
         core_delay: float = 0.01,
         with_router_addresses: bool = False,
+        with_correspondent: bool = False,
     ) -> None:
-        """``mobile_node`` and ``home_agent`` are keys of their tables of the configuration."""
+        """``mobile_node`` and ``home_agent`` are keys of their tables of the configuration.
+
+        ``with_correspondent`` gives the correspondent the role of that name.
+        """
         self.world = world
         self._configurations = (
             mobile_node_configuration(**mobile_node),
@@ -120,7 +125,11 @@ class Topology:
         self.router_a = self._router("router-a", self.link_a, "a")
         self.router_b = self._router("router-b", self.link_b, "b")
         self.home_agent = self._home_agent(with_router_addresses)
-        self.correspondent = Host(world, "correspondent")
+        self.correspondent: Host = Host(world, "correspondent")
+        if with_correspondent:
+            self.correspondent = CorrespondentHost(
+                world, "correspondent", addresses=(CORRESPONDENT,)
+            )
         port = self.correspondent.add_port(self.core, f"{CORRESPONDENT}/64")
         self._add_core_routes(self.correspondent, port)
         self.mobile_node = AgentNode(

@@ -3,10 +3,8 @@ count.
 """
 
 import contextlib
-import fcntl
 import os
 import socket as python_socket
-import struct
 import threading
 from collections import namedtuple
 from ipaddress import IPv6Address
@@ -29,7 +27,9 @@ from mnagent.datapath._esp cimport (
     esp_seal,
     esp_sealed_length,
 )
-from mnagent.datapath._inbound cimport flush_tunnel, inbound, walk_extension_headers
+from mnagent.datapath._coalesce cimport flush_tunnel
+from mnagent.datapath._headers cimport Headers, walk_extension_headers
+from mnagent.datapath._inbound cimport inbound
 from mnagent.datapath._loops cimport ARENA_LENGTH, Loop, Shared, run_inbound, run_outbound
 from mnagent.datapath._outbound cimport outbound, release_held
 from mnagent.datapath._tables cimport (
@@ -37,13 +37,18 @@ from mnagent.datapath._tables cimport (
     IPV6_LENGTH,
     MAX_PORTS,
     Activity,
+    DirectPath,
+    Insertion,
     Tables,
     Tunnel,
+    WayOut,
     address_map_add,
     tables_add_inbound,
+    tables_add_path,
     tables_free,
     tables_new,
 )
+from mnagent.datapath._traffic cimport TrafficReader, monotonic_milliseconds, take_table
 from mnagent.datapath._worker cimport (
     BATCH,
     HAND_UP_SLOTS,
@@ -62,14 +67,7 @@ from mnagent.datapath._worker cimport (
 )
 from mnagent.datapath.atomics cimport load_word, store_word
 from mnagent.datapath.linux cimport (
-    AF_PACKET,
-    ETH_P_ALL,
-    PACKET_IGNORE_OUTGOING,
-    PACKET_QDISC_BYPASS,
-    PACKET_VNET_HDR,
-    SO_ATTACH_FILTER,
-    SO_RCVBUFFORCE,
-    SOL_PACKET,
+    SO_SNDTIMEO,
     SOL_SOCKET,
     TUN_F_CSUM,
     TUN_F_TSO6,
@@ -79,9 +77,6 @@ from mnagent.datapath.linux cimport (
     TUNSETOFFLOAD,
     TUNSETVNETHDRSZ,
     ioctl,
-    sock_filter,
-    sock_fprog,
-    setsockopt,
     usleep,
     virtio_net_hdr,
 )
@@ -91,7 +86,8 @@ from mnagent.datapath.verdicts cimport DROP_SEQUENCE_EXHAUSTED, TUNNELLED, VERDI
 
 from mnagent.core.actions import TunnelEnd
 from mnagent.core.security import Direction, EspMode, EspTransform
-from mnagent.datapath.tables import HandedUp, SequenceExhausted
+from mnagent.datapath._ports import SEND_TIMEOUT, Port
+from mnagent.datapath.tables import HandedUp, SequenceExhausted, Traffic
 from mnagent.datapath.tables import Tables as PublishedTables
 
 TRANSFORMS = {
@@ -104,6 +100,8 @@ TRANSFORMS = {
 VERDICT_NAMES = (
     "tunnelled",
     "decapsulated",
+    "sent-direct",
+    "received-direct",
     "handed-up",
     "held",
     "packet-too-big",
@@ -121,6 +119,9 @@ VERDICT_NAMES = (
     "drop-truncated",
     "drop-not-ipv6",
     "drop-bad-extension-header",
+    "drop-bad-routing-header",
+    "drop-home-address",
+    "drop-no-peer-binding",
     "drop-fragment",
     "drop-no-binding",
     "drop-outer-source",
@@ -142,13 +143,6 @@ VERDICT_NAMES = (
 )
 assert len(VERDICT_NAMES) == VERDICT_COUNT
 
-SIOCGIFHWADDR = 0x8927
-SIOCGIFMTU = 0x8921
-ARPHRD_ETHER = 1
-ARPHRD_LOOPBACK = 772
-RECEIVE_BUFFER = 16 << 20
-SEND_TIMEOUT = b"\x00" * 8 + (100_000).to_bytes(8, "little")
-SO_SNDTIMEO = 21
 OWN_MARK = 6275
 
 
@@ -212,11 +206,18 @@ cdef class _Core:
     cdef dict pending_sequences
     cdef object latest
     cdef object protect_lock
+    cdef TrafficReader* outbound_reader
+    cdef TrafficReader* inbound_reader
 
     def __cinit__(self, *arguments, **keywords):
         self.outbound_worker = worker_new()
         self.inbound_worker = worker_new()
-        if self.outbound_worker == NULL or self.inbound_worker == NULL:
+        self.outbound_reader = <TrafficReader*>calloc(1, sizeof(TrafficReader))
+        self.inbound_reader = <TrafficReader*>calloc(1, sizeof(TrafficReader))
+        if (
+            self.outbound_worker == NULL or self.inbound_worker == NULL
+            or self.outbound_reader == NULL or self.inbound_reader == NULL
+        ):
             raise MemoryError
         self.outbound_worker.lane = self.inbound_worker.lane = ENGINE_LANE
         self.associations = {}
@@ -228,6 +229,8 @@ cdef class _Core:
     def __dealloc__(self):
         worker_free(self.outbound_worker)
         worker_free(self.inbound_worker)
+        free(self.outbound_reader)
+        free(self.inbound_reader)
         tables_free(<Tables*>self.shared.tables)
 
     def publish(self, tables):
@@ -263,7 +266,8 @@ cdef class _Core:
 
     cdef Tables* _build(self, object tables, dict associations, dict activities) except NULL:
         cdef Tables* made = tables_new(
-            len(tables.tunnels), len(tables.associations), len(tables.local_addresses)
+            len(tables.tunnels), len(tables.associations), len(tables.local_addresses),
+            len(tables.peer_bindings), len(tables.direct_paths),
         )
         cdef _AssociationHandle handle
         cdef uint8_t address[16]
@@ -280,7 +284,14 @@ cdef class _Core:
                 self._fill(&made.tunnels[<int>index], entry, associations, activities)
                 address_map_add(&made.homes, made.tunnels[<int>index].home_address, index)
                 address_map_add(&made.remotes, made.tunnels[<int>index].remote, index)
+                if made.tunnels[<int>index].mobile_end:
+                    address_map_add(&made.own_homes, made.tunnels[<int>index].home_address, 0)
+                self._fill_home_test(
+                    &made.tunnels[<int>index], &made.tunnels[<int>(index + len(tables.tunnels))],
+                    entry, associations,
+                )
             made.tunnel_count = len(tables.tunnels)
+            self._build_direct_paths(made, tables)
             self._fill_ports(made)
         except BaseException:
             tables_free(made)
@@ -289,7 +300,6 @@ cdef class _Core:
 
     cdef _fill(self, Tunnel* tunnel, object entry, dict associations, dict activities):
         cdef uint8_t* outer
-        cdef bytes header
         cdef _AssociationHandle handle
         copy_address(tunnel.home_address, entry.home_address)
         copy_address(tunnel.local, entry.local)
@@ -303,26 +313,92 @@ cdef class _Core:
         tunnel.outbound = NULL if handle is None else handle.association
         tunnel.activity = (<_ActivityHandle>activities[entry.home_address]).activity
         tunnel.mtu = min(max(entry.mtu, 1280), MAX_INNER)
-        tunnel.descriptor, tunnel.outer_mtu, header = self._way_out(entry.next_hop)
-        if entry.path_mtu and (tunnel.outer_mtu == 0 or entry.path_mtu < tunnel.outer_mtu):
-            tunnel.outer_mtu = entry.path_mtu
-        if tunnel.outer_mtu:
-            tunnel.outer_mtu = max(tunnel.outer_mtu, 1280)
-        tunnel.raw = entry.next_hop is None
-        tunnel.link_length = len(header)
-        memcpy(tunnel.head, <const uint8_t*>header, len(header))
-        outer = tunnel.head + tunnel.link_length
+        self._fill_way(&tunnel.way, entry.next_hop, entry.remote)
+        if entry.path_mtu and (tunnel.way.outer_mtu == 0 or entry.path_mtu < tunnel.way.outer_mtu):
+            tunnel.way.outer_mtu = entry.path_mtu
+        if tunnel.way.outer_mtu:
+            tunnel.way.outer_mtu = max(tunnel.way.outer_mtu, 1280)
+        outer = tunnel.way.head + tunnel.way.link_length
         outer[0] = 0x60
         outer[6] = 50 if tunnel.seal else 41
         outer[7] = 64
         memcpy(outer + 8, tunnel.local, 16)
         memcpy(outer + 24, tunnel.remote, 16)
 
+    cdef _fill_home_test(
+        self, Tunnel* tunnel, Tunnel* home_test, object entry, dict associations
+    ):
+        cdef _AssociationHandle handle
+        tunnel.home_test_inbound_spi = entry.home_test_inbound_spi or 0
+        if entry.home_test_outbound_spi is None:
+            return
+        handle = associations.get((entry.home_test_outbound_spi, Direction.OUTBOUND))
+        home_test[0] = tunnel[0]
+        home_test.seal = True
+        home_test.outbound = NULL if handle is None else handle.association
+        home_test.way.head[home_test.way.link_length + 6] = 50
+        tunnel.home_test = home_test
+
+    cdef _fill_way(self, WayOut* way, object next_hop, object destination):
+        cdef bytes header
+        way.descriptor, way.outer_mtu, header = self._way_out(next_hop)
+        way.offload_descriptor = self._offload_out(next_hop)
+        way.raw = next_hop is None
+        way.link_length = len(header)
+        copy_address(way.destination, destination)
+        memcpy(way.head, <const uint8_t*>header, len(header))
+
+    cdef _build_direct_paths(self, Tables* made, object tables):
+        """Paths that have a peer binding too get both headers."""
+        cdef DirectPath* path
+        bindings = {}
+        for index, entry in enumerate(tables.peer_bindings):
+            bindings.setdefault(entry.home_address, entry)
+            path = &made.peers[<int>index]
+            copy_address(path.peer, entry.home_address)
+            self._fill_path(path, entry, None, entry)
+            address_map_add(&made.peer_homes, path.peer, index)
+        made.peer_count = len(tables.peer_bindings)
+        for index, entry in enumerate(tables.direct_paths):
+            path = &made.paths[<int>index]
+            copy_address(path.local, entry.home_address)
+            copy_address(path.peer, entry.correspondent)
+            self._fill_path(path, entry, entry, bindings.get(entry.correspondent))
+            address_map_add(&made.own_homes, path.local, 0)
+            tables_add_path(made, index)
+        made.path_count = len(tables.direct_paths)
+
+    cdef _fill_path(self, DirectPath* path, object entry, object direct, object binding):
+        """What is inserted: a type 2 routing header (RFC 6275 6.4), then a Home Address option
+        (6.3).
+        """
+        cdef Insertion* insertion = &path.insertion
+        cdef bytes octets = b""
+        destination = None
+        if binding is not None:
+            destination = binding.care_of_address
+            insertion.has_destination = True
+            copy_address(insertion.destination, destination)
+            octets += bytes([60, 2, 2, 1, 0, 0, 0, 0]) + binding.home_address.packed
+        if direct is not None:
+            destination = destination or direct.correspondent
+            insertion.has_source = True
+            copy_address(insertion.source, direct.care_of_address)
+            octets += bytes([0, 2, 1, 2, 0, 0, 0xC9, 16]) + direct.home_address.packed
+        insertion.length = <uint32_t>len(octets)
+        memcpy(insertion.octets, <const uint8_t*>octets, len(octets))
+        self._fill_way(&path.way, entry.next_hop, destination)
+        path.mtu = min(max(entry.mtu, 1280), MAX_INNER)
+
     def _way_out(self, next_hop):
         """Descriptor, largest packet (0: not known) and link header of a next hop."""
         if next_hop is None:
             return -1, 0, b""
         return -1, 0, next_hop.destination_mac + next_hop.source_mac + b"\x86\xdd"
+
+    def _offload_out(self, next_hop):
+        """Descriptor for super-packets, -1 where there is none."""
+        return -1
 
     cdef _fill_ports(self, Tables* tables):
         pass
@@ -375,14 +451,15 @@ cdef class _Core:
         cdef _AssociationHandle handle = self.associations[spi, Direction.OUTBOUND]
         cdef Association* association = handle.association
         cdef bytes source = packet
-        cdef uint32_t length = <uint32_t>len(source), at = 0, field = 0, plain, sealed = 0
-        cdef Arrival arrival
+        cdef uint32_t length = <uint32_t>len(source), at, field, plain, sealed = 0
+        cdef Headers headers
         cdef Verdict verdict
         cdef uint8_t next_header
         if length < IPV6_LENGTH or get16(<const uint8_t*>source + 4) + IPV6_LENGTH != length:
             raise ValueError("not one whole IPv6 packet")
-        if not walk_extension_headers(<uint8_t*>source, length, &arrival, &at, &field):
+        if not walk_extension_headers(<const uint8_t*>source, length, &headers):
             raise ValueError("malformed extension header")
+        at, field = headers.end, headers.next_header_at
         plain = length - at
         cdef uint32_t total = at + esp_sealed_length(association, plain)
         if total > IPV6_LENGTH + 65535:
@@ -435,6 +512,29 @@ cdef class _Core:
         store_word(&ring.taken, taken)
         return packets
 
+    def take_traffic(self):
+        """What pairs of addresses carried since the last call, as `Traffic`.
+
+        Protocol, port and path are those of the last packet out, or in where none went out.
+        """
+        pairs = {}
+        for local, peer, packets, protocol, port, direct in take_table(
+            self.inbound_worker.traffic, self.inbound_reader
+        ):
+            pairs[local, peer] = Traffic(
+                local=local, peer=peer, packets_in=packets, protocol=protocol,
+                destination_port=port, direct=direct,
+            )
+        for local, peer, packets, protocol, port, direct in take_table(
+            self.outbound_worker.traffic, self.outbound_reader
+        ):
+            entry = pairs.get((local, peer))
+            pairs[local, peer] = Traffic(
+                local=local, peer=peer, packets_in=entry.packets_in if entry else 0,
+                packets_out=packets, protocol=protocol, destination_port=port, direct=direct,
+            )
+        return list(pairs.values())
+
     def counters(self):
         """Every verdict of both directions, and what the ports did."""
         cdef Worker* out = self.outbound_worker
@@ -448,6 +548,7 @@ cdef class _Core:
         found["released"] = out.released
         found["frames-sent"] = out.frames_sent
         found["fragments-sent"] = out.fragments_sent
+        found["traffic-ignored"] = out.traffic.ignored + into.traffic.ignored
         found["frames-failed"] = out.frames_failed
         found["tunnel-writes"] = out.tunnel_writes + into.tunnel_writes
         found["tunnel-write-failures"] = out.tunnel_write_failures + into.tunnel_write_failures
@@ -479,12 +580,35 @@ Processed = namedtuple("Processed", ("frames", "to_tunnel", "handed_up"))
 
 
 cdef class Pipeline(_Core):
-    """The engine's stages over memory ports: no privileges, no threads."""
+    """The engine's stages over memory ports: no privileges, no threads.
 
-    def __cinit__(self):
+    With ``passes_super_packets`` frames of TCP on direct paths bear a virtio header, and
+    super-packets leave whole.
+    """
+
+    cdef bint passes_super_packets
+
+    def __cinit__(self, *, passes_super_packets=False):
+        self.passes_super_packets = passes_super_packets
         worker_use_memory(self.outbound_worker)
         worker_use_memory(self.inbound_worker)
         self.inbound_worker.merges_datagrams = True
+        self.set_time(monotonic_milliseconds())
+
+    def _offload_out(self, next_hop):
+        return 0 if self.passes_super_packets else -1
+
+    def set_time(self, milliseconds):
+        """What the clock says from now on to the table of traffic."""
+        self.outbound_worker.traffic.now = self.inbound_worker.traffic.now = milliseconds
+
+    def wants_attention(self):
+        """Whether an engine would have signalled traffic since the last call."""
+        cdef bint pending = (
+            self.outbound_worker.traffic.pending or self.inbound_worker.traffic.pending
+        )
+        self.outbound_worker.traffic.pending = self.inbound_worker.traffic.pending = False
+        return bool(pending)
 
     cdef _take_tables(self, Worker* worker):
         worker.tables = <Tables*>self.shared.tables
@@ -550,127 +674,6 @@ cdef class Pipeline(_Core):
             take_captured(&worker.captured_frames), take_captured(&worker.captured_tunnel),
             self.take_handed_up(),
         )
-
-
-# Classic BPF, before the packet is copied: IPv6 to us, untagged, of the protocols the engine
-# handles.
-BPF_LOAD_WORD = 0x20
-BPF_LOAD_HALF = 0x28
-BPF_LOAD_OCTET = 0x30
-BPF_EQUAL = 0x15
-BPF_GREATER_EQUAL = 0x35
-BPF_RETURN = 0x06
-ANCILLARY = 0xFFFFF000
-NETWORK_HEADER = 0xFFF00000
-ANCILLARY_PROTOCOL = 0
-ANCILLARY_PACKET_TYPE = 4
-ANCILLARY_VLAN_PRESENT = 48
-PACKET_OTHERHOST_TYPE = 3
-
-NEXT_HEADERS = (41, 50, 60, 43, 135, 44)
-
-
-def make_filter():
-    """The filter program as (code, jump if true, jump if false, constant) tuples."""
-    accept = 0xFFFFFFFF
-    # Jumps to "accept" and "drop" are written as names and resolved below.
-    lines = [
-        (BPF_LOAD_HALF, ANCILLARY + ANCILLARY_PROTOCOL, None, None),
-        (BPF_EQUAL, 0x86DD, "next", "drop"),
-        (BPF_LOAD_WORD, ANCILLARY + ANCILLARY_VLAN_PRESENT, None, None),
-        (BPF_EQUAL, 0, "next", "drop"),
-        (BPF_LOAD_WORD, ANCILLARY + ANCILLARY_PACKET_TYPE, None, None),
-        (BPF_GREATER_EQUAL, PACKET_OTHERHOST_TYPE, "drop", "next"),
-        (BPF_LOAD_OCTET, NETWORK_HEADER + 6, None, None),
-        *((BPF_EQUAL, protocol, "accept", "next") for protocol in NEXT_HEADERS),
-        (BPF_EQUAL, 58, "next", "drop"),
-        (BPF_LOAD_OCTET, NETWORK_HEADER + 40, None, None),
-        (BPF_GREATER_EQUAL, 148, "drop", "next"),
-        (BPF_GREATER_EQUAL, 144, "accept", "next"),
-        (BPF_GREATER_EQUAL, 138, "drop", "next"),
-        (BPF_GREATER_EQUAL, 133, "accept", "next"),
-        (BPF_GREATER_EQUAL, 5, "drop", "accept"),
-    ]
-    drop, take = len(lines), len(lines) + 1
-    places = {"drop": drop, "accept": take}
-    program = []
-    for at, (code, constant, when_true, when_false) in enumerate(lines):
-        jumps = [
-            0 if name in (None, "next") else places[name] - at - 1
-            for name in (when_true, when_false)
-        ]
-        program.append((code, *jumps, constant))
-    return [*program, (BPF_RETURN, 0, 0, 0), (BPF_RETURN, 0, 0, accept)]
-
-
-cdef attach_filter(int descriptor):
-    cdef sock_filter program[64]
-    cdef sock_fprog holder
-    lines = make_filter()
-    for at, (code, when_true, when_false, constant) in enumerate(lines):
-        program[<int>at].code = code
-        program[<int>at].jt = when_true
-        program[<int>at].jf = when_false
-        program[<int>at].k = constant
-    holder.len = len(lines)
-    holder.filter = program
-    if setsockopt(descriptor, SOL_SOCKET, SO_ATTACH_FILTER, &holder, sizeof(holder)) < 0:
-        raise OSError("failed to attach the packet filter")
-
-
-class _Port:
-    """Sockets on one interface: one to receive (while attached), one to send."""
-
-    def __init__(self, interface):
-        name = python_socket.if_indextoname(interface)
-        self.interface = interface
-        self.receiver = None
-        self.sender = python_socket.socket(AF_PACKET, python_socket.SOCK_RAW, 0)
-        try:
-            self.link_length = self._link_length(name)
-            self.mtu = 0
-            self.refresh()
-            self.sender.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, 1)
-            self.sender.setsockopt(SOL_SOCKET, SO_SNDTIMEO, SEND_TIMEOUT)
-            self.sender.bind((name, 0))
-        except BaseException:
-            self.close()
-            raise
-
-    def refresh(self):
-        """Take the link's MTU as it is now."""
-        name = python_socket.if_indextoname(self.interface)
-        self.mtu = self._ask(name, SIOCGIFMTU, "I")
-
-    def _ask(self, name, request, format):
-        answer = fcntl.ioctl(self.sender, request, struct.pack("16s24x", name.encode()))
-        return struct.unpack_from(format, answer, 16)[0]
-
-    def _link_length(self, name):
-        kind = self._ask(name, SIOCGIFHWADDR, "H")
-        return ETHERNET_LENGTH if kind in (ARPHRD_ETHER, ARPHRD_LOOPBACK) else 0
-
-    def open_receiver(self):
-        """Filter first, then bind: nothing unfiltered is ever queued."""
-        if self.receiver is not None:
-            return
-        receiver = python_socket.socket(AF_PACKET, python_socket.SOCK_RAW, 0)
-        try:
-            attach_filter(receiver.fileno())
-            receiver.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
-            receiver.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
-            receiver.setsockopt(SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
-            receiver.setblocking(False)
-            receiver.bind((python_socket.if_indextoname(self.interface), ETH_P_ALL))
-        except BaseException:
-            receiver.close()
-            raise
-        self.receiver = receiver
-
-    def close(self):
-        self.sender.close()
-        if self.receiver is not None:
-            self.receiver.close()
 
 
 cdef class Engine(_Core):
@@ -764,7 +767,7 @@ cdef class Engine(_Core):
         if port is None:
             if len(self.ports) == MAX_PORTS:
                 raise ValueError("too many interfaces")
-            port = self.ports[interface] = _Port(interface)
+            port = self.ports[interface] = Port(interface)
         return port
 
     def _way_out(self, next_hop):
@@ -780,6 +783,12 @@ cdef class Engine(_Core):
         if port.link_length:
             header = next_hop.destination_mac + next_hop.source_mac + b"\x86\xdd"
         return port.sender.fileno(), port.mtu, header
+
+    def _offload_out(self, next_hop):
+        port = None if next_hop is None else self.ports.get(next_hop.interface)
+        if port is None or port.super_packet_sender is None:
+            return -1
+        return port.super_packet_sender.fileno()
 
     cdef _fill_ports(self, Tables* tables):
         cdef uint32_t at = 0

@@ -7,7 +7,3 @@ from mnagent.datapath._worker cimport Arrival, Worker
 cdef void inbound(
     Worker* worker, Arrival* arrival, uint8_t* packet, uint32_t length
 ) noexcept nogil
-cdef void flush_tunnel(Worker* worker) noexcept nogil
-cdef bint walk_extension_headers(
-    uint8_t* packet, uint32_t length, Arrival* arrival, uint32_t* end, uint32_t* next_header_at
-) noexcept nogil

@@ -3,9 +3,11 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from mnagent.datapath._inbound cimport flush_tunnel, inbound
+from mnagent.datapath._coalesce cimport flush_tunnel
+from mnagent.datapath._inbound cimport inbound
 from mnagent.datapath._outbound cimport outbound, release_held
 from mnagent.datapath._tables cimport MAX_PORTS, Port, Tables
+from mnagent.datapath._traffic cimport monotonic_milliseconds
 from mnagent.datapath._worker cimport BATCH, RECEIVE_SLOT, VNET_LENGTH, Arrival, Worker
 from mnagent.datapath.atomics cimport load_word, store_word
 from mnagent.datapath.linux cimport (
@@ -47,11 +49,21 @@ cdef void clear_wake(Loop* loop) noexcept nogil:
     read(loop.wake, &ignored, sizeof(ignored))
 
 
+cdef void signal_python(Loop* loop) noexcept nogil:
+    """After a batch: something is handed up, or there is traffic to tell of."""
+    cdef uint64_t one = 1
+    if loop.worker.hand_up_pending or loop.worker.traffic.pending:
+        loop.worker.hand_up_pending = 0
+        loop.worker.traffic.pending = False
+        write(loop.notify, &one, sizeof(one))
+
+
 cdef uint32_t read_tunnel(Loop* loop, bint* broken) noexcept nogil:
     """Read and carry what the device has, up to a batch; returns how many packets."""
     cdef uint32_t used = PACKET_ALIGNMENT - VNET_LENGTH, got = 0
     cdef virtio_net_hdr vnet
     cdef ssize_t length
+    loop.worker.traffic.now = monotonic_milliseconds()
     while got < BATCH and used + RECEIVE_SLOT <= ARENA_LENGTH:
         length = read(loop.tunnel, loop.memory + used, RECEIVE_SLOT)
         if length < VNET_LENGTH:
@@ -64,6 +76,7 @@ cdef uint32_t read_tunnel(Loop* loop, bint* broken) noexcept nogil:
         used += (<uint32_t>length + PACKET_ALIGNMENT - 1) & ~<uint32_t>(PACKET_ALIGNMENT - 1)
         got += 1
     loop.worker.flush_frames(loop.worker)
+    signal_python(loop)
     return got
 
 
@@ -120,7 +133,7 @@ cdef bint read_port(
     """
     cdef uint32_t taken = 0, at
     cdef int got
-    cdef uint64_t one = 1
+    loop.worker.traffic.now = monotonic_milliseconds()
     while taken < BATCH:
         got = recvmmsg(port.descriptor, messages + taken, BATCH - taken, MSG_DONTWAIT, NULL)
         if got <= 0:
@@ -129,9 +142,7 @@ cdef bint read_port(
             take_frame(loop, port, loop.memory + at * RECEIVE_SLOT, messages[at].msg_len)
         taken += <uint32_t>got
     flush_tunnel(loop.worker)
-    if loop.worker.hand_up_pending:
-        loop.worker.hand_up_pending = 0
-        write(loop.notify, &one, sizeof(one))
+    signal_python(loop)
     return taken == BATCH
 
 

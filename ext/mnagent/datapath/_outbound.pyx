@@ -6,12 +6,15 @@ it to
 the TUN device.
 """
 
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from mnagent.datapath._esp cimport ESP_HEADER_LENGTH, esp_seal
-from mnagent.datapath._tables cimport IPV6_LENGTH, Tables, Tunnel, address_find
+from mnagent.datapath._direct cimport Egress, find_egress
+from mnagent.datapath._headers cimport make_head
+from mnagent.datapath._tables cimport INSERTED_MAX, IPV6_LENGTH, Tunnel, WayOut
+from mnagent.datapath._traffic cimport note_traffic
 from mnagent.datapath._worker cimport (
     HELD_MAX,
     HELD_OCTETS_MAX,
@@ -21,6 +24,8 @@ from mnagent.datapath._worker cimport (
     Worker,
     count,
     frame_begin,
+    frame_commit,
+    frame_commit_offload,
     frame_commit_outer,
     write_error,
 )
@@ -41,6 +46,7 @@ from mnagent.datapath.octets cimport (
     put_checksum,
     sum_octets,
 )
+from mnagent.datapath.protocols cimport PROTOCOL_IPV6, PROTOCOL_TCP, PROTOCOL_UDP
 from mnagent.datapath.verdicts cimport (
     DROP_BAD_OFFLOAD,
     DROP_HOLD_OVERFLOW,
@@ -51,53 +57,63 @@ from mnagent.datapath.verdicts cimport (
     DROP_TRUNCATED,
     HELD,
     PACKET_TOO_BIG,
+    SENT_DIRECT,
     TUNNELLED,
     Verdict,
 )
 
 cdef enum:
-    PROTOCOL_TCP = 6
-    PROTOCOL_UDP = 17
-    PROTOCOL_IPV6 = 41
-    PROTOCOL_ESP = 50
     TCP_LENGTH = 20
+    TCP_CHECKSUM = 16
     UDP_LENGTH = 8
+    # Below what links take as one, with their own headers.
+    SUPER_PACKET_MAX = 65535
     # Extension headers and a full TCP header; far below a frame's slot.
     MAX_INNER_HEAD = 1024
     TCP_FIN_PSH = 0x09
     TCP_CWR = 0x80
 
 
-cdef Tunnel* find_tunnel(const Tables* tables, const uint8_t* packet) noexcept nogil:
-    """A mobile node sends from its home address; a home agent sends to one."""
-    cdef int32_t at = address_find(&tables.homes, packet + 8)
-    if at >= 0 and tables.tunnels[at].mobile_end:
-        return &tables.tunnels[at]
-    at = address_find(&tables.homes, packet + 24)
-    if at >= 0 and not tables.tunnels[at].mobile_end:
-        return &tables.tunnels[at]
-    return NULL
+cdef virtio_net_hdr NO_OFFLOAD
+memset(&NO_OFFLOAD, 0, sizeof(virtio_net_hdr))
+
+
+cdef void commit_direct(
+    Worker* worker, const Egress* egress, const virtio_net_hdr* vnet, uint8_t* packet,
+    uint32_t head_length, const uint8_t* payload, uint32_t payload_length
+) noexcept nogil:
+    cdef const WayOut* way = egress.way
+    cdef uint8_t* start = packet - way.link_length
+    head_length += way.link_length
+    if egress.by_offload:
+        frame_commit_offload(worker, way, vnet, start, head_length, payload, payload_length)
+    else:
+        frame_commit(worker, way, start, head_length, payload, payload_length)
 
 
 cdef Verdict encapsulate(
-    Worker* worker, const Tunnel* tunnel, uint8_t* inner, uint32_t head_length,
+    Worker* worker, const Egress* egress, uint8_t* inner, uint32_t head_length,
     const uint8_t* payload, uint32_t payload_length
 ) noexcept nogil:
-    """Finish the frame whose inner headers lie at ``inner``: outer header, ESP where asked,
-    queue.
+    """Finish the frame whose headers, as the host or a direct path has them, lie at ``inner``:
+    outer header and ESP where asked, queue.
     """
+    cdef Tunnel* tunnel = egress.tunnel
     cdef uint32_t inner_length = head_length + payload_length
     cdef uint32_t sealed_length = 0
     cdef uint8_t* outer
     cdef uint8_t* esp
     cdef Verdict verdict
+    if tunnel == NULL:
+        commit_direct(worker, egress, &NO_OFFLOAD, inner, head_length, payload, payload_length)
+        return SENT_DIRECT
     if not tunnel.seal:
         outer = inner - IPV6_LENGTH
         put16(outer + 4, inner_length)
         # Version, traffic class (ECN as RFC 6040 normal mode) and flow label as the inner packet's.
         memcpy(outer, inner, 4)
         frame_commit_outer(
-            worker, tunnel, outer, IPV6_LENGTH + head_length, payload, payload_length
+            worker, &tunnel.way, outer, IPV6_LENGTH + head_length, payload, payload_length
         )
         return TUNNELLED
     memcpy(inner + head_length, payload, payload_length)
@@ -110,13 +126,16 @@ cdef Verdict encapsulate(
     if verdict != TUNNELLED:
         return verdict
     put16(outer + 4, sealed_length)
-    frame_commit_outer(worker, tunnel, outer, IPV6_LENGTH + sealed_length, NULL, 0)
+    frame_commit_outer(worker, &tunnel.way, outer, IPV6_LENGTH + sealed_length, NULL, 0)
     return TUNNELLED
 
 
-cdef uint8_t* begin_inner(Worker* worker, const Tunnel* tunnel) noexcept nogil:
-    """Where the inner packet goes in the next frame."""
-    cdef uint8_t* after = frame_begin(worker, tunnel)
+cdef uint8_t* begin_inner(Worker* worker, const Egress* egress) noexcept nogil:
+    """Where the packet goes in the next frame."""
+    cdef uint8_t* after = frame_begin(worker, egress.way)
+    cdef Tunnel* tunnel = egress.tunnel
+    if tunnel == NULL:
+        return after - IPV6_LENGTH
     if tunnel.seal:
         return after + ESP_HEADER_LENGTH + tunnel.outbound.iv_length
     return after
@@ -140,19 +159,31 @@ cdef bint complete_checksum(
 
 
 cdef Verdict send_whole(
-    Worker* worker, const Tunnel* tunnel, const virtio_net_hdr* vnet, uint8_t* packet,
+    Worker* worker, const Egress* egress, const virtio_net_hdr* vnet, uint8_t* packet,
     uint32_t length
 ) noexcept nogil:
     cdef uint8_t* inner
-    if length > tunnel.mtu:
-        return packet_too_big(worker, tunnel, packet, length)
+    cdef uint32_t head = IPV6_LENGTH, made
+    if length > egress.mtu:
+        return packet_too_big(worker, egress, packet, length)
     if not complete_checksum(vnet, packet, length):
         return DROP_BAD_OFFLOAD
-    inner = begin_inner(worker, tunnel)
-    memcpy(inner, packet, IPV6_LENGTH)
-    return encapsulate(
-        worker, tunnel, inner, IPV6_LENGTH, packet + IPV6_LENGTH, length - IPV6_LENGTH
-    )
+    if egress.insertion != NULL:
+        head = egress.point
+    inner = begin_inner(worker, egress)
+    made = copy_head(egress, inner, packet, head)
+    put16(inner + 4, made + length - head - IPV6_LENGTH)
+    return encapsulate(worker, egress, inner, made, packet + head, length - head)
+
+
+cdef inline uint32_t copy_head(
+    const Egress* egress, uint8_t* into, const uint8_t* packet, uint32_t head
+) noexcept nogil:
+    """The first ``head`` octets with what is inserted into them; returns how many they are."""
+    if egress.insertion == NULL:
+        memcpy(into, packet, head)
+        return head
+    return make_head(into, egress.insertion, packet, head, egress.point, egress.field)
 
 
 cdef uint32_t super_packet_head(
@@ -179,46 +210,57 @@ cdef inline void adapt_tcp(
 
 
 cdef Verdict send_segments(
-    Worker* worker, const Tunnel* tunnel, const virtio_net_hdr* vnet, uint8_t* packet,
+    Worker* worker, const Egress* egress, const virtio_net_hdr* vnet, uint8_t* packet,
     uint32_t length, bint datagrams
 ) noexcept nogil:
-    """Cut a super-packet into segments with their own lengths, sequence numbers and checksums."""
+    """Cut a super-packet into segments with their own lengths, sequence numbers and checksums.
+
+    Checksums cover the addresses the host knows (RFC 6275 6.3, 6.4), so nothing inserted counts.
+    """
+    cdef uint8_t pattern[MAX_INNER_HEAD + INSERTED_MAX]
     cdef uint32_t start = vnet.csum_start, size = vnet.gso_size
     cdef uint32_t head = super_packet_head(vnet, packet, length, datagrams)
-    cdef uint32_t at = head, piece, sequence, field = start + (6 if datagrams else 16)
+    cdef uint32_t at = head, piece, sequence, made, offset = 6 if datagrams else 16
     cdef uint64_t addresses
     cdef uint8_t* inner
-    cdef Verdict verdict
-    if head == 0:
+    cdef uint8_t* upper
+    cdef Verdict verdict = DROP_BAD_OFFLOAD
+    if head == 0 or egress.point > start:
         return DROP_BAD_OFFLOAD
-    if head + size > tunnel.mtu and length > tunnel.mtu:
-        return packet_too_big(worker, tunnel, packet, length)
+    if head + size > egress.mtu and length > egress.mtu:
+        return packet_too_big(worker, egress, packet, length)
     sequence = get32(packet + start + 4)
-    memset(packet + field, 0, 2)
+    memset(packet + start + offset, 0, 2)
     addresses = sum_octets(packet + 8, 32, 0)
+    made = copy_head(egress, pattern, packet, head)
     while at < length:
         piece = size if length - at > size else length - at
-        inner = begin_inner(worker, tunnel)
-        memcpy(inner, packet, head)
-        put16(inner + 4, head - IPV6_LENGTH + piece)
+        inner = begin_inner(worker, egress)
+        memcpy(inner, pattern, made)
+        put16(inner + 4, made - IPV6_LENGTH + piece)
+        upper = inner + made - (head - start)
         if datagrams:
-            put16(inner + start + 4, UDP_LENGTH + piece)
+            put16(upper + 4, UDP_LENGTH + piece)
         else:
             adapt_tcp(
-                inner + start, sequence + (at - head), at == head, at + piece == length,
+                upper, sequence + (at - head), at == head, at + piece == length,
                 vnet.gso_type & VIRTIO_NET_HDR_GSO_ECN,
             )
         put_checksum(
-            inner + field,
-            segment_sum(addresses, inner + start, head - start, packet + at, piece, datagrams),
+            upper + offset,
+            segment_sum(addresses, upper, head - start, packet + at, piece, datagrams),
         )
         if datagrams:
-            avoid_zero(inner + field)
-        verdict = encapsulate(worker, tunnel, inner, head, packet + at, piece)
-        if verdict != TUNNELLED:
+            avoid_zero(upper + offset)
+        verdict = encapsulate(worker, egress, inner, made, packet + at, piece)
+        if not was_sent(verdict):
             return verdict
         at += piece
-    return TUNNELLED
+    return verdict
+
+
+cdef inline bint was_sent(Verdict verdict) noexcept nogil:
+    return verdict == TUNNELLED or verdict == SENT_DIRECT
 
 
 cdef inline uint64_t segment_sum(
@@ -239,12 +281,63 @@ cdef inline void avoid_zero(uint8_t* field) noexcept nogil:
 
 
 cdef Verdict packet_too_big(
-    Worker* worker, const Tunnel* tunnel, const uint8_t* packet, uint32_t length
+    Worker* worker, const Egress* egress, const uint8_t* packet, uint32_t length
 ) noexcept nogil:
-    """Tell the sender the tunnel's MTU (RFC 2473 7.1): never below 1280."""
+    """Tell the sender what fits (RFC 2473 7.1): never below 1280."""
     return write_error(
-        worker, tunnel.local, ERROR_TOO_BIG, tunnel.mtu, packet, length, PACKET_TOO_BIG
+        worker, egress.reporter, ERROR_TOO_BIG, egress.mtu, packet, length, PACKET_TOO_BIG
     )
+
+
+cdef bint send_super_packet(
+    Worker* worker, const Egress* egress, const virtio_net_hdr* vnet, const uint8_t* packet,
+    uint32_t length
+) noexcept nogil:
+    """Let a TCP super-packet leave whole, for the link or the kernel to cut behind the headers
+    inserted; False where that cannot be.
+
+    A kernel that gets it whole and forwards it, such as a virtual machine's host, takes what is 12
+    octets behind the IPv6 header for TCP's data offset when it sizes the segments. Where that
+    would make them longer than they are, they are cut here.
+    """
+    cdef uint32_t head = super_packet_head(vnet, packet, length, False), made
+    cdef virtio_net_hdr moved = vnet[0]
+    cdef uint8_t* start
+    if (
+        head == 0 or egress.point > vnet.csum_start or vnet.csum_offset != TCP_CHECKSUM
+        or not vnet.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM
+        or head + vnet.gso_size > egress.mtu
+        or length + egress.insertion.length > SUPER_PACKET_MAX
+    ):
+        return False
+    start = begin_inner(worker, egress)
+    made = copy_head(egress, start, packet, head)
+    if <uint32_t>(start[IPV6_LENGTH + 12] >> 4) * 4 > made - IPV6_LENGTH:
+        return False
+    put16(start + 4, made + length - head - IPV6_LENGTH)
+    moved.flags = <uint8_t>VIRTIO_NET_HDR_F_NEEDS_CSUM
+    moved.hdr_len = <uint16_t>(egress.way.link_length + made)
+    moved.csum_start = <uint16_t>(
+        egress.way.link_length + vnet.csum_start + egress.insertion.length
+    )
+    commit_direct(worker, egress, &moved, start, made, packet + head, length - head)
+    return True
+
+
+cdef Verdict send(
+    Worker* worker, const Egress* egress, const virtio_net_hdr* vnet, uint8_t* packet,
+    uint32_t length
+) noexcept nogil:
+    cdef uint8_t kind = vnet.gso_type & <uint8_t>~VIRTIO_NET_HDR_GSO_ECN
+    if kind == VIRTIO_NET_HDR_GSO_NONE:
+        return send_whole(worker, egress, vnet, packet, length)
+    if kind == VIRTIO_NET_HDR_GSO_TCPV6:
+        if egress.by_offload and send_super_packet(worker, egress, vnet, packet, length):
+            return SENT_DIRECT
+        return send_segments(worker, egress, vnet, packet, length, False)
+    if kind == VIRTIO_NET_HDR_GSO_UDP_L4:
+        return send_segments(worker, egress, vnet, packet, length, True)
+    return DROP_BAD_OFFLOAD
 
 
 cdef Verdict hold(
@@ -300,8 +393,7 @@ cdef void release_held(Worker* worker) noexcept nogil:
 cdef Verdict route(
     Worker* worker, virtio_net_hdr* vnet, uint8_t* packet, uint32_t length
 ) noexcept nogil:
-    cdef Tunnel* tunnel
-    cdef uint8_t kind
+    cdef Egress egress
     cdef Verdict verdict
     if length < IPV6_LENGTH:
         return DROP_TRUNCATED
@@ -311,24 +403,22 @@ cdef Verdict route(
         return DROP_TRUNCATED
     if is_link_scope(packet + 8) or is_link_scope(packet + 24):
         return DROP_LINK_SCOPE
-    tunnel = find_tunnel(worker.tables, packet)
-    if tunnel == NULL:
+    if not find_egress(worker.tables, packet, length, &egress):
         return DROP_NO_TUNNEL
-    if tunnel.hold:
-        return hold(worker, vnet, packet, length)
-    if tunnel.seal and tunnel.outbound == NULL:
-        return DROP_NO_ASSOCIATION
-    kind = vnet.gso_type & <uint8_t>~VIRTIO_NET_HDR_GSO_ECN
-    if kind == VIRTIO_NET_HDR_GSO_NONE:
-        verdict = send_whole(worker, tunnel, vnet, packet, length)
-    elif kind == VIRTIO_NET_HDR_GSO_TCPV6:
-        verdict = send_segments(worker, tunnel, vnet, packet, length, False)
-    elif kind == VIRTIO_NET_HDR_GSO_UDP_L4:
-        verdict = send_segments(worker, tunnel, vnet, packet, length, True)
-    else:
-        return DROP_BAD_OFFLOAD
-    if verdict == TUNNELLED:
-        tunnel.activity.packets_out += 1
+    if egress.tunnel != NULL:
+        if egress.tunnel.hold:
+            return hold(worker, vnet, packet, length)
+        if egress.tunnel.seal and egress.tunnel.outbound == NULL:
+            return DROP_NO_ASSOCIATION
+    verdict = send(worker, &egress, vnet, packet, length)
+    if not was_sent(verdict):
+        return verdict
+    if egress.tunnel != NULL:
+        egress.tunnel.activity.packets_out += 1
+    if egress.tunnel == NULL or egress.tunnel.mobile_end:
+        note_traffic(
+            worker.traffic, packet + 8, packet + 24, packet, length, True, egress.tunnel == NULL
+        )
     return verdict
 
 

@@ -3,7 +3,8 @@
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from mnagent.datapath._tables cimport Tables, Tunnel
+from mnagent.datapath._tables cimport Tables, WayOut
+from mnagent.datapath._traffic cimport TrafficTable
 from mnagent.datapath.linux cimport iovec, mmsghdr, sockaddr_in6, virtio_net_hdr
 from mnagent.datapath.verdicts cimport VERDICT_COUNT, Verdict
 
@@ -11,18 +12,21 @@ cdef enum:
     BATCH = 64
     # Largest inner packet of one frame, jumbo links included.
     MAX_INNER = 9216
-    # Link header, outer header, ESP header, IV, inner, trailer, ICV; no power of two, so that the
-    # slots do not fall on the same cache sets.
-    FRAME_SLOT = MAX_INNER + 192 + 64
+    # Headroom, link header, outer header, ESP header, IV, inner, trailer, ICV; no power of two, so
+    # that the slots do not fall on the same cache sets.
+    FRAME_SLOT = MAX_INNER + 256 + 64
     # A receive buffer: virtio header, link header, one super-packet with its headers.
     RECEIVE_SLOT = 65536 + 256
     VNET_LENGTH = 10
+    # Before a frame's link header, for a virtio header.
+    FRAME_HEADROOM = 16
     HAND_UP_SLOTS = 512
     HAND_UP_LENGTH = 2048
     HELD_MAX = 256
     HELD_OCTETS_MAX = 4 << 20
     ERRORS_PER_SECOND = 100
     STRANGERS_PER_SECOND = 20
+    UNBOUND_PER_SECOND = 100
     REASSEMBLIES = 16
     REASSEMBLY_PIECES = 16
     REASSEMBLY_SECONDS = 30
@@ -140,9 +144,6 @@ cdef struct Arrival:
     uint32_t protected_by
     bint tunnelled
     uint8_t tunnel_source[16]
-    # In the packet, NULL when there is none.
-    uint8_t* home_address_option
-    uint8_t* type2_home_address
 
 
 cdef struct Worker:
@@ -159,6 +160,9 @@ cdef struct Worker:
     uint64_t verdicts[VERDICT_COUNT]
     RateLimit errors
     RateLimit strangers
+    # Packets with a Home Address option that no binding fits.
+    RateLimit unbound
+    TrafficTable* traffic
     uint32_t identification
     uint64_t fragments_sent
     # Where an outer packet is whole before it is fragmented.
@@ -189,13 +193,17 @@ cdef Verdict write_error(
 ) noexcept nogil
 cdef bint rate_allows(RateLimit* limit, uint32_t per_second) noexcept nogil
 cdef long monotonic_seconds() noexcept nogil
-cdef uint8_t* frame_begin(Worker* worker, const Tunnel* tunnel) noexcept nogil
+cdef uint8_t* frame_begin(Worker* worker, const WayOut* way) noexcept nogil
 cdef void frame_commit(
-    Worker* worker, const Tunnel* tunnel, uint8_t* start, uint32_t head_length,
+    Worker* worker, const WayOut* way, uint8_t* start, uint32_t head_length,
     const uint8_t* payload, uint32_t payload_length
 ) noexcept nogil
+cdef void frame_commit_offload(
+    Worker* worker, const WayOut* way, const virtio_net_hdr* vnet, uint8_t* start,
+    uint32_t head_length, const uint8_t* payload, uint32_t payload_length
+) noexcept nogil
 cdef void frame_commit_outer(
-    Worker* worker, const Tunnel* tunnel, uint8_t* outer, uint32_t head_length,
+    Worker* worker, const WayOut* way, uint8_t* outer, uint32_t head_length,
     const uint8_t* payload, uint32_t payload_length
 ) noexcept nogil
 cdef Verdict hand_up(

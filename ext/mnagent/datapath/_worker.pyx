@@ -4,7 +4,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 
-from mnagent.datapath._tables cimport ETHERNET_LENGTH, IPV6_LENGTH, Tunnel
+from mnagent.datapath._tables cimport ETHERNET_LENGTH, IPV6_LENGTH, WayOut
+from mnagent.datapath._traffic cimport TrafficTable
 from mnagent.datapath.atomics cimport load_word, store_word
 from mnagent.datapath.libcrypto cimport RAND_bytes
 from mnagent.datapath.linux cimport (
@@ -21,9 +22,17 @@ from mnagent.datapath.linux cimport (
     sendmmsg,
     sockaddr_in6,
     timespec,
+    virtio_net_hdr,
     writev,
 )
 from mnagent.datapath.octets cimport put16, put32, put_checksum, sum_octets, sum_pseudo_header
+from mnagent.datapath.protocols cimport (
+    FRAGMENT_LENGTH,
+    ICMP_INFORMATIONAL,
+    MINIMUM_MTU,
+    PROTOCOL_FRAGMENT,
+    PROTOCOL_ICMPV6,
+)
 from mnagent.datapath.verdicts cimport (
     DROP_HAND_UP_FULL,
     DROP_HAND_UP_TOO_LARGE,
@@ -31,13 +40,6 @@ from mnagent.datapath.verdicts cimport (
     HANDED_UP,
     Verdict,
 )
-
-cdef enum:
-    PROTOCOL_FRAGMENT = 44
-    PROTOCOL_ICMPV6 = 58
-    FRAGMENT_LENGTH = 8
-    MINIMUM_MTU = 1280
-
 
 cdef Worker* worker_new() noexcept nogil:
     cdef Worker* worker = <Worker*>calloc(1, sizeof(Worker))
@@ -49,12 +51,13 @@ cdef Worker* worker_new() noexcept nogil:
     worker.held = <HeldQueue*>calloc(1, sizeof(HeldQueue))
     worker.reassemblies = <Reassembly*>calloc(REASSEMBLIES, sizeof(Reassembly))
     worker.scratch = <uint8_t*>malloc(FRAME_SLOT)
+    worker.traffic = <TrafficTable*>calloc(1, sizeof(TrafficTable))
     if worker.frames != NULL:
         worker.frames.slots = <uint8_t*>malloc(BATCH * FRAME_SLOT)
     if (
         worker.frames == NULL or worker.frames.slots == NULL or worker.coalescer == NULL
         or worker.handed_up == NULL or worker.held == NULL or worker.reassemblies == NULL
-        or worker.scratch == NULL
+        or worker.scratch == NULL or worker.traffic == NULL
         or RAND_bytes(<uint8_t*>&worker.identification, sizeof(worker.identification)) != 1
     ):
         worker_free(worker)
@@ -78,6 +81,7 @@ cdef void worker_free(Worker* worker) noexcept nogil:
             free(worker.reassemblies[at].data)
     free(worker.reassemblies)
     free(worker.scratch)
+    free(worker.traffic)
     free(worker.frames)
     free(worker.coalescer)
     free(worker.handed_up)
@@ -111,7 +115,9 @@ cdef bint forbids_error(const uint8_t* packet, uint32_t length) noexcept nogil:
     """No error about an error, nor about a packet to or from a group (RFC 4443 2.4 e)."""
     if packet[8] == 0xFF or packet[24] == 0xFF:
         return True
-    return packet[6] == PROTOCOL_ICMPV6 and (length <= IPV6_LENGTH or packet[40] < 128)
+    return packet[6] == PROTOCOL_ICMPV6 and (
+        length <= IPV6_LENGTH or packet[40] < ICMP_INFORMATIONAL
+    )
 
 
 cdef Verdict write_error(
@@ -154,21 +160,21 @@ cdef Verdict write_error(
     return verdict
 
 
-cdef uint8_t* frame_begin(Worker* worker, const Tunnel* tunnel) noexcept nogil:
+cdef uint8_t* frame_begin(Worker* worker, const WayOut* way) noexcept nogil:
     """The next frame's slot, with link header and outer IPv6 header in place; returns what
     follows.
     """
     cdef uint8_t* slot
-    cdef uint32_t link = tunnel.link_length
+    cdef uint32_t link = way.link_length
     if worker.frames.count == BATCH:
         worker.flush_frames(worker)
-    slot = worker.frames.slots + worker.frames.count * FRAME_SLOT
-    memcpy(slot, tunnel.head, ETHERNET_LENGTH + IPV6_LENGTH)
+    slot = worker.frames.slots + worker.frames.count * FRAME_SLOT + FRAME_HEADROOM
+    memcpy(slot, way.head, ETHERNET_LENGTH + IPV6_LENGTH)
     return slot + link + IPV6_LENGTH
 
 
 cdef void frame_commit(
-    Worker* worker, const Tunnel* tunnel, uint8_t* start, uint32_t head_length,
+    Worker* worker, const WayOut* way, uint8_t* start, uint32_t head_length,
     const uint8_t* payload, uint32_t payload_length
 ) noexcept nogil:
     """Queue the frame begun: ``head_length`` octets in its slot, then ``payload`` where it lies."""
@@ -183,44 +189,57 @@ cdef void frame_commit(
     message.msg_hdr.msg_iovlen = 2 if payload_length else 1
     message.msg_hdr.msg_name = NULL
     message.msg_hdr.msg_namelen = 0
-    if tunnel.raw:
+    if way.raw:
         frames.names[at].sin6_family = <unsigned short>AF_INET6
-        memcpy(frames.names[at].sin6_addr.s6_addr, tunnel.remote, 16)
+        memcpy(frames.names[at].sin6_addr.s6_addr, way.destination, 16)
         message.msg_hdr.msg_name = &frames.names[at]
         message.msg_hdr.msg_namelen = sizeof(sockaddr_in6)
-    frames.descriptors[at] = tunnel.descriptor
+    frames.descriptors[at] = way.descriptor
     frames.count += 1
 
 
+cdef void frame_commit_offload(
+    Worker* worker, const WayOut* way, const virtio_net_hdr* vnet, uint8_t* start,
+    uint32_t head_length, const uint8_t* payload, uint32_t payload_length
+) noexcept nogil:
+    """The same, by the descriptor that takes a virtio header."""
+    cdef uint32_t at = worker.frames.count
+    memcpy(start - VNET_LENGTH, vnet, VNET_LENGTH)
+    frame_commit(
+        worker, way, start - VNET_LENGTH, VNET_LENGTH + head_length, payload, payload_length
+    )
+    worker.frames.descriptors[at] = way.offload_descriptor
+
+
 cdef void frame_commit_outer(
-    Worker* worker, const Tunnel* tunnel, uint8_t* outer, uint32_t head_length,
+    Worker* worker, const WayOut* way, uint8_t* outer, uint32_t head_length,
     const uint8_t* payload, uint32_t payload_length
 ) noexcept nogil:
     """Queue the outer packet begun at ``outer``, in fragments where the path asks."""
     cdef uint32_t length = head_length + payload_length
-    if tunnel.outer_mtu == 0 or length <= tunnel.outer_mtu:
+    if way.outer_mtu == 0 or length <= way.outer_mtu:
         frame_commit(
-            worker, tunnel, outer - tunnel.link_length, tunnel.link_length + head_length,
+            worker, way, outer - way.link_length, way.link_length + head_length,
             payload, payload_length,
         )
         return
     memcpy(worker.scratch, outer, head_length)
     if payload_length:
         memcpy(worker.scratch + head_length, payload, payload_length)
-    commit_fragments(worker, tunnel, worker.scratch, length)
+    commit_fragments(worker, way, worker.scratch, length)
 
 
 cdef void commit_fragments(
-    Worker* worker, const Tunnel* tunnel, const uint8_t* whole, uint32_t length
+    Worker* worker, const WayOut* way, const uint8_t* whole, uint32_t length
 ) noexcept nogil:
     """RFC 8200 4.5, of a packet whose only headers are the IPv6 header and the payload's."""
-    cdef uint32_t most = (tunnel.outer_mtu - IPV6_LENGTH - FRAGMENT_LENGTH) & ~<uint32_t>7
+    cdef uint32_t most = (way.outer_mtu - IPV6_LENGTH - FRAGMENT_LENGTH) & ~<uint32_t>7
     cdef uint32_t body = length - IPV6_LENGTH, at = 0, piece
     cdef uint8_t* after
     worker.identification += 1
     while at < body:
         piece = most if body - at > most else body - at
-        after = frame_begin(worker, tunnel)
+        after = frame_begin(worker, way)
         memcpy(after - IPV6_LENGTH, whole, IPV6_LENGTH)
         put16(after - IPV6_LENGTH + 4, FRAGMENT_LENGTH + piece)
         after[0] = whole[6]
@@ -230,8 +249,8 @@ cdef void commit_fragments(
         (after - IPV6_LENGTH)[6] = PROTOCOL_FRAGMENT
         memcpy(after + FRAGMENT_LENGTH, whole + IPV6_LENGTH + at, piece)
         frame_commit(
-            worker, tunnel, after - IPV6_LENGTH - tunnel.link_length,
-            tunnel.link_length + IPV6_LENGTH + FRAGMENT_LENGTH + piece, NULL, 0,
+            worker, way, after - IPV6_LENGTH - way.link_length,
+            way.link_length + IPV6_LENGTH + FRAGMENT_LENGTH + piece, NULL, 0,
         )
         worker.fragments_sent += 1
         at += piece

@@ -34,9 +34,10 @@ cdef inline bint same_address(const uint8_t* left, const uint8_t* right) noexcep
 
 
 cdef inline uint32_t hash_address(const uint8_t* address) noexcept nogil:
-    cdef uint64_t mixed = load64(address) * <uint64_t>0x9E3779B97F4A7C15
-    mixed ^= load64(address + 8) * <uint64_t>0xC2B2AE3D27D4EB4F
-    mixed *= <uint64_t>0xD6E8FEB86659FD93
+    cdef uint64_t mixed = load64(address) * <uint64_t>0x9E3779B97F4A7C15 ^ load64(address + 8)
+    # Addresses mostly differ in their last octets, a word's highest here: bring those down.
+    mixed = (mixed ^ (mixed >> 32)) * <uint64_t>0xD6E8FEB86659FD93
+    mixed = (mixed ^ (mixed >> 32)) * <uint64_t>0xC2B2AE3D27D4EB4F
     return <uint32_t>(mixed >> 32)
 
 

@@ -177,6 +177,21 @@ def test_doctor_forwarding_depends_on_the_role(probe: FakeProbe, tmp_path: Path)
     assert "ignores router advertisements" in finding.text
 
 
+def test_doctor_correspondent_may_forward_or_not_and_needs_no_keys(
+    probe: FakeProbe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = 'role = "correspondent"\n[correspondent]\ninterfaces = ["wlan0"]\n'
+    correspondent = configured(tmp_path, text)
+    for forwarding in ("0", "1"):
+        probe.contents["/proc/sys/net/ipv6/conf/all/forwarding"] = forwarding
+        findings = run_checks(probe, correspondent)
+        assert {one.level for one in findings} <= {Level.GOOD, Level.NOTE}
+    assert doctor.main(arguments(correspondent.path), probe) == 0
+    assert "a correspondent needs no keys" in capsys.readouterr().out
+    del probe.present["wlan0"]
+    assert trouble(run_checks(probe, correspondent)).check == "interfaces"
+
+
 def test_doctor_network_manager_in_the_way_has_the_lines_to_write(
     probe: FakeProbe, tmp_path: Path
 ) -> None:

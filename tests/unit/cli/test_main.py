@@ -214,6 +214,41 @@ def test_check_config_good_home_agent(home_agent: Path, capsys: pytest.CaptureFi
     assert "virtual home prefix), serving 1 mobile node" in capsys.readouterr().out
 
 
+def test_check_config_good_correspondent_needs_no_keys(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "correspondent.toml"
+    path.write_text('role = "correspondent"\n[correspondent]\nmax_lifetime = 60\n')
+    assert main(["check-config", str(path)]) == 0
+    output = capsys.readouterr().out
+    assert "correspondent of mobile nodes, interfaces: all with carrier" in output
+    assert "direct paths: granted to mobile nodes for up to 60 s" in output
+    assert "keys" not in output
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("", "on-traffic to correspondents, granted to mobile nodes for up to 420 s"),
+        ('route_optimization = "never"', "never to correspondents, granted"),
+        ("correspondent = false", "on-traffic to correspondents, refused to other mobile nodes"),
+        (
+            '[[mobile_node.route_optimization_policy]]\nuse = "never"',
+            "on-traffic to correspondents, with 1 exception, granted",
+        ),
+    ],
+)
+def test_check_config_says_who_may_take_direct_paths(
+    lines: str, words: str, mobile_node: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = mobile_node.read_text().replace("[mobile_node]\n", f"[mobile_node]\n{lines}\n")
+    if lines.startswith("[["):
+        text = f"{mobile_node.read_text()}\n{lines}\n"
+    mobile_node.write_text(text)
+    assert main(["check-config", str(mobile_node)]) == 0
+    assert f"direct paths: {words}" in capsys.readouterr().out
+
+
 def test_check_config_without_keys_leaves_them_alone(mobile_node: Path, keys: Path) -> None:
     (keys / "mobile-node.toml").unlink()
     assert main(["check-config", str(mobile_node), "--without-keys"]) == 0

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from mnagent.cli.duration import duration
 from mnagent.cli.main import main
-from mnagent.cli.status_text import NODE_STATES, duration, render
+from mnagent.cli.path_text import PEERS_SHOWN
+from mnagent.cli.status_text import NODE_STATES, render
 from mnagent.mobility.home_link import HomeLinkState
 from mnagent.mobility.home_registration import RegistrationState
 
@@ -137,6 +139,81 @@ def test_render_home_agent_lists_its_bindings(bindings: int, sentence: str) -> N
 def test_render_home_agent_without_its_link_waits() -> None:
     home_agent = {"state": "waiting-for-home-link", "bindings": [], "probing": []}
     assert "Waiting for the home link" in render({"agent": {"home_agent": home_agent}})
+
+
+DIRECT: dict[str, Any] = {
+    "correspondent": "2001:db8:c::1",
+    "path": "direct",
+    "state": "bound",
+    "care_of_address": "2001:db8:a::10",
+    "binding_lifetime_remaining": 400.0,
+    "home_token_age": 62.5,
+    "care_of_token_age": 3.0,
+    "reason": None,
+}
+NOT_DIRECT: dict[str, Any] = {
+    **DIRECT,
+    "correspondent": "2001:db8:c::2:3",
+    "path": "home-agent",
+    "state": "suspended",
+    "care_of_address": None,
+    "home_token_age": None,
+    "care_of_token_age": None,
+    "reason": "no-answer-to-tests",
+}
+PEER: dict[str, Any] = {
+    "home_address": "2001:db8:1::10",
+    "correspondent": "2001:db8:c::1",
+    "care_of_address": "2001:db8:a::10",
+    "lifetime_remaining": 100.0,
+    "sequence": 4,
+    "unused_for": 1.0,
+}
+
+
+def test_render_correspondents_says_which_way_and_why_not_directly() -> None:
+    text = render(changed(correspondents=[DIRECT, NOT_DIRECT]))
+    assert "Correspondents: 1 directly, 1 through the home agent." in text
+    assert (
+        "  2001:db8:c::1    direct from 2001:db8:a::10, for another 6 min 40 s "
+        "(home token 1 min 2 s old, care-of token 3 s old)\n"
+    ) in text
+    assert (
+        "  2001:db8:c::2:3  through the home agent: it does not answer the address tests\n" in text
+    )
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [("policy", "route_optimization says so"), ("expired-nonces", "expired nonces")],
+)
+def test_render_reason_is_in_words(reason: str, words: str) -> None:
+    text = render(changed(correspondents=[{**NOT_DIRECT, "reason": reason}]))
+    assert f"through the home agent: {words}\n" in text
+
+
+def test_render_many_correspondents_names_the_first() -> None:
+    text = render(changed(correspondents=[DIRECT] * (PEERS_SHOWN + 3)))
+    assert "and 3 more (--json has all)" in text
+
+
+@pytest.mark.parametrize(
+    ("count", "sentence"),
+    [(0, "No mobile node sends"), (1, "One mobile node sends"), (2, "2 mobile nodes send")],
+)
+def test_render_correspondent_lists_its_bindings(count: int, sentence: str) -> None:
+    node = {"addresses": ["2001:db8:c::1"], "bindings": [PEER] * count}
+    text = render({"role": "correspondent", "correspondent_node": node})
+    assert text.startswith("Correspondent.\n")
+    assert f"{sentence} to this host directly." in text
+    line = "2001:db8:1::10  at 2001:db8:a::10, for another 1 min 40 s, to 2001:db8:c::1"
+    assert text.count(line) == count
+
+
+def test_render_mobile_node_without_peers_has_nothing_to_say_about_them() -> None:
+    node = {"addresses": [], "bindings": []}
+    agent = {**AWAY["agent"], "correspondent_node": node}
+    assert render({**AWAY, "agent": agent}) == render(AWAY)
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,13 @@ from mnagent.config import (
     Autoconfiguration,
     Configuration,
     ConfigurationError,
+    CorrespondentConfiguration,
     LogLevel,
     NewConnections,
     PayloadProtection,
     Role,
+    RouteOptimization,
+    RouteOptimizationPolicy,
     load,
 )
 
@@ -167,9 +170,9 @@ def test_mistake_in_a_value_names_file_key_and_expectation(
             )
             for value in ("0.0", "-1", "32.5", "nan", "inf")
         ),
-        ("[host]\nroute_table = 0", "host.route_table", "1 to 4294967295"),
+        ("[host]\nroute_table = 0", "host.route_table", "1 to 4294967294"),
         ("[host]\nroute_table = 254", "host.route_table", "kernel's own"),
-        ("[host]\nrule_priority = 32766", "host.rule_priority", "1 to 32765"),
+        ("[host]\nrule_priority = 32766", "host.rule_priority", "2 to 32765"),
         ('[host]\nlog_level = "loud"', "host.log_level", '"debug" or "info"'),
         ('[host]\nstate_directory = "x"', "host.state_directory", "absolute path"),
         ('[host]\ncontrol_socket = "x"', "host.control_socket", "absolute path"),
@@ -257,3 +260,107 @@ def test_file_that_is_missing_is_named(tmp_path: Path) -> None:
         load(tmp_path / "none.toml")
     with pytest.raises(ConfigurationError, match="cannot be read: Is a directory"):
         load(str(tmp_path))
+
+
+CORRESPONDENT = 'role = "correspondent"\n'
+
+
+def test_correspondent_needs_nothing_but_its_role(tmp_path: Path) -> None:
+    configuration = loaded(tmp_path, CORRESPONDENT)
+    assert configuration.role is Role.CORRESPONDENT
+    assert configuration.mobile_node is None and configuration.home_agent is None
+    assert configuration.correspondent == CorrespondentConfiguration(
+        interfaces=(), max_bindings=4096, max_lifetime=420
+    )
+
+
+@pytest.mark.parametrize("text", [MOBILE_NODE, HOME_AGENT])
+def test_mobile_node_and_home_agent_are_correspondents_unless_told_otherwise(
+    text: str, tmp_path: Path
+) -> None:
+    assert loaded(tmp_path, text).correspondent is not None
+    table = text.index("keys =") if text is MOBILE_NODE else text.index("[[")
+    switched_off = f"{text[:table]}correspondent = false\n{text[table:]}"
+    assert loaded(tmp_path, switched_off).correspondent is None
+    error = error_of(tmp_path, f"{switched_off}\n[correspondent]\nmax_bindings = 3\n")
+    assert error.key_path == "correspondent"
+
+
+def test_correspondent_limits_apply_to_every_role(tmp_path: Path) -> None:
+    found = loaded(tmp_path, f"{HOME_AGENT}\n[correspondent]\nmax_lifetime = 60\n").correspondent
+    assert found is not None and found.max_lifetime == 60
+
+
+def test_route_optimization_policies_keep_their_order(tmp_path: Path) -> None:
+    text = f"""{MOBILE_NODE}
+route_optimization = "always"
+[[mobile_node.route_optimization_policy]]
+prefix = "2001:db8:2::/48"
+ports = [53, "5000-5100"]
+use = "never"
+[[mobile_node.route_optimization_policy]]
+use = "on-traffic"
+"""
+    node = loaded(tmp_path, text).mobile_node
+    assert node is not None
+    assert node.route_optimization is RouteOptimization.ALWAYS
+    assert node.route_optimization_policy == (
+        RouteOptimizationPolicy(
+            prefix=IPv6Network("2001:db8:2::/48"),
+            ports=((53, 53), (5000, 5100)),
+            use=RouteOptimization.NEVER,
+        ),
+        RouteOptimizationPolicy(
+            prefix=IPv6Network("::/0"), ports=(), use=RouteOptimization.ON_TRAFFIC
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "key_path", "expected"),
+    [
+        ("[correspondent]\nmax_lifetime = 421", "correspondent.max_lifetime", "4 to 420"),
+        ("[correspondent]\nmax_bindings = 0", "correspondent.max_bindings", "1 to 1000000"),
+        ('[correspondent]\ninterfaces = ["a/b"]', "correspondent.interfaces[0]", "interface name"),
+        (
+            '[correspondent]\ninterfaces = ["eth0"]\n[host]\ntunnel_interface = "eth0"',
+            "host.tunnel_interface",
+            "eth0 is listed",
+        ),
+        ('[home_agent]\naddress = "2001:db8::1"', "home_agent.home_prefix", "missing"),
+        ("[host]\nroute_table = 252", "host.route_table", "252, or the next one"),
+    ],
+)
+def test_correspondent_with_a_mistake_is_named(
+    text: str, key_path: str, expected: str, tmp_path: Path
+) -> None:
+    error = error_of(tmp_path, CORRESPONDENT + text)
+    assert error.key_path == key_path
+    assert expected in error.expected
+
+
+@pytest.mark.parametrize(
+    ("policy", "key", "expected"),
+    [
+        ("", "use", "missing"),
+        ('use = "sometimes"', "use", '"on-traffic" or "always" or "never"'),
+        ('use = "never"\nprefix = "2001:db8::1/64"', "prefix", "no bits after"),
+        ('use = "never"\nports = ["80-79"]', "ports[0]", "a port such as 443"),
+        ('use = "never"\nports = [80, 0]', "ports[1]", "a port such as 443"),
+        ('use = "never"\nports = ["65535-65536"]', "ports[0]", "a port such as 443"),
+        ('use = "never"\nports = [1.5]', "ports[0]", "a whole number or a string"),
+    ],
+)
+def test_route_optimization_policy_with_a_mistake_is_named(
+    policy: str, key: str, expected: str, tmp_path: Path
+) -> None:
+    text = f"{MOBILE_NODE}[[mobile_node.route_optimization_policy]]\n{policy}\n"
+    error = error_of(tmp_path, text)
+    assert error.key_path.startswith("mobile_node.route_optimization_policy[")
+    assert error.key_path.endswith(f"].{key}") or error.key_path.endswith("[...]")
+    assert expected in error.expected
+
+
+def test_interfaces_of_a_correspondent_do_not_go_with_another_role(tmp_path: Path) -> None:
+    error = error_of(tmp_path, f'{MOBILE_NODE}[correspondent]\ninterfaces = ["eth0"]\n')
+    assert error.key_path == "correspondent.interfaces"

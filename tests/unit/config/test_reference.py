@@ -14,9 +14,11 @@ import pytest
 from mnagent.config import load
 from mnagent.config.raw import (
     RawConfiguration,
+    RawCorrespondent,
     RawHomeAgent,
     RawHost,
     RawMobileNode,
+    RawRouteOptimizationPolicy,
     RawServedMobileNode,
 )
 
@@ -26,8 +28,10 @@ DOCUMENT = tomllib.loads(TEXT)
 TABLES: dict[str, type[msgspec.Struct]] = {
     "": RawConfiguration,
     "mobile_node": RawMobileNode,
+    "mobile_node.route_optimization_policy": RawRouteOptimizationPolicy,
     "home_agent": RawHomeAgent,
     "home_agent.mobile_nodes": RawServedMobileNode,
+    "correspondent": RawCorrespondent,
     "host": RawHost,
 }
 NUMBERS = (int, float)
@@ -108,11 +112,13 @@ def test_reference_decodes_strictly() -> None:
     msgspec.convert(DOCUMENT, RawConfiguration)
 
 
-@pytest.mark.parametrize("role", ["mobile-node", "home-agent"])
-def test_reference_without_the_other_roles_table_loads(role: str, tmp_path: Path) -> None:
-    start, end = TEXT.index("[mobile_node]"), TEXT.index("[home_agent]")
-    other = (end, TEXT.index("[host]")) if role == "mobile-node" else (start, end)
+@pytest.mark.parametrize("role", ["mobile-node", "home-agent", "correspondent"])
+def test_reference_without_the_other_roles_tables_loads(role: str, tmp_path: Path) -> None:
+    names = ["mobile-node", "home-agent", "correspondent"]
+    starts = [TEXT.index(f"[{name.replace('-', '_')}]\n") for name in names]
+    ends = [*starts[1:], TEXT.index("[host]")]
+    own = names.index(role)
+    text = TEXT[: starts[0]] + TEXT[starts[own] : ends[own]] + TEXT[ends[-1] :]
     path = tmp_path / "mnagent.toml"
-    text = TEXT[: other[0]] + TEXT[other[1] :]
     path.write_text(text.replace('role = "mobile-node"', f'role = "{role}"'))
     assert load(path).role.value == role

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 from mnagent.rig.checks import Check
+from mnagent.rig.flows import Flow, FlowStay
 from mnagent.rig.handover import Handover
 from mnagent.rig.report import (
     Point,
@@ -14,6 +16,7 @@ from mnagent.rig.report import (
     Timeline,
     as_html,
     as_json,
+    flow_rows,
     phases_picture,
     plain_table,
     write_report,
@@ -104,3 +107,36 @@ def test_report_is_written_where_asked(tmp_path: Path) -> None:
     page = write_report(result(handover()), tmp_path, json_file=tmp_path / "out.json")
     assert page.read_text().startswith("<!DOCTYPE html>")
     assert json.loads((tmp_path / "out.json").read_text())["succeeded"] is True
+
+
+def test_table_shows_the_direct_path_where_there_was_one() -> None:
+    lines = plain_table([handover(direct_at=10.15), handover()]).splitlines()
+    assert "direct path" in lines[0]
+    expected = "home link-a 10 ms 50 ms 60 ms 80 ms 150 ms 200 ms 7"
+    assert lines[1].split() == expected.split()
+
+
+def test_handover_with_datagrams_waits_for_them() -> None:
+    assert handover(has_datagrams=True).resumed_at is None
+    assert handover(has_datagrams=True, datagrams_resumed_at=10.3).resumed_at == 10.3
+
+
+def test_report_of_flows_shows_each_stay_and_the_whole() -> None:
+    stay = FlowStay(
+        link="link-a",
+        is_direct=True,
+        began_in_tunnel=True,
+        tunnelled_out=3,
+        direct_out=4,
+        direct_in=4,
+        at_home_agent_after_switch=0,
+    )
+    flow = Flow(name="ping", stays=[stay], round_trip_via_home_agent=100.0, round_trip_direct=40.0)
+    assert [row[1:] for row in flow_rows([flow])] == [
+        ("link-a", "direct", "-", "-", "0"),
+        ("all", "direct", "100.0 ms", "40.0 ms", "0"),
+    ]
+    optimized = replace(result(handover()), flows=[flow])
+    assert "round trip directly" in as_html(optimized, [])
+    assert json.loads(as_json(optimized))["flows"][0]["rtt_direct_ms"] == 40.0
+    assert "flows" not in json.loads(as_json(result(handover())))

@@ -19,9 +19,13 @@ from mnagent.core.actions import (
     PersistRecord,
     RemoveAddress,
     RemoveDefaultRouter,
+    RemoveDirectPath,
+    RemovePeerBinding,
     RemoveTunnel,
     ReportEvent,
     SendPacket,
+    SetDirectPath,
+    SetPeerBinding,
     SetTunnel,
     StopIntercepting,
     TunnelEnd,
@@ -123,7 +127,9 @@ class Bench:
         self.finished += 1
 
     def perform(self, *actions: Any) -> list[ActionFailed]:
-        return self.executor.perform(actions)
+        failures = self.executor.perform(actions)
+        self.tunnels.flush()
+        return failures
 
     def routes(self, table: int) -> set[Route]:
         return {route for route in self.kernel.routes.values() if route.table == table}
@@ -243,6 +249,20 @@ def test_tunnel_actions_reach_the_engine(bench: Bench) -> None:
     assert bench.datapath.tables[-1].tunnels[0].hold
     bench.perform(RemoveTunnel(home_address=HOME))
     assert bench.datapath.tables[-1].tunnels == ()
+
+
+def test_direct_path_actions_reach_the_engine(bench: Bench) -> None:
+    bench.kernel.paths[AGENT] = Path(interface=LINK, neighbour=ROUTER, mtu=1500)
+    path = SetDirectPath(home_address=HOME, correspondent=AGENT, care_of_address=CARE_OF)
+    assert bench.perform(path) == []
+    assert [entry.correspondent for entry in bench.datapath.tables[-1].direct_paths] == [AGENT]
+    assert bench.perform(RemoveDirectPath(home_address=HOME, correspondent=AGENT)) == []
+    assert bench.datapath.tables[-1].direct_paths == ()
+    binding = SetPeerBinding(home_address=AGENT, care_of_address=CARE_OF)
+    assert bench.perform(binding) == []
+    assert [entry.home_address for entry in bench.datapath.tables[-1].peer_bindings] == [AGENT]
+    assert bench.perform(RemovePeerBinding(home_address=AGENT)) == []
+    assert bench.datapath.tables[-1].peer_bindings == ()
 
 
 def test_groups_are_joined_and_left(bench: Bench) -> None:
