@@ -4,7 +4,8 @@ counters.
 
 from __future__ import annotations
 
-from mnagent.datapath._engine import Engine, Pipeline
+from mnagent.datapath._engine import Engine
+from mnagent.datapath._pipeline import Pipeline
 from mnagent.datapath.tables import (
     DirectPathEntry,
     HandedUp,

@@ -82,6 +82,12 @@ HOME_TOKEN_REFRESH_AGE: Final = MAX_TOKEN_LIFETIME - 30.0
 finds a young one."""
 PROGRESS_WINDOW: Final = 3.0
 """Seconds for which a packet that came directly proves the binding (RFC 6275 11.3.6)."""
+DOUBT_INTERVAL: Final = 10.0
+"""Seconds between two Binding Updates that ICMPv6 errors about the Home Address option, which
+anybody can forge, bring about."""
+RESTART_DELAY: Final = 2.0
+"""Seconds in the tunnel after which a correspondent that took a binding before, and now refuses the
+Home Address option, is asked again: most likely it is being restarted."""
 MAX_IMMEDIATE_RETRIES: Final = 3
 """Statuses 135 to 138 in a row that are answered with another try."""
 
@@ -228,6 +234,7 @@ class CorrespondentRegistration:
         self._retry_delay = settings.retry_delay
         self._is_refused = False
         self._is_error_reported = False
+        self._doubted_at = -math.inf
 
     @property
     def state(self) -> CorrespondentState:
@@ -372,7 +379,7 @@ class CorrespondentRegistration:
     def handle_parameter_problem(self, problem: ParameterProblem, now: float) -> list[Output]:
         """An ICMPv6 Parameter Problem about a packet to this correspondent (RFC 6275 11.3.5)."""
         if problem.code == ParameterProblemCode.UNRECOGNIZED_OPTION:
-            return self._on_unrecognized_option(problem)
+            return self._on_unrecognized_option(problem, now)
         if problem.code != ParameterProblemCode.UNRECOGNIZED_NEXT_HEADER:
             return self._drop(DropReason.UNEXPECTED_MESSAGE)
         if not self._has_sent(problem.invoking):
@@ -662,15 +669,30 @@ class CorrespondentRegistration:
             return self._drop(DropReason.NO_BINDING)
         return self._begin(now)
 
-    def _on_unrecognized_option(self, problem: ParameterProblem) -> list[Output]:
-        """A node that answered our tests must know the option: told once, then discarded."""
+    def _on_unrecognized_option(self, problem: ParameterProblem, now: float) -> list[Output]:
+        """A node that answered our tests must know the option: told once, then discarded.
+
+        It may have stopped being a correspondent, though, so the binding is asked for anew: the
+        same error about that, which quotes its authenticator, can be believed. The direct path
+        stays meanwhile.
+        """
         self._drop(DropReason.UNEXPECTED_MESSAGE)
         at = slice(problem.pointer, problem.pointer + 1)
-        if self._is_error_reported or problem.invoking[at] != bytes((OPTION_HOME_ADDRESS,)):
+        if problem.invoking[at] != bytes((OPTION_HOME_ADDRESS,)):
             return []
-        self._is_error_reported = True
-        details = (("correspondent", str(self.correspondent)),)
-        return [ReportEvent(name="home-address-option-refused", details=details, warning=True)]
+        if self._has_sent(problem.invoking):
+            return self._refuse("home-address-option-not-supported", now, delay=RESTART_DELAY)
+        outputs: list[Output] = []
+        if not self._is_error_reported:
+            self._is_error_reported = True
+            details = (("correspondent", str(self.correspondent)),)
+            outputs = [
+                ReportEvent(name="home-address-option-refused", details=details, warning=True)
+            ]
+        if self._state is CorrespondentState.BOUND and now >= self._doubted_at + DOUBT_INTERVAL:
+            self._doubted_at = now
+            outputs += self._begin(now)
+        return outputs
 
     def _has_sent(self, invoking: bytes) -> bool:
         """Whether the quoted packet is one of ours that awaits an answer, octet by octet."""
@@ -689,21 +711,23 @@ class CorrespondentRegistration:
 
     # Failure.
 
-    def _refuse(self, reason: str, now: float) -> list[Output]:
+    def _refuse(self, reason: str, now: float, *, delay: float | None = None) -> list[Output]:
         """The correspondent does not want to: a new care-of address does not change its mind."""
-        outputs = self._suspend(reason, now)
+        outputs = self._suspend(reason, now, delay=delay)
         self._is_refused = True
         return outputs
 
-    def _suspend(self, reason: str, now: float) -> list[Output]:
-        """Use the tunnel for a period, twice as long each time (RFC 6275 5.2.9, 11.7.3)."""
+    def _suspend(self, reason: str, now: float, *, delay: float | None = None) -> list[Output]:
+        """Use the tunnel for a period, twice as long each time (RFC 6275 5.2.9, 11.7.3), or for
+        ``delay`` seconds."""
         self._be_silent()
         self._step(_Input.SUSPEND)
         self._is_refused = False
         self.suspension_reason = reason
-        delay = self._retry_delay
+        if delay is None:
+            delay = self._retry_delay
+            self._retry_delay = min(delay * 2, MAX_ROUTE_OPTIMIZATION_RETRY_DELAY)
         self._timers.set(_Timer.RESUME, now + delay)
-        self._retry_delay = min(delay * 2, MAX_ROUTE_OPTIMIZATION_RETRY_DELAY)
         details = (
             ("correspondent", str(self.correspondent)),
             ("reason", reason),

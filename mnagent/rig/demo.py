@@ -228,8 +228,9 @@ class Demo:
             self._narrator.say(str(error))
         await asyncio.sleep(self._options.dwell)
         self._tell(measure(roaming, traffic)[-1], move)
-        if self._goes_direct:
-            self._narrator.say(_round_trip(traffic, boottime() - self._options.dwell / 2))
+        if self._goes_direct and move.destination != HOME:
+            after = _round_trip(traffic, boottime() - self._options.dwell / 2)
+            self._narrator.say(f"on the direct path: {after or 'nothing'}")
 
     async def _go_direct(self, roaming: Roaming, traffic: Traffic, move: Move) -> None:
         if move.destination == HOME:
@@ -241,7 +242,8 @@ class Demo:
         direct_at = await roaming.optimized(move, timeout=RESUME_TIMEOUT)
         span = (direct_at - move.link_up_at) * 1000
         before = _round_trip(traffic, move.link_up_at, direct_at)
-        self._narrator.say(f"in the tunnel at first: {before}")
+        # A correspondent with a binding sends to the care-of address before until it is told.
+        self._narrator.say(f"in the tunnel at first: {before or 'what the node sent'}")
         self._narrator.say(f"direct path {span:.0f} ms after link up")
 
     def _tell(self, handover: Handover, move: Move) -> None:
@@ -400,13 +402,13 @@ def _stays(handovers: list[Handover]) -> list[Stay]:
 
 
 def _round_trip(traffic: Traffic, begin: float, end: float = float("inf")) -> str:
-    """What the ping measured between two instants."""
+    """What the ping measured between two instants; empty for nothing."""
     spans = [
         record["at"] - record["sent_at"]
         for record in traffic.ping.of_kind("reply")
         if record["sent_at"] >= begin and record["at"] <= end
     ]
-    return f"round trip {median(spans) * 1000:.1f} ms" if spans else "no round trip"
+    return f"round trip {median(spans) * 1000:.1f} ms" if spans else ""
 
 
 def _progress(traffic: Traffic) -> dict[str, list[Point]]:

@@ -10,7 +10,8 @@ import pytest
 
 from mnagent.core.actions import RemoveDirectPath, SendPacket, SetDirectPath, UseHomeLink
 from mnagent.core.drops import DropReason
-from mnagent.mobility.correspondent_registration import CorrespondentState
+from mnagent.core.events import PacketReceived
+from mnagent.mobility.correspondent_registration import RESTART_DELAY, CorrespondentState
 from mnagent.mobility.route_optimization import (
     RouteOptimizationMode,
     RouteOptimizationPolicy,
@@ -380,23 +381,59 @@ def test_forged_parameter_problem_is_ignored(kind: type) -> None:
     assert registration.direct_address == CARE_OF_A
 
 
+def option_refused(packet: IPv6Packet) -> PacketReceived:
+    """The correspondent's host does not know the Home Address option in a packet."""
+    pointer = encode_packet(packet).index(0xC9, 40)
+    problem = parameter_problem(packet, code=2, pointer=pointer)
+    return received(IPv6Packet(CORRESPONDENT, CARE_OF_A, problem))
+
+
+def payload_on_the_direct_path() -> IPv6Packet:
+    headers = (DestinationOptions((HomeAddressOption(HOME_ADDRESS),)),)
+    return IPv6Packet(CARE_OF_A, CORRESPONDENT, RawPayload(17, bytes(8)), extension_headers=headers)
+
+
 @requirement("RFC6275-11.3.5", "MN-44")
 def test_unrecognized_home_address_option_is_told_once_and_discarded() -> None:
     node = Node()
     node.register()
     node.optimize()
-    headers = (DestinationOptions((HomeAddressOption(HOME_ADDRESS),)),)
-    packet = IPv6Packet(
-        CARE_OF_A, CORRESPONDENT, RawPayload(17, bytes(8)), extension_headers=headers
-    )
-    data = encode_packet(packet)
-    pointer = data.index(0xC9, 40)
-    problem = parameter_problem(packet, code=2, pointer=pointer)
-    outputs = node.tell(received(IPv6Packet(CORRESPONDENT, CARE_OF_A, problem)))
+    node.now += 1
+    outputs = node.tell(option_refused(payload_on_the_direct_path()))
     (details,) = reports(outputs, "home-address-option-refused")
     assert details == {"correspondent": str(CORRESPONDENT)}
     assert of_type(outputs, RemoveDirectPath) == []
-    assert node.tell(received(IPv6Packet(CORRESPONDENT, CARE_OF_A, problem))) == []
+    assert node.tell(option_refused(payload_on_the_direct_path())) == []
+
+
+def test_unrecognized_home_address_option_has_the_binding_asked_for_again_now_and_then() -> None:
+    node = Node()
+    node.register()
+    node.optimize()
+    node.now += 1
+    outputs = node.tell(option_refused(payload_on_the_direct_path()))
+    assert len(updates_to(outputs)) == 1
+    node.answer_update()
+    node.now += 5
+    assert node.tell(option_refused(payload_on_the_direct_path())) == []
+    node.now += 5
+    assert len(updates_to(node.tell(option_refused(payload_on_the_direct_path())))) == 1
+    (registration,) = node.node.route_optimization.registrations
+    assert registration.direct_address == CARE_OF_A
+
+
+def test_unrecognized_home_address_option_of_our_update_leads_to_the_tunnel_for_a_moment() -> None:
+    node = Node()
+    node.register()
+    node.optimize()
+    node.now += 1
+    outputs = node.tell(option_refused(payload_on_the_direct_path()))
+    ((action, _),) = sent(outputs, BindingUpdate)
+    outputs = node.tell(option_refused(action.packet))
+    assert only(outputs, RemoveDirectPath).correspondent == CORRESPONDENT
+    (details,) = reports(outputs, "route-optimization-suspended")
+    assert details["reason"] == "home-address-option-not-supported"
+    assert float(details["seconds"]) == RESTART_DELAY
 
 
 # Binding Errors and Binding Refresh Requests.

@@ -17,6 +17,7 @@ from mnagent.datapath import (
     Tables,
     Traffic,
 )
+from mnagent.datapath._ports import make_filter
 from mnagent.wire.ipv6 import (
     DestinationOptions,
     FragmentHeader,
@@ -61,6 +62,8 @@ from tests.ext.scenario import (
     verdicts,
 )
 from tests.support.requirement import requirement
+
+Header = HopByHopOptions | DestinationOptions | Type2RoutingHeader | RoutingHeader | FragmentHeader
 
 MTU = 1476
 MESSAGE = bytes([59, 1, 5, 0]) + bytes(12)
@@ -113,7 +116,7 @@ def optimized(packet: bytes, way: str) -> bytes:
     """What RFC 6275 9.3.2 and 11.3.1 make of a packet of the host, slowly."""
     inner = decode_packet(packet)
     source, destination = inner.source, inner.destination
-    inserted: list[object] = []
+    inserted: list[Header] = []
     if way != "home-address-option":
         inserted.append(Type2RoutingHeader(destination))
         destination = CARE_OF if destination == HOME else OTHER_CARE_OF
@@ -139,7 +142,7 @@ def optimized(packet: bytes, way: str) -> bytes:
     )
 
 
-def with_headers(packet: bytes, *headers: object) -> bytes:
+def with_headers(packet: bytes, *headers: Header) -> bytes:
     """Extension headers between the IPv6 header and what it carries."""
     return encode_packet(replace(decode_packet(packet), extension_headers=headers))
 
@@ -874,3 +877,33 @@ def test_removed_direct_path_leaves_the_tunnel() -> None:
     packet = udp(HOME, CORRESPONDENT, b"back in the tunnel")
     (frame,) = pipeline.process_outbound([packet]).frames
     assert frame[40:] == packet
+
+
+# Before the engine: the filter of its sockets.
+
+
+def accepts(packet: bytes) -> bool:
+    """Run the filter as the kernel does, for a packet to us."""
+    program, at, word = make_filter(), 0, 0
+    ancillary = {0xFFFFF000: 0x86DD, 0xFFFFF000 + 48: 0, 0xFFFFF000 + 4: 0}
+    while True:
+        code, when_true, when_false, constant = program[at]
+        at += 1
+        if code == 0x06:
+            return constant != 0
+        if code in (0x20, 0x28, 0x30):
+            word = ancillary[constant] if constant in ancillary else packet[constant - 0xFFF00000]
+        else:
+            met = word == constant if code == 0x15 else word >= constant
+            at += when_true if met else when_false
+
+
+@pytest.mark.parametrize(
+    ("protocol", "accepted"),
+    [
+        *((protocol, True) for protocol in (0, 41, 43, 44, 50, 60, 135)),
+        *((protocol, False) for protocol in (6, 17, 59, 132)),
+    ],
+)
+def test_filter_lets_the_headers_of_the_direct_path_through(protocol: int, accepted: bool) -> None:
+    assert accepts(ipv6(STRANGER, CARE_OF, protocol, bytes(20))) is accepted

@@ -17,7 +17,7 @@ from mnagent.rig.capture import read_capture
 from mnagent.rig.checks import ENCAPSULATED_IPV6, MOBILITY, OuterPacket, outer_packets
 from mnagent.rig.daemon import AgentDaemon
 from mnagent.rig.demo import HOME_DELAY, Demo, DemoOptions, Narrator
-from mnagent.rig.flows import DATAGRAMS, INCOMING, OUTGOING, PING
+from mnagent.rig.flows import DATAGRAMS, IN_FLIGHT, INCOMING, OUTGOING, PING
 from mnagent.rig.host import boottime
 from mnagent.rig.impairment import Impairment
 from mnagent.rig.report import Result, as_json
@@ -237,6 +237,23 @@ def test_correspondent_killed_and_restarted_is_optimized_again() -> None:
     run(scenario)
 
 
+def test_correspondent_stopped_for_good_is_reached_through_the_tunnel() -> None:
+    async def scenario() -> None:
+        async with away_and_direct() as roaming:
+            traffic = await Traffic.start(roaming, datagrams=True)
+            await roaming.optimized(roaming.moves[-1])
+            stopped_at = boottime()
+            await roaming.correspondent.stop()
+            await roaming.mobile_node.wait_for(
+                "direct-path-ended", after=stopped_at, timeout=PATIENCE
+            )
+            await traffic.resumed(boottime(), timeout=PATIENCE)
+            assert await path_to_correspondent(roaming.mobile_node) == "home-agent"
+            await finish(traffic)
+
+    run(scenario)
+
+
 def test_correspondent_stopped_in_order_leaves_the_tunnel_to_carry_on() -> None:
     async def scenario() -> None:
         async with away_and_direct() as roaming:
@@ -329,7 +346,7 @@ def test_two_mobile_nodes_that_move_at_the_same_time_talk_directly(
             ]
             await both_direct(roaming, *moves)
             await traffic.resumed(moves[0].link_down_at, timeout=PATIENCE)
-            settled_at = boottime()
+            settled_at = boottime() + IN_FLIGHT
             await both_sent(traffic, settled_at + 0.2)
             await roaming.finish_captures()
             assert payload_since(files["core-home-agent"], settled_at) == []

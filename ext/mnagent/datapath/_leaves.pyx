@@ -4,7 +4,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from mnagent.datapath._engine import VERDICT_NAMES
+from mnagent.datapath._core import VERDICT_NAMES
 from mnagent.datapath._esp cimport (
     AES_CBC,
     AES_GCM,
