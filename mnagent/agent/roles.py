@@ -7,9 +7,9 @@ from collections.abc import Callable
 from ipaddress import IPv6Address
 from typing import Protocol
 
+from mnagent.agent.handovers import HandoverLog
 from mnagent.agent.snapshot import (
     BindingSnapshot,
-    HandoverLog,
     HomeAgentSnapshot,
     MobileNodeSnapshot,
 )
@@ -25,6 +25,8 @@ from mnagent.core.events import (
     LinkUp,
     PacketReceived,
     ShutdownRequested,
+    SignalMeasured,
+    TunnelActivity,
 )
 from mnagent.core.indications import (
     AddressLost,
@@ -69,6 +71,7 @@ class MobileNodeRole:
         self.autoconfiguration = autoconfiguration
         self.mobile_node = mobile_node
         self._routers: set[tuple[int, IPv6Address]] = set()
+        self._optimistic: set[tuple[int, IPv6Address]] = set()
 
     @property
     def drops(self) -> Counter[DropReason]:
@@ -76,6 +79,8 @@ class MobileNodeRole:
 
     def handle(self, event: Event, now: float) -> list[Action]:
         actions: list[Action] = []
+        if isinstance(event, TunnelActivity | SignalMeasured):
+            return self._pass_on(self.mobile_node.handle(event, now), now)
         if not isinstance(
             event, DatagramReceived | DefaultRouterAppeared | DefaultRouterVanished | ActionFailed
         ):
@@ -111,6 +116,7 @@ class MobileNodeRole:
             last_status=registration.last_status,
             tunnel=_text(node.tunnel_address),
             handovers=handovers.records,
+            handover_totals=handovers.totals,
         )
 
     def _pass_on(self, outputs: list[Output], now: float) -> list[Action]:
@@ -123,10 +129,27 @@ class MobileNodeRole:
                 actions.append(output)
             elif isinstance(output, RouterFound | RouterLost | AddressUsable | AddressLost):
                 actions += self._report_router(output)
+                actions += self._report_unique(output)
                 actions += self._pass_on(self.mobile_node.handle(output, now), now)
             elif not isinstance(output, Indication):
                 actions.append(output)
         return actions
+
+    def _report_unique(
+        self, output: RouterFound | RouterLost | AddressUsable | AddressLost
+    ) -> list[Action]:
+        """An optimistic address that nobody objected to (RFC 4429 3.3)."""
+        if isinstance(output, RouterFound | RouterLost):
+            return []
+        key = (output.interface, output.address)
+        if isinstance(output, AddressUsable) and output.optimistic:
+            self._optimistic.add(key)
+        elif key in self._optimistic:
+            self._optimistic.discard(key)
+            if isinstance(output, AddressUsable):
+                details = (("address", str(key[1])), ("interface", str(key[0])))
+                return [ReportEvent(name="address-unique", details=details)]
+        return []
 
     def _report_router(
         self, output: RouterFound | RouterLost | AddressUsable | AddressLost

@@ -39,6 +39,8 @@ from mnagent.core.events import (
     LinkUp,
     PacketReceived,
     ShutdownRequested,
+    SignalMeasured,
+    TunnelActivity,
 )
 from mnagent.core.indications import (
     AddressDuplicate,
@@ -119,6 +121,8 @@ MobileNodeEvent = (
     | AddressLost
     | PacketReceived
     | ShutdownRequested
+    | SignalMeasured
+    | TunnelActivity
 )
 
 
@@ -204,6 +208,8 @@ class MobileNode:
                 return self._settle(self._on_shutdown(now), now)
             case AddressAppeared() | AddressVanished():
                 return self._on_link_address(event)
+            case TunnelActivity():
+                return []
             case LinkUp():
                 link = self._links.setdefault(event.interface, _Link(b""))
                 link.link_layer_address = event.link_layer_address

@@ -30,7 +30,14 @@ from mnagent.control.lock import AlreadyRunning, DaemonLock
 from mnagent.control.schema import ControlEvent
 from mnagent.control.server import ControlServer
 from mnagent.core.actions import Action, ReportEvent
-from mnagent.core.events import DatagramReceived, Event, LinkDown, LinkUp, ShutdownRequested
+from mnagent.core.events import (
+    DatagramReceived,
+    Event,
+    LinkDown,
+    LinkUp,
+    ShutdownRequested,
+    TunnelActivity,
+)
 from mnagent.core.timers import Timers, earliest
 from mnagent.link.messages import AddressMessage, LinkMessage, Message, Overrun
 from mnagent.link.monitor import LinkMonitor
@@ -49,6 +56,13 @@ STOP_PATIENCE = 3.0
 """Seconds the agent has to deregister."""
 REFRESH_DELAY = 0.02
 """Seconds that route changes are gathered before paths are asked for again."""
+ACTIVITY_INTERVAL = 1.0
+"""Seconds between two looks at what the tunnel carried."""
+FIRST_PACKET_PATIENCE = 3.0
+"""Seconds after a movement during which the first packets are looked for more often."""
+FIRST_PACKET_SHARE = 0.02
+"""Of the time since the movement: how exactly their time is known, and what it may cost."""
+MIN_ACTIVITY_INTERVAL = 0.001
 EXIT_STOPPED = 0
 EXIT_START_FAILED = 1
 EXIT_ALREADY_RUNNING = 3
@@ -126,6 +140,9 @@ class Service:
         self._missing: tuple[str, ...] = ()
         self._control = ControlServer(configuration.host.control_socket, self, lock=lock)
         self._started_at = self._clock.now()
+        self._activity: dict[IPv6Address, tuple[int, int]] = {}
+        self._moved_at = self._started_at
+        self._awaited: dict[IPv6Address, tuple[int, int]] | None = None
         self._manager = process.ServiceManager(dict(os.environ))
         self._monitor = LinkMonitor(
             assembly.interface_names,
@@ -200,6 +217,8 @@ class Service:
         now = self._clock.now()
         self._timers.set("verify", now + VERIFY_INTERVAL)
         self._timers.set("sequences", now + CHECK_INTERVAL)
+        if self._parts.takeover is not None:
+            self._timers.set("activity", now + ACTIVITY_INTERVAL)
         if self._manager.watchdog_interval is not None:
             self._timers.set("watchdog", now)
         self._parts.datapath.start()
@@ -244,6 +263,7 @@ class Service:
         """Before the agent hears of another link, the kernel's knowledge of the former one goes."""
         if not isinstance(event, (LinkUp, LinkDown)):
             return
+        self._note_activity()
         if event.interface in self._had_link and self._parts.takeover is not None:
             self._parts.takeover.link_changed(event.interface)
         self._had_link.add(event.interface)
@@ -283,12 +303,53 @@ class Service:
             self._timers.set("sequences", now + CHECK_INTERVAL)
         elif name == "refresh":
             self._parts.tunnels.refresh()
+        elif name == "activity":
+            self._pending.extend(self._read_activity())
+            self._timers.set("activity", now + self._activity_interval(now))
         elif name == "watchdog":
             self._manager.notify("WATCHDOG=1")
             self._timers.set("watchdog", now + (self._manager.watchdog_interval or 1.0))
         elif name == "give-up":
             logger.warning("no answer to the deregistration; leaving without it")
             self._done.set()
+
+    # what the tunnel carries
+
+    def _note_activity(self) -> None:
+        """Told at once, ahead of what is being handled: what comes later is of the new link."""
+        for event in self._read_activity():
+            self._perform(self._agent.handle(event, self._clock.now()))
+
+    def _read_activity(self) -> list[Event]:
+        """What changed since the last look."""
+        before, self._activity = self._activity, self._parts.datapath.activity()
+        return [
+            TunnelActivity(home_address=home, packets_out=counts[0], packets_in=counts[1])
+            for home, counts in self._activity.items()
+            if before.get(home) != counts
+        ]
+
+    def _activity_interval(self, now: float) -> float:
+        """Short after a movement until something went each way."""
+        elapsed = now - self._moved_at
+        if self._awaited is None or elapsed > FIRST_PACKET_PATIENCE:
+            self._awaited = None
+            return ACTIVITY_INTERVAL
+        if all(
+            counts[0] > before[0] and counts[1] > before[1]
+            for home, counts in self._activity.items()
+            for before in (self._awaited.get(home, (0, 0)),)
+        ):
+            self._awaited = None
+            return ACTIVITY_INTERVAL
+        return max(MIN_ACTIVITY_INTERVAL, elapsed * FIRST_PACKET_SHARE)
+
+    def _await_first_packets(self) -> None:
+        if self._parts.takeover is None:
+            return
+        self._moved_at = self._clock.now()
+        self._awaited = dict(self._activity)
+        self._timers.set("activity", self._moved_at + MIN_ACTIVITY_INTERVAL)
 
     def _check_sequences(self) -> None:
         try:
@@ -298,6 +359,8 @@ class Service:
 
     def _report(self, event: ReportEvent) -> None:
         details = dict(event.details)
+        if event.name == "care-of-address-ready":
+            self._await_first_packets()
         text = " ".join(f"{name}={value}" for name, value in details.items())
         logger.log(logging.WARNING if event.warning else logging.INFO, "%s %s", event.name, text)
         self._control.publish(
