@@ -16,6 +16,7 @@ from mnagent.config.model import (
     Autoconfiguration,
     Configuration,
     HomeAgentConfiguration,
+    InterfaceOrder,
     MobileNodeConfiguration,
     PayloadProtection,
     Role,
@@ -89,6 +90,8 @@ def _build_mobile_node(
                 configuration.initial_bindack_timeout_first_registration
             ),
             optimistic_tunnel=configuration.early_tunnel,
+            by_kind=configuration.interface_order is InterfaceOrder.BY_KIND,
+            path_check_interval=configuration.path_check_interval,
         ),
         random=random,
         persisted_sequence=persisted.get(HomeRegistration.sequence_key(home_address)),

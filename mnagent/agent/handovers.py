@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from mnagent.core.actions import ReportEvent
-from mnagent.core.events import LinkDown, LinkUp, TunnelActivity
+from mnagent.core.events import LinkCause, LinkDown, LinkUp, TunnelActivity
 
 MAX_HANDOVERS: Final = 256
 """Handovers remembered; the oldest goes first."""
@@ -127,7 +127,7 @@ class HandoverLog:
             self._begin(None, "link-lost", now)
 
     def _begin(self, interface: int | None, cause: str, now: float) -> None:
-        name = "" if interface is None else self._names[interface]
+        name = "" if interface is None else self._names.get(interface, "")
         self._open = HandoverRecord(link_up_at=now, interface=name, cause=cause)
         self._open_interface = interface
         self._baseline = self._activity
@@ -147,7 +147,8 @@ class HandoverLog:
             and interface == self._open_interface
             and getattr(record, name) is None
         ):
-            self._open = replace(record, **{name: now})
+            changes: dict[str, Any] = {name: now}
+            self._open = replace(record, **changes)
 
     def address_unique(self, interface: int, address: str, now: float) -> None:
         """Nobody else has the address: it may be used without reserve."""
@@ -171,6 +172,8 @@ class HandoverLog:
             case "care-of-address-ready":
                 interface = int(details["interface"])
                 self._attach((interface, details["address"]), now)
+            case "path-doubtful":
+                self._begin(int(details["interface"]), LinkCause.SUSPICION.value, now)
             case "returned-home":
                 self._attach((None, "home"), now, index=int(details["interface"]))
             case "binding-update-sent":
@@ -187,7 +190,8 @@ class HandoverLog:
         elif getattr(record, name) is None and (
             name == "update_sent_at" or record.update_sent_at is not None
         ):
-            self._open = replace(record, **{name: now})
+            changes: dict[str, Any] = {name: now}
+            self._open = replace(record, **changes)
 
     def _attach(
         self, where: tuple[int | None, str], now: float, *, index: int | None = None
@@ -227,7 +231,8 @@ class HandoverLog:
         record = self._records[-1]
         if getattr(record, name) is not None:
             return
-        self._records[-1] = replace(record, **{name: now})
+        changes: dict[str, Any] = {name: now}
+        self._records[-1] = replace(record, **changes)
         if record.number:
             phase = next(phase for phase, field_name in PHASES.items() if field_name == name)
             self._phases[phase].add(now - record.link_up_at)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import IPv6Address
 from typing import Protocol
 
@@ -22,6 +23,8 @@ from mnagent.core.events import (
     DefaultRouterAppeared,
     DefaultRouterVanished,
     Event,
+    LinkCause,
+    LinkDown,
     LinkUp,
     PacketReceived,
     ShutdownRequested,
@@ -31,6 +34,7 @@ from mnagent.core.events import (
 from mnagent.core.indications import (
     AddressLost,
     AddressUsable,
+    AttachmentDoubtful,
     Indication,
     Output,
     RouterFound,
@@ -72,6 +76,7 @@ class MobileNodeRole:
         self.mobile_node = mobile_node
         self._routers: set[tuple[int, IPv6Address]] = set()
         self._optimistic: set[tuple[int, IPv6Address]] = set()
+        self._links: dict[int, LinkUp] = {}
 
     @property
     def drops(self) -> Counter[DropReason]:
@@ -79,6 +84,10 @@ class MobileNodeRole:
 
     def handle(self, event: Event, now: float) -> list[Action]:
         actions: list[Action] = []
+        if isinstance(event, LinkUp):
+            self._links[event.interface] = event
+        elif isinstance(event, LinkDown):
+            self._links.pop(event.interface, None)
         if isinstance(event, TunnelActivity | SignalMeasured):
             return self._pass_on(self.mobile_node.handle(event, now), now)
         if not isinstance(
@@ -131,9 +140,19 @@ class MobileNodeRole:
                 actions += self._report_router(output)
                 actions += self._report_unique(output)
                 actions += self._pass_on(self.mobile_node.handle(output, now), now)
+            elif isinstance(output, AttachmentDoubtful):
+                actions += self._look_again(output.interface, now)
             elif not isinstance(output, Indication):
                 actions.append(output)
         return actions
+
+    def _look_again(self, interface: int, now: float) -> list[Action]:
+        """As after a link event: whoever is there has to speak before it is believed again."""
+        link = self._links.get(interface)
+        if link is None:
+            return []
+        again = replace(link, cause=LinkCause.SUSPICION)
+        return self._pass_on(self.autoconfiguration.handle(again, now), now)
 
     def _report_unique(
         self, output: RouterFound | RouterLost | AddressUsable | AddressLost

@@ -7,6 +7,7 @@ from typing import Any
 
 from mnagent.agent.handovers import HandoverRecord
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterfaceSnapshot:
     """One interface the agent uses."""

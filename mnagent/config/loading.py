@@ -18,6 +18,7 @@ from mnagent.config.model import (
     Configuration,
     HomeAgentConfiguration,
     HostConfiguration,
+    InterfaceOrder,
     LogLevel,
     MobileNodeConfiguration,
     NewConnections,
@@ -37,6 +38,8 @@ MAX_CONFIGURATION_LENGTH = 4 * 1024 * 1024
 MAX_BINDING_LIFETIME = 0xFFFF * 4
 """Seconds; what the 16 bit field of a Binding Update can say (RFC 6275 6.1.7)."""
 MIN_BINDING_LIFETIME = 4
+MIN_PATH_CHECK_INTERVAL, MAX_PATH_CHECK_INTERVAL = 5.0, 86400.0
+"""Seconds."""
 MAX_INITIAL_BINDACK_TIMEOUT = 32.0
 """Seconds; MAX_BINDACK_TIMEOUT (RFC 6275 12)."""
 MAX_INTERFACE_NAME_LENGTH = 15
@@ -187,7 +190,18 @@ class _Checker:
             ),
             optimistic=raw.optimistic,
             early_tunnel=raw.early_tunnel,
+            interface_order=self._choice(
+                f"{at}interface_order", raw.interface_order, InterfaceOrder
+            ),
+            path_check_interval=self._path_check_interval(raw.path_check_interval),
         )
+
+    def _path_check_interval(self, seconds: float) -> float:
+        low, high = MIN_PATH_CHECK_INTERVAL, MAX_PATH_CHECK_INTERVAL
+        if seconds != 0 and not low <= seconds <= high:  # also for NaN
+            expected = f"expected 0 or {low:g} to {high:g} seconds, found {seconds:g}"
+            raise self._error("mobile_node.path_check_interval", expected)
+        return seconds
 
     def _home_agent(self, raw: RawHomeAgent) -> HomeAgentConfiguration:
         at = "home_agent."
@@ -245,6 +259,7 @@ class _Checker:
             control_socket=socket,
             log_level=self._choice(f"{at}log_level", raw.log_level, LogLevel),
             keep_tunnel_interface=raw.keep_tunnel_interface,
+            metrics_port=self._within(f"{at}metrics_port", raw.metrics_port, 0, 65535),
         )
 
     def _tunnel_interface_is_free(self, configuration: Configuration) -> None:

@@ -33,6 +33,15 @@ class NewConnections(enum.Enum):
     CARE_OF_ADDRESS = "care-of-address"
 
 
+class InterfaceOrder(enum.Enum):
+    """Which of several interfaces that have a connection is used."""
+
+    LISTED = "listed"
+    """The first in the list of interfaces."""
+    BY_KIND = "by-kind"
+    """Ethernet before Wi-Fi before cellular; a weak signal comes last; then as listed."""
+
+
 class PayloadProtection(enum.Enum):
     """What the tunnel between care-of address and home agent is."""
 
@@ -73,6 +82,9 @@ class MobileNodeConfiguration:
     """Use the care-of address while duplicate address detection runs (RFC 4429)."""
     early_tunnel: bool
     """Tunnel from a new care-of address once its Binding Update has left, before the answer."""
+    interface_order: InterfaceOrder = InterfaceOrder.LISTED
+    path_check_interval: float = 60.0
+    """Seconds between two proofs that the home agent is reached, 0 for none on a schedule."""
 
     @property
     def home_prefix(self) -> IPv6Network:
@@ -118,6 +130,8 @@ class HostConfiguration:
     log_level: LogLevel
     keep_tunnel_interface: bool = False
     """Leave the TUN device with the home address when the agent stops: sockets survive."""
+    metrics_port: int = 0
+    """TCP port on the loopback interface for Prometheus, 0 for none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

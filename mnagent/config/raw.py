@@ -21,6 +21,8 @@ class RawMobileNode(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, fr
     payload_protection: str = "none"
     optimistic: bool = True
     early_tunnel: bool = True
+    interface_order: str = "listed"
+    path_check_interval: float = 60.0
 
 
 class RawServedMobileNode(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
@@ -53,6 +55,7 @@ class RawHost(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=T
     control_socket: str = "/run/mnagent/control.sock"
     log_level: str = "info"
     keep_tunnel_interface: bool = False
+    metrics_port: int = 0
 
 
 class RawConfiguration(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):

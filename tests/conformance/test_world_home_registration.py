@@ -296,7 +296,7 @@ def test_duplicate_care_of_address_is_given_up_and_never_registered_again(
 @requirement("RFC6275-13", "OPS-02", "MN-15")
 def test_registration_lives_for_hours_on_refreshes_alone() -> None:
     with World(seed=15) as world:
-        net = Topology(world, mobile_node={"lifetime": 120})
+        net = Topology(world, mobile_node={"lifetime": 120, "path_check_interval": 0})
         net.register_in(net.link_a, PREFIX_A)
         world.run_for(7200)
         assert net.is_registered_in(PREFIX_A)
