@@ -18,6 +18,7 @@ from random import Random
 from typing import Final
 
 from mnagent.autoconf.constants import NEIGHBOR_DISCOVERY_HOP_LIMIT, SUSPECT_DELAY
+from mnagent.autoconf.dhcp6 import DHCP6_OFF, Dhcp6Client, Dhcp6Settings
 from mnagent.autoconf.router_discovery import RouterDiscovery
 from mnagent.autoconf.slaac import AddressState, Slaac, SlaacSettings
 from mnagent.core.actions import AddAddress
@@ -28,6 +29,7 @@ from mnagent.core.events import (
     AddressVanished,
     DefaultRouterAppeared,
     DefaultRouterVanished,
+    DhcpMessageReceived,
     LinkDown,
     LinkUp,
     PacketReceived,
@@ -44,6 +46,7 @@ AutoconfigurationEvent = (
     | DefaultRouterAppeared
     | DefaultRouterVanished
     | PacketReceived
+    | DhcpMessageReceived
     | ActionFailed
 )
 
@@ -55,47 +58,65 @@ MAX_KERNEL_ADDRESSES: Final = 64
 class _AgentInterface:
     routers: RouterDiscovery
     slaac: Slaac
+    dhcp6: Dhcp6Client
 
 
 class AgentAutoconfiguration:
     """Addresses and default routes made by this agent."""
 
     def __init__(
-        self, settings: SlaacSettings, *, random: Random, interfaces: tuple[str, ...] = ()
+        self,
+        settings: SlaacSettings,
+        *,
+        random: Random,
+        interfaces: tuple[str, ...] = (),
+        dhcp6: Dhcp6Settings = DHCP6_OFF,
     ) -> None:
         """``interfaces`` are the names to configure; empty takes all."""
         self._settings = settings
+        self._dhcp6_settings = dhcp6
         self._random = random
         self._names = interfaces
         self._interfaces: dict[int, _AgentInterface] = {}
 
     @property
     def drops(self) -> Counter[DropReason]:
-        """Router advertisements not acted on."""
-        return _sum(entry.routers.drops for entry in self._interfaces.values())
+        """Router advertisements and DHCPv6 messages not acted on."""
+        entries = self._interfaces.values()
+        return _sum(
+            drops for entry in entries for drops in (entry.routers.drops, entry.dhcp6.drops)
+        )
 
     def states(self) -> dict[int, dict[IPv6Address, AddressState]]:
         """Every address by interface and where it stands."""
-        return {index: entry.slaac.states() for index, entry in self._interfaces.items()}
+        return {
+            index: {**entry.slaac.states(), **entry.dhcp6.states()}
+            for index, entry in self._interfaces.items()
+        }
 
     def handle(self, event: AutoconfigurationEvent, now: float) -> list[Output]:
         if isinstance(event, LinkUp):
             return self._on_link_up(event, now)
         if isinstance(event, ActionFailed):
-            return self._on_failure(event)
+            return self._on_failure(event, now)
         interface = self._interfaces.get(event.interface)
         if interface is None:
             return []
         match event:
             case LinkDown():
-                return [*interface.routers.link_went_down(), *interface.slaac.remove_all()]
+                return [
+                    *interface.routers.link_went_down(),
+                    *interface.slaac.remove_all(),
+                    *interface.dhcp6.link_went_down(),
+                ]
             case AddressAppeared():
-                _note_link_local(interface.routers, event)
-                if event.duplicate:
-                    return interface.slaac.address_duplicate(event.address, now)
+                return self._on_address(interface, event, now)
             case AddressVanished():
                 if interface.routers.link_local == event.address:
                     interface.routers.link_local = None
+                    return interface.dhcp6.link_local_changed(None, now)
+            case DhcpMessageReceived():
+                return interface.dhcp6.handle(event, now)
             case PacketReceived():
                 return self._on_packet(interface, event, now)
         return []
@@ -105,19 +126,22 @@ class AgentAutoconfiguration:
         for interface in self._interfaces.values():
             outputs += interface.routers.handle_timer(now)
             outputs += interface.slaac.handle_timer(now)
+            outputs += interface.dhcp6.handle_timer(now)
         return outputs
 
     def next_deadline(self) -> float | None:
         return earliest(
             *(entry.routers.next_deadline() for entry in self._interfaces.values()),
             *(entry.slaac.next_deadline() for entry in self._interfaces.values()),
+            *(entry.dhcp6.next_deadline() for entry in self._interfaces.values()),
         )
 
     def remove_all(self) -> list[Output]:
         """Undo everything, for a node that stops."""
         outputs: list[Output] = []
         for interface in self._interfaces.values():
-            outputs += [*interface.slaac.remove_all(), *interface.routers.link_went_down()]
+            outputs += [*interface.slaac.remove_all(), *interface.dhcp6.release()]
+            outputs += interface.routers.link_went_down()
         return outputs
 
     def _on_link_up(self, event: LinkUp, now: float) -> list[Output]:
@@ -130,32 +154,75 @@ class AgentAutoconfiguration:
                 Slaac(
                     event.interface, name=event.name, settings=self._settings, random=self._random
                 ),
+                Dhcp6Client(
+                    event.interface,
+                    name=event.name,
+                    settings=self._dhcp6_settings,
+                    random=self._random,
+                ),
             )
             self._interfaces[event.interface] = interface
         interface.routers.link_layer_address = event.link_layer_address
         interface.slaac.link_layer_address = event.link_layer_address
-        return [*interface.slaac.link_came_up(), *interface.routers.link_came_up(now)]
+        return [
+            *interface.slaac.link_came_up(),
+            *interface.routers.link_came_up(now),
+            *interface.dhcp6.link_came_up(now),
+        ]
 
-    def _on_failure(self, event: ActionFailed) -> list[Output]:
+    def _on_address(
+        self, interface: _AgentInterface, event: AddressAppeared, now: float
+    ) -> list[Output]:
+        before = interface.routers.link_local
+        _note_link_local(interface.routers, event)
+        if interface.routers.link_local != before:
+            return interface.dhcp6.link_local_changed(interface.routers.link_local, now)
+        if not event.duplicate:
+            return []
+        return [
+            *interface.slaac.address_duplicate(event.address, now),
+            *interface.dhcp6.address_duplicate(event.address, now),
+        ]
+
+    def _on_failure(self, event: ActionFailed, now: float) -> list[Output]:
         if not isinstance(event.action, AddAddress):
             return []
         interface = self._interfaces.get(event.action.interface)
-        return [] if interface is None else interface.slaac.address_refused(event.action.address)
+        if interface is None:
+            return []
+        address = event.action.address
+        return [
+            *interface.slaac.address_refused(address),
+            *interface.dhcp6.address_refused(address, now),
+        ]
 
     def _on_packet(
         self, interface: _AgentInterface, event: PacketReceived, now: float
     ) -> list[Output]:
-        if isinstance(event.packet.payload, RouterAdvertisement):
+        message = event.packet.payload
+        if isinstance(message, RouterAdvertisement):
             advertised = interface.routers.handle(event, now)
             if advertised is None:
                 return []
             addresses = interface.slaac.advertised(
                 advertised.prefixes, is_new_link=advertised.is_new_link, now=now
             )
+            leases = interface.dhcp6.router_advertised(
+                frozenset(option.prefix for option in advertised.prefixes),
+                now,
+                managed=message.managed,
+                other=message.other,
+                is_new_link=advertised.is_new_link,
+            )
             # Losses come first, then the route, then the new address: whoever listens sees the
             # router before it is asked to use an address of it.
-            return [*advertised.outputs, *addresses]
-        return interface.slaac.handle(event, now) if _is_neighbor_message(event) else []
+            return [*advertised.outputs, *addresses, *leases]
+        if not _is_neighbor_message(event):
+            return []
+        return [
+            *interface.slaac.handle(event, now),
+            *interface.dhcp6.handle_neighbor(event, now),
+        ]
 
 
 @dataclass(slots=True)
@@ -207,7 +274,7 @@ class KernelAutoconfiguration:
     def handle(self, event: AutoconfigurationEvent, now: float) -> list[Output]:
         if isinstance(event, LinkUp):
             return self._on_link_up(event, now)
-        if isinstance(event, ActionFailed):
+        if isinstance(event, ActionFailed | DhcpMessageReceived):
             return []
         interface = self._interfaces.get(event.interface)
         if interface is None:

@@ -64,6 +64,17 @@ class LinkCause(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DhcpMessageReceived:
+    """A datagram for the DHCPv6 client's port, on a link-local address of ours."""
+
+    data: bytes
+    """The UDP payload, not decoded."""
+    interface: int
+    """Interface index it came in on."""
+    source: IPv6Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LinkUp:
     """An interface can carry packets now (for Wi-Fi: authorised). Also sent after a roam."""
 
@@ -161,6 +172,7 @@ class ShutdownRequested:
 Event = (
     DatagramReceived
     | PacketReceived
+    | DhcpMessageReceived
     | LinkUp
     | LinkDown
     | AddressAppeared
