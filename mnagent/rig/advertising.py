@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from ipaddress import IPv6Network
 
 from mnagent.rig.host import START_TIMEOUT, Host, Process
@@ -14,11 +15,7 @@ POLL_INTERVAL = 0.02
 RADVD_CONFIGURATION = """\
 interface {interface} {{
     AdvSendAdvert on;
-    # A solicitation is answered at once, and the next one 30 ms later too (RFC 6275 section 7.5).
-    MinRtrAdvInterval 3;
-    MaxRtrAdvInterval 10;
-    MinDelayBetweenRAs 0.03;
-    AdvIntervalOpt on;
+{timing}
     AdvDefaultLifetime 1800;
 {home_agent}
     prefix {prefix} {{
@@ -28,6 +25,26 @@ interface {interface} {{
     }};
 }};
 """
+_MOBILE_TIMING = """\
+    # A solicitation is answered at once, and the next one 30 ms later too (RFC 6275 section 7.5).
+    MinRtrAdvInterval 3;
+    MaxRtrAdvInterval 10;
+    MinDelayBetweenRAs 0.03;
+    AdvIntervalOpt on;"""
+
+
+@dataclass(frozen=True, slots=True)
+class RadvdTiming:
+    """How often a router advertises."""
+
+    lines: str = _MOBILE_TIMING
+
+    @classmethod
+    def defaults(cls) -> RadvdTiming:
+        """As radvd comes: one advertisement in 3 s, after a random delay."""
+        return cls("")
+
+
 RADVD_HOME_AGENT = """\
     AdvHomeAgentFlag on;
     AdvHomeAgentInfo on;
@@ -37,7 +54,12 @@ RADVD_HOME_AGENT = """\
 
 
 async def start_radvd(
-    host: Host, interface: str, prefix: IPv6Network, *, home_agent: bool = False
+    host: Host,
+    interface: str,
+    prefix: IPv6Network,
+    *,
+    home_agent: bool = False,
+    timing: RadvdTiming | None = None,
 ) -> Process:
     """Advertise a prefix on a link with radvd; returns once it is configured. Raises RigError."""
     name = f"radvd-{host.namespace.name.rpartition('-')[2]}"
@@ -46,6 +68,7 @@ async def start_radvd(
         RADVD_CONFIGURATION.format(
             interface=interface,
             prefix=prefix,
+            timing=(timing or RadvdTiming()).lines,
             home_agent=RADVD_HOME_AGENT if home_agent else "",
         )
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from mnagent.rig.advertising import start_radvd
+from mnagent.rig.advertising import RadvdTiming, start_radvd
 from mnagent.rig.daemon import (
     HOME_AGENT_KEYS,
     MOBILE_NODE_KEYS,
@@ -27,6 +27,7 @@ from mnagent.rig.impairment import Impairment
 from mnagent.rig.namespace import RigError
 from mnagent.rig.topology import (
     ACCESS,
+    ACCESS_WIRE,
     CORRESPONDENT,
     FOREIGN_PREFIXES,
     HOME,
@@ -50,6 +51,10 @@ class RoamingSettings:
     """What can be varied."""
 
     impairment: Impairment = field(default_factory=lambda: Impairment(delay=0.02))
+    access: Impairment | None = None
+    """Between each foreign link and its router; None for a plain cable."""
+    advertising: RadvdTiming = field(default_factory=RadvdTiming)
+    """Of the routers of the foreign links."""
     payload_protection: str = "none"
     """``none`` or ``esp``."""
     virtual_home: bool = False
@@ -81,7 +86,10 @@ class Roaming:
 
     def __init__(self, settings: RoamingSettings | None = None) -> None:
         self.settings = settings or RoamingSettings()
-        self.topology = Topology(virtual_home=self.settings.virtual_home)
+        self.topology = Topology(
+            virtual_home=self.settings.virtual_home,
+            access_wires=self.settings.access is not None,
+        )
         self.hosts: dict[str, Host] = {}
         self.wires: dict[str, Process] = {}
         self.agents: dict[str, AgentDaemon] = {}
@@ -124,16 +132,20 @@ class Roaming:
         topology.build()
         for role in ("switch", "home-agent", "router-a", "router-b", "correspondent", "mobile"):
             self.hosts[role] = Host(topology[role], topology.directory)
-        impairment = json.dumps(asdict(self.settings.impairment))
         for link, ends in topology.wires.items():
+            is_access = link.startswith(ACCESS_WIRE)
+            impairment = self.settings.access if is_access else self.settings.impairment
+            assert impairment is not None
             self.wires[link] = await self.hosts["switch"].start_module(
-                f"wire-{link}", "mnagent.rig.impairment", *ends, impairment
+                f"wire-{link}", "mnagent.rig.impairment", *ends, json.dumps(asdict(impairment))
             )
         for link, wire in self.wires.items():
             await wire.wait_for_kind("ready")
             topology.join_wire(link)
         for link, router in ((LINK_A, "router-a"), (LINK_B, "router-b")):
-            await start_radvd(self.hosts[router], ACCESS, FOREIGN_PREFIXES[link])
+            await start_radvd(
+                self.hosts[router], ACCESS, FOREIGN_PREFIXES[link], timing=self.settings.advertising
+            )
         if not self.settings.virtual_home:
             await start_radvd(self.hosts["home-agent"], ACCESS, HOME_PREFIX, home_agent=True)
         make_keys(self.directory, home_address=HOME_ADDRESS, home_agent=HOME_AGENT)

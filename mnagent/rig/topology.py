@@ -54,6 +54,9 @@ FIRST_INDEX = 100
 ACCESS = "access"
 """A router's interface on its link."""
 
+ACCESS_WIRE = "access-"
+"""Before a link's name: the wire between that link and its router."""
+
 ROLES = ("switch", "core", "home-agent", "router-a", "router-b", "correspondent", "mobile")
 
 
@@ -120,7 +123,9 @@ class CapturePoint:
 class Topology:
     """The namespaces and cables of the picture above. Needs root; raises RigError."""
 
-    def __init__(self, *, virtual_home: bool = False) -> None:
+    def __init__(self, *, virtual_home: bool = False, access_wires: bool = False) -> None:
+        """``access_wires`` puts an impaired wire between each foreign link and its router."""
+        self.access_wires = access_wires
         self.prefix = unique_prefix()
         self.virtual_home = virtual_home
         self.directory = RUN_DIRECTORY / self.prefix
@@ -135,10 +140,16 @@ class Topology:
     def wires(self) -> dict[str, tuple[str, str]]:
         """Impaired wires still to be put in: link -> the two ends, ``NAMESPACE:INTERFACE``."""
         core = self["core"].name
-        return {
+        wires = {
             LINK_A: (f"{core}:to-a", f"{self['router-a'].name}:to-core"),
             LINK_B: (f"{core}:to-b", f"{self['router-b'].name}:to-core"),
         }
+        if self.access_wires:
+            switch = self["switch"].name
+            for link, router in ((LINK_A, "router-a"), (LINK_B, "router-b")):
+                ends = (f"{self[router].name}:{ACCESS}", f"{switch}:{link}-router")
+                wires[f"{ACCESS_WIRE}{link}"] = ends
+        return wires
 
     @property
     def capture_points(self) -> list[CapturePoint]:
@@ -194,6 +205,8 @@ class Topology:
         if not self.virtual_home:
             routers[HOME] = ("home-agent", 1)
         for link, (role, subnet) in routers.items():
+            if self.access_wires and link != HOME:
+                continue
             connect(
                 End(self[role], ACCESS, (IPv6Interface(f"2001:db8:{subnet:x}::1/64"),)),
                 End(switch, f"{link}-router"),
@@ -221,6 +234,9 @@ class Topology:
 
     def join_wire(self, link: str) -> None:
         """Configure the two ends of a wire whose devices are there now."""
+        if link.startswith(ACCESS_WIRE):
+            self._join_access_wire(link.removeprefix(ACCESS_WIRE))
+            return
         number, letter = {LINK_A: (1, "a"), LINK_B: (2, "b")}[link]
         near, far = f"2001:db8:f{number}::1", f"2001:db8:f{number}::2"
         core, router = self["core"], self[f"router-{letter}"]
@@ -239,6 +255,12 @@ class Topology:
             )
         core.ip(f"route add {FOREIGN_PREFIXES[link]} via {far}")
         router.ip(f"route add default via {near}")
+
+    def _join_access_wire(self, link: str) -> None:
+        router, subnet = {LINK_A: ("router-a", 0xA), LINK_B: ("router-b", 0xB)}[link]
+        End(self[router], ACCESS, (IPv6Interface(f"2001:db8:{subnet:x}::1/64"),)).bring_up()
+        End(self["switch"], f"{link}-router").bring_up()
+        self["switch"].ip(f"link set {link}-router master {link}")
 
     def unplug(self) -> None:
         """Take the mobile node's carrier away."""
