@@ -22,6 +22,7 @@ from mnagent.core.events import (
     DatagramReceived,
     DefaultRouterAppeared,
     DefaultRouterVanished,
+    DhcpMessageReceived,
     Event,
     LinkCause,
     LinkDown,
@@ -91,7 +92,12 @@ class MobileNodeRole:
         if isinstance(event, TunnelActivity | SignalMeasured):
             return self._pass_on(self.mobile_node.handle(event, now), now)
         if not isinstance(
-            event, DatagramReceived | DefaultRouterAppeared | DefaultRouterVanished | ActionFailed
+            event,
+            DatagramReceived
+            | DhcpMessageReceived
+            | DefaultRouterAppeared
+            | DefaultRouterVanished
+            | ActionFailed,
         ):
             # Before autoconfiguration: an interface is known before there are addresses on it, and
             # its loss is one loss, not one for each address.

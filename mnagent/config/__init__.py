@@ -10,6 +10,7 @@ from mnagent.config.loading import load
 from mnagent.config.model import (
     Autoconfiguration,
     Configuration,
+    Dhcp6,
     HomeAgentConfiguration,
     HostConfiguration,
     InterfaceOrder,
@@ -26,6 +27,7 @@ __all__ = [
     "Autoconfiguration",
     "Configuration",
     "ConfigurationError",
+    "Dhcp6",
     "HomeAgentConfiguration",
     "HostConfiguration",
     "InterfaceOrder",

@@ -16,6 +16,7 @@ from mnagent.config.errors import ConfigurationError
 from mnagent.config.model import (
     Autoconfiguration,
     Configuration,
+    Dhcp6,
     HomeAgentConfiguration,
     HostConfiguration,
     InterfaceOrder,
@@ -182,6 +183,7 @@ class _Checker:
             autoconfiguration=self._choice(
                 f"{at}autoconfiguration", raw.autoconfiguration, Autoconfiguration
             ),
+            dhcp6=self._choice(f"{at}dhcp6", raw.dhcp6, Dhcp6),
             new_connections=self._choice(
                 f"{at}new_connections", raw.new_connections, NewConnections
             ),

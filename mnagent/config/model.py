@@ -26,6 +26,14 @@ class Autoconfiguration(enum.Enum):
     """The kernel or another daemon; the agent only watches."""
 
 
+class Dhcp6(enum.Enum):
+    """Whether addresses are taken from DHCPv6 servers."""
+
+    AUTO = "auto"
+    """As the M and O flags of routers say."""
+    OFF = "off"
+
+
 class NewConnections(enum.Enum):
     """Source address of new connections that ask for none."""
 
@@ -76,6 +84,8 @@ class MobileNodeConfiguration:
     initial_bindack_timeout_first_registration: float
     """Seconds (RFC 6275 11.8)."""
     autoconfiguration: Autoconfiguration
+    dhcp6: Dhcp6
+    """Of use when the agent itself configures."""
     new_connections: NewConnections
     payload_protection: PayloadProtection
     optimistic: bool

@@ -19,6 +19,7 @@ from mnagent.core.events import Event
 from mnagent.core.security import SecurityAssociation
 from mnagent.datapath import Engine
 from mnagent.runtime import process, tun
+from mnagent.runtime.dhcp_sockets import DhcpSockets
 from mnagent.runtime.executor import Executor
 from mnagent.runtime.host import HostState
 from mnagent.runtime.kernel import LinuxKernel
@@ -100,6 +101,7 @@ class Assembly:
     """None on a home agent, which does not move."""
     sequences: SequenceKeeper
     executor: Executor
+    dhcp: DhcpSockets
     wake_descriptor: int
     interface_names: tuple[str, ...]
     own_addresses: frozenset[IPv6Address]
@@ -190,7 +192,11 @@ class _Assembler:
         if isinstance(routing, MobileNodeRouting):
             routing.start()
         listeners = _Listeners()
-        executor = self._make_executor(engine, tunnels, routing=routing, listeners=listeners)
+        dhcp = DhcpSockets()
+        self._stack.callback(dhcp.close)
+        executor = self._make_executor(
+            engine, tunnels, dhcp=dhcp, routing=routing, listeners=listeners
+        )
         agent = build(
             configuration,
             random=entropy,
@@ -212,6 +218,7 @@ class _Assembler:
             takeover=self._takeover,
             sequences=sequences,
             executor=executor,
+            dhcp=dhcp,
             wake_descriptor=wake,
             interface_names=_interface_names(configuration),
             own_addresses=_own_addresses(configuration),
@@ -324,6 +331,7 @@ class _Assembler:
         engine: Datapath,
         tunnels: TunnelKeeper,
         *,
+        dhcp: DhcpSockets,
         routing: MobileNodeRouting | HomeAgentRouting,
         listeners: _Listeners,
     ) -> Executor:
@@ -335,6 +343,7 @@ class _Assembler:
             tunnels=tunnels,
             routing=routing,
             sender=sender,
+            dhcp=dhcp,
             store=self._store,
             report=lambda event: listeners.report(event),
             finish=lambda: listeners.finish(),

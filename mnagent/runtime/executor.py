@@ -23,6 +23,7 @@ from mnagent.core.actions import (
     RemoveDefaultRouter,
     RemoveTunnel,
     ReportEvent,
+    SendDhcpMessage,
     SendPacket,
     SetTunnel,
     StopIntercepting,
@@ -49,6 +50,12 @@ class PacketSender(Protocol):
     def send(self, action: SendPacket) -> None: ...
 
 
+class DhcpSender(Protocol):
+    """`mnagent.runtime.dhcp_sockets.DhcpSockets`."""
+
+    def send(self, action: SendDhcpMessage) -> None: ...
+
+
 class Executor:
     """One method an action; exceptions become `ActionFailed` in one place."""
 
@@ -60,6 +67,7 @@ class Executor:
         tunnels: TunnelKeeper,
         routing: MobileNodeRouting | HomeAgentRouting,
         sender: PacketSender,
+        dhcp: DhcpSender,
         store: Store,
         report: Callable[[ReportEvent], None],
         finish: Callable[[], None],
@@ -74,6 +82,7 @@ class Executor:
         self._router_metrics: dict[str, int] = {}
         self._methods: dict[type[Any], Callable[[Any], None]] = {
             SendPacket: sender.send,
+            SendDhcpMessage: dhcp.send,
             AddAddress: self._add_address,
             RemoveAddress: self._remove_address,
             AddDefaultRouter: self._add_default_router,

@@ -214,6 +214,8 @@ class Service:
             listener = PathMtuListener(protocol)
             self._stack.callback(listener.close)
             self._add_reader(listener.fileno(), partial(self._on_path_error, listener))
+        self._parts.dhcp.opened = self._watch_dhcp
+        self._parts.dhcp.closing = self._unwatch
         now = self._clock.now()
         self._timers.set("verify", now + VERIFY_INTERVAL)
         self._timers.set("sequences", now + CHECK_INTERVAL)
@@ -230,6 +232,15 @@ class Service:
     def _add_reader(self, descriptor: int, callback: Callable[[], None]) -> None:
         self._loop.add_reader(descriptor, self._guarded, callback)
         self._stack.callback(self._loop.remove_reader, descriptor)
+
+    def _unwatch(self, descriptor: int) -> None:
+        self._loop.remove_reader(descriptor)
+
+    def _watch_dhcp(self, interface: int, descriptor: int) -> None:
+        def receive() -> None:
+            self._feed(self._parts.dhcp.receive(interface))
+
+        self._loop.add_reader(descriptor, self._guarded, receive)
 
     def _guarded(self, callback: Callable[[], None]) -> None:
         """An exception in a callback is our bug: crash loudly, but put the host back first."""
@@ -459,6 +470,7 @@ class Service:
         if self._parts.takeover is not None:
             self._parts.takeover.forget(interface)
         self._parts.shield.detach(interface)
+        self._parts.dhcp.detach(interface)
         with contextlib.suppress(OSError):
             self._parts.datapath.detach(interface)
         self._addresses = {

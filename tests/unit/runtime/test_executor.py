@@ -21,6 +21,7 @@ from mnagent.core.actions import (
     RemoveDefaultRouter,
     RemoveTunnel,
     ReportEvent,
+    SendDhcpMessage,
     SendPacket,
     SetTunnel,
     StopIntercepting,
@@ -62,6 +63,14 @@ class RememberingSender:
         self.sent.append(action)
 
 
+class RememberingDhcp:
+    def __init__(self) -> None:
+        self.sent: list[SendDhcpMessage] = []
+
+    def send(self, action: SendDhcpMessage) -> None:
+        self.sent.append(action)
+
+
 class RefusingStore(MemoryStore):
     def put(self, key: str, value: str) -> None:
         raise OSError(errno.ENOSPC, "no space left on device")
@@ -84,6 +93,7 @@ class Bench:
         self.host = HostState(self.kernel, ManualClock())
         self.store = store or MemoryStore()
         self.sender = RememberingSender()
+        self.dhcp = RememberingDhcp()
         self.reports: list[ReportEvent] = []
         self.finished = 0
         self.routing: Any = HomeAgentRouting(self.host, tunnel_interface=TUNNEL_INTERFACE)
@@ -111,6 +121,7 @@ class Bench:
             tunnels=self.tunnels,
             routing=self.routing,
             sender=self.sender,
+            dhcp=self.dhcp,
             store=self.store,
             report=self.reports.append,
             finish=self._finish,
@@ -292,3 +303,10 @@ def test_packet_that_cannot_be_sent_fails(bench: Bench, error: Exception, code: 
     bench.sender.failure = error
     (failure,) = bench.perform(PACKET)
     assert (failure.action, failure.errno) == (PACKET, code)
+
+
+def test_dhcp_message_goes_to_its_sockets() -> None:
+    bench = Bench()
+    message = SendDhcpMessage(interface=LINK, data=b"solicit")
+    assert bench.perform(message) == []
+    assert bench.dhcp.sent == [message]
