@@ -12,6 +12,8 @@ from mnagent.agent.dispatch import Dispatcher
 from mnagent.agent.roles import HomeAgentRole, MobileNodeRole
 from mnagent.autoconf.autoconfiguration import AgentAutoconfiguration, KernelAutoconfiguration
 from mnagent.autoconf.dhcp6 import DUID_LENGTH, Dhcp6Settings, make_duid
+from mnagent.autoconf.interface_id import IdentifierKind
+from mnagent.autoconf.link_memory import KNOWN_LINKS_KEY
 from mnagent.autoconf.slaac import SlaacSettings
 from mnagent.config.model import (
     Autoconfiguration,
@@ -133,7 +135,12 @@ def _build_autoconfiguration(
     if secret is None:
         secret = random.randbytes(IDENTIFIER_SECRET_LENGTH)
         first_actions = (PersistRecord(key=IDENTIFIER_SECRET_KEY, value=secret.hex()),)
-    settings = SlaacSettings(optimistic=configuration.optimistic, secret=secret, never=never)
+    settings = SlaacSettings(
+        optimistic=configuration.optimistic,
+        identifiers=IdentifierKind(configuration.interface_identifiers.value),
+        secret=secret,
+        never=never,
+    )
     duid = _octets_of(persisted, DUID_KEY, DUID_LENGTH)
     if duid is None:
         duid = make_duid(random)
@@ -145,7 +152,11 @@ def _build_autoconfiguration(
         never=never,
     )
     agent = AgentAutoconfiguration(
-        settings, random=random, interfaces=configuration.interfaces, dhcp6=dhcp6
+        settings,
+        random=random,
+        interfaces=configuration.interfaces,
+        dhcp6=dhcp6,
+        persisted_links=persisted.get(KNOWN_LINKS_KEY),
     )
     return agent, first_actions
 

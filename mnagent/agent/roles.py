@@ -139,7 +139,7 @@ class MobileNodeRole:
         actions: list[Action] = []
         for output in outputs:
             if isinstance(output, Finish):
-                undone = self.autoconfiguration.remove_all()
+                undone = self.autoconfiguration.remove_all(now)
                 actions += [action for action in undone if not isinstance(action, Indication)]
                 actions.append(output)
             elif isinstance(output, RouterFound | RouterLost | AddressUsable | AddressLost):

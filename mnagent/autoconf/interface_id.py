@@ -1,4 +1,4 @@
-"""Interface identifiers: stable and opaque (RFC 7217), or made from the link-layer address."""
+"""Interface identifiers: stable and opaque (RFC 7217), from the link-layer address, or random."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import enum
 import hashlib
 import hmac
 from ipaddress import IPv6Address, IPv6Network
+from random import Random
 from typing import Final
 
 from mnagent.autoconf.constants import INTERFACE_IDENTIFIER_BITS
@@ -21,6 +22,8 @@ class IdentifierKind(enum.Enum):
     """The same in the same prefix, unrelated in others (RFC 7217)."""
     EUI64 = "eui64"
     """From the link-layer address, the same everywhere (RFC 4291 2.5.1)."""
+    TEMPORARY = "temporary"
+    """Random, and another one each day (RFC 8981)."""
 
 
 def eui64_identifier(link_layer_address: bytes) -> int:
@@ -52,6 +55,14 @@ def stable_identifier(
         if not is_reserved_identifier(identifier):
             return identifier
         counter += 1
+
+
+def random_identifier(random: Random) -> int:
+    """A random identifier (RFC 8981 3.3.1)."""
+    while True:
+        identifier = random.getrandbits(INTERFACE_IDENTIFIER_BITS)
+        if not is_reserved_identifier(identifier):
+            return identifier
 
 
 def is_reserved_identifier(identifier: int) -> bool:

@@ -19,6 +19,7 @@ from mnagent.config.model import (
     Dhcp6,
     HomeAgentConfiguration,
     HostConfiguration,
+    InterfaceIdentifiers,
     InterfaceOrder,
     LogLevel,
     MobileNodeConfiguration,
@@ -184,6 +185,9 @@ class _Checker:
                 f"{at}autoconfiguration", raw.autoconfiguration, Autoconfiguration
             ),
             dhcp6=self._choice(f"{at}dhcp6", raw.dhcp6, Dhcp6),
+            interface_identifiers=self._choice(
+                f"{at}interface_identifiers", raw.interface_identifiers, InterfaceIdentifiers
+            ),
             new_connections=self._choice(
                 f"{at}new_connections", raw.new_connections, NewConnections
             ),

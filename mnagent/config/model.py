@@ -34,6 +34,17 @@ class Dhcp6(enum.Enum):
     OFF = "off"
 
 
+class InterfaceIdentifiers(enum.Enum):
+    """How the agent makes the lower 64 bits of care-of addresses."""
+
+    STABLE = "stable"
+    """Opaque, the same in the same prefix (RFC 7217)."""
+    EUI64 = "eui64"
+    """From the link-layer address (RFC 4291)."""
+    TEMPORARY = "temporary"
+    """Random, and another one each day (RFC 8981)."""
+
+
 class NewConnections(enum.Enum):
     """Source address of new connections that ask for none."""
 
@@ -86,6 +97,7 @@ class MobileNodeConfiguration:
     autoconfiguration: Autoconfiguration
     dhcp6: Dhcp6
     """Of use when the agent itself configures."""
+    interface_identifiers: InterfaceIdentifiers
     new_connections: NewConnections
     payload_protection: PayloadProtection
     optimistic: bool

@@ -18,6 +18,7 @@ class RawMobileNode(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, fr
     initial_bindack_timeout_first_registration: float = 1.5
     autoconfiguration: str = "agent"
     dhcp6: str = "auto"
+    interface_identifiers: str = "stable"
     new_connections: str = "home-address"
     payload_protection: str = "none"
     optimistic: bool = True

@@ -34,10 +34,16 @@ class Slaacs(Driver):
         self.slaac.link_layer_address = MAC
         super().__init__(self.slaac)
 
-    def hear(self, *prefixes: str, new_link: bool = False, **fields: Any) -> list[Output]:
+    def hear(
+        self, *prefixes: str, first: bool = False, contradiction: bool = False, **fields: Any
+    ) -> list[Output]:
         values: dict[str, Any] = {"valid_lifetime": 3600.0, "preferred_lifetime": 1800.0, **fields}
         options = [PrefixInformation(address=IPv6Address(p), **values) for p in prefixes]
-        return self.note(self.slaac.advertised(options, is_new_link=new_link, now=self.now))
+        return self.note(
+            self.slaac.advertised(
+                options, is_first=first, is_contradiction=contradiction, now=self.now
+            )
+        )
 
     def object_to(self, address: IPv6Address) -> list[Output]:
         packet = IPv6Packet(address, IPv6Address("ff02::1"), NeighborAdvertisement(address))
@@ -111,8 +117,11 @@ def test_eui64_address_is_made_from_the_link_layer_address_and_not_replaced() ->
 def test_home_address_is_never_formed(kind: IdentifierKind) -> None:
     plain = Slaacs(identifiers=kind)
     plain.hear(A)
+    (home_address,) = plain.addresses
     driver = Slaacs(identifiers=kind, never=frozenset(plain.addresses))
-    assert driver.hear(A) == []
+    driver.hear(A)
+    assert home_address not in driver.addresses
+    assert bool(driver.addresses) is (kind is not IdentifierKind.EUI64)
 
 
 def test_host_that_found_the_duplicate_itself_is_believed() -> None:
@@ -202,7 +211,7 @@ def test_link_event_puts_addresses_in_doubt_and_the_same_prefix_confirms_them() 
     outputs = driver.slaac.link_came_up()
     assert only(outputs, AddressLost).address == address
     assert list(driver.slaac.states().values()) == [AddressState.IN_DOUBT]
-    outputs = driver.hear(A, new_link=True)
+    outputs = driver.hear(A, first=True)
     assert only(outputs, AddressUsable).address == address
     assert not of_type(outputs, SendPacket), "no second detection"
 
@@ -212,7 +221,7 @@ def test_link_event_during_detection_starts_it_anew_on_confirmation() -> None:
     driver.hear(A)
     driver.slaac.link_came_up()
     assert driver.advance(5) == []
-    outputs = driver.hear(A, new_link=True)
+    outputs = driver.hear(A, first=True)
     assert of_type(outputs, SendPacket) and only(outputs, AddressUsable).optimistic
 
 
@@ -222,7 +231,7 @@ def test_other_prefix_on_a_new_link_removes_the_old_address() -> None:
     driver.hear(A)
     (old,) = driver.addresses
     driver.slaac.link_came_up()
-    outputs = driver.hear(B, new_link=True)
+    outputs = driver.hear(B, first=True)
     assert only(outputs, RemoveAddress).address == old
     assert len(driver.addresses) == 1 and driver.addresses[0] != old
 
