@@ -94,11 +94,11 @@ class MetricsServer:
             self._serve, LOOPBACK_ADDRESSES, self._port, limit=MAX_REQUEST_LENGTH
         )
 
-    @property
-    def port(self) -> int:
-        """The port listened on."""
+    def port_of(self, address: str) -> int:
+        """The port listened on at one of `LOOPBACK_ADDRESSES`."""
         assert self._server is not None
-        return int(self._server.sockets[0].getsockname()[1])
+        names = (listener.getsockname() for listener in self._server.sockets)
+        return next(int(name[1]) for name in names if name[0] == address)
 
     async def stop(self) -> None:
         """Listen no more."""

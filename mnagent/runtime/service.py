@@ -25,8 +25,9 @@ from functools import partial
 from ipaddress import IPv6Address
 from typing import Any
 
-from mnagent.config import Configuration, ConfigurationError
+from mnagent.config import Configuration, ConfigurationError, InterfaceOrder
 from mnagent.control.lock import AlreadyRunning, DaemonLock
+from mnagent.control.metrics import MetricsServer
 from mnagent.control.schema import ControlEvent
 from mnagent.control.server import ControlServer
 from mnagent.core.actions import Action, ReportEvent
@@ -34,13 +35,16 @@ from mnagent.core.events import (
     DatagramReceived,
     Event,
     LinkDown,
+    LinkKind,
     LinkUp,
     ShutdownRequested,
+    SignalMeasured,
     TunnelActivity,
 )
 from mnagent.core.timers import Timers, earliest
 from mnagent.link.messages import AddressMessage, LinkMessage, Message, Overrun
 from mnagent.link.monitor import LinkMonitor
+from mnagent.link.wireless import AssociationChange, AssociationMessage, SignalMessage
 from mnagent.runtime import process
 from mnagent.runtime.assembly import AgentBuilder, Assembly, StartError, assemble
 from mnagent.runtime.kernel import ROUTE_PROTOCOL
@@ -49,6 +53,8 @@ from mnagent.runtime.netlink import NotificationSocket
 from mnagent.runtime.next_hop import VERIFY_INTERVAL
 from mnagent.runtime.sequences import CHECK_INTERVAL
 from mnagent.runtime.sockets import TUNNEL_PROTOCOLS, PathMtuListener
+from mnagent.runtime.suspend import ClockJumpWatch, SleepDetector
+from mnagent.runtime.wireless import WirelessSocket
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +62,8 @@ STOP_PATIENCE = 3.0
 """Seconds the agent has to deregister."""
 REFRESH_DELAY = 0.02
 """Seconds that route changes are gathered before paths are asked for again."""
+SIGNAL_INTERVAL = 5.0
+"""Seconds between two looks at how well Wi-Fi hears its access points."""
 ACTIVITY_INTERVAL = 1.0
 """Seconds between two looks at what the tunnel carried."""
 FIRST_PACKET_PATIENCE = 3.0
@@ -140,6 +148,12 @@ class Service:
         self._missing: tuple[str, ...] = ()
         self._control = ControlServer(configuration.host.control_socket, self, lock=lock)
         self._started_at = self._clock.now()
+        self._wireless: WirelessSocket | None = None
+        self._metrics = (
+            MetricsServer(configuration.host.metrics_port, self.status)
+            if configuration.host.metrics_port
+            else None
+        )
         self._activity: dict[IPv6Address, tuple[int, int]] = {}
         self._moved_at = self._started_at
         self._awaited: dict[IPv6Address, tuple[int, int]] | None = None
@@ -155,6 +169,8 @@ class Service:
         self._parts.on_report(self._report)
         self._parts.on_finish(self._done.set)
         await self._control.start()
+        if self._metrics is not None:
+            await self._metrics.start()
         try:
             self._start()
             await self._done.wait()
@@ -163,6 +179,8 @@ class Service:
             # After a crash of ours the service manager starts us again, and sockets live on.
             crashed = self._exit_status != EXIT_STOPPED
             self._parts.device.stays = crashed or self._configuration.host.keep_tunnel_interface
+            if self._metrics is not None:
+                await self._metrics.stop()
             await self._control.stop()
         return self._exit_status
 
@@ -210,6 +228,10 @@ class Service:
         self._stack.callback(self._notifications.close)
         self._add_reader(self._notifications.fileno(), self._on_notifications)
         self._add_reader(self._parts.wake_descriptor, self._on_handed_up)
+        self._follow_wireless()
+        self._sleep = SleepDetector()
+        self._clock_jumps = ClockJumpWatch(self._loop, partial(self._guarded, self._on_clock_jump))
+        self._stack.callback(self._clock_jumps.close)
         for protocol in TUNNEL_PROTOCOLS:
             listener = PathMtuListener(protocol)
             self._stack.callback(listener.close)
@@ -314,6 +336,9 @@ class Service:
             self._timers.set("sequences", now + CHECK_INTERVAL)
         elif name == "refresh":
             self._parts.tunnels.refresh()
+        elif name == "signal":
+            self._ask_for_signals()
+            self._timers.set("signal", now + SIGNAL_INTERVAL)
         elif name == "activity":
             self._pending.extend(self._read_activity())
             self._timers.set("activity", now + self._activity_interval(now))
@@ -440,6 +465,69 @@ class Service:
         if self._parts.resolver.concerns(message):
             self._schedule_refresh()
         return events
+
+    def _on_clock_jump(self) -> None:
+        slept = self._sleep.check()
+        if not slept:
+            return
+        details = (("seconds", f"{slept:.0f}"),)
+        self._report(ReportEvent(name="resumed", details=details))
+        self._resynchronize()
+        self._feed(self._monitor.resumed(self._clock.now()))
+
+    # Wi-Fi
+
+    def _follow_wireless(self) -> None:
+        if self._parts.takeover is None:
+            return  # a home agent does not roam
+        try:
+            self._wireless = WirelessSocket()
+        except OSError as error:
+            logger.debug("no generic netlink: %s", error)
+            return
+        self._stack.callback(self._wireless.close)
+        self._add_reader(self._wireless.fileno(), self._on_wireless)
+        node = self._configuration.mobile_node
+        if node is not None and node.interface_order is InterfaceOrder.BY_KIND:
+            self._timers.set("signal", self._clock.now() + SIGNAL_INTERVAL)
+
+    def _on_wireless(self) -> None:
+        assert self._wireless is not None
+        messages, lost = self._wireless.receive()
+        if lost:
+            logger.warning("Wi-Fi notifications were lost; taking every link for a new one")
+            self._resynchronize()
+            self._feed(self._monitor.resumed(self._clock.now()))
+            return
+        events: list[Event] = []
+        for message in messages:
+            if isinstance(message, SignalMessage):
+                events.append(SignalMeasured(interface=message.interface, level=message.level))
+            else:
+                events += self._on_association(message)
+        self._feed(events)
+
+    def _on_association(self, message: AssociationMessage) -> list[Event]:
+        if message.interface not in self._monitor.interfaces:
+            return []
+        if message.change is AssociationChange.DISCONNECTED:
+            self._monitor.dissociated(message.interface)
+            return []
+        events: list[Event] = []
+        # The carrier's notifications come by another socket: what we know may be older than this.
+        for link in self._parts.kernel.links():
+            if link.interface == message.interface:
+                events += self._take(link)
+        return events + self._monitor.associated(
+            message.interface, self._clock.now(), access_point=message.access_point
+        )
+
+    def _ask_for_signals(self) -> None:
+        if self._wireless is None:
+            return
+        for index, link in self._monitor.interfaces.items():
+            if link.kind is LinkKind.WIFI and link.usable:
+                self._wireless.ask_for_signal(index)
 
     def _schedule_refresh(self) -> None:
         if "refresh" not in self._timers:
