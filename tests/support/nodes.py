@@ -43,6 +43,7 @@ from mnagent.core.events import (
     LinkDown,
     LinkUp,
     ShutdownRequested,
+    TunnelActivity,
 )
 from mnagent.ipsec.association import SecurityAssociationDatabase
 from mnagent.ipsec.esp_reference import EspError, ReferenceEsp, protect_tunnel
@@ -439,6 +440,18 @@ class AgentNode(Router):
                 )
             )
 
+    def watch_tunnel(self, *, interval: float = 1.0) -> None:
+        """Tell the agent what its tunnel carried, again and again, as the daemon does."""
+        if self.agent is not None and not self.is_finished:
+            assert self.home_address is not None
+            activity = TunnelActivity(
+                home_address=self.home_address,
+                packets_out=self.verdicts.get("encapsulated", 0),
+                packets_in=self.verdicts.get("decapsulated", 0),
+            )
+            self.tell(activity)
+            self.world.after(interval, lambda: self.watch_tunnel(interval=interval))
+
     def _set_timer(self) -> None:
         self._generation += 1
         generation = self._generation
@@ -614,6 +627,7 @@ class AgentNode(Router):
             self._send_through(tunnel.action, data)
 
     def _send_through(self, tunnel: SetTunnel, data: bytes) -> None:
+        self._count("encapsulated")
         if tunnel.outbound_spi is None:
             packet = IPv6Packet(tunnel.local, tunnel.remote, decode_packet(data))
             outer = encode_packet(packet)
