@@ -185,7 +185,7 @@ class Bench:
     async def _forget(self, roaming: Roaming) -> None:
         """A daemon that has never seen the next link: started anew, its memory of links gone."""
         await roaming.mobile_node.stop()
-        for record in (roaming.directory / "mobile-node.state" / "records").glob("link*"):
+        for record in (roaming.directory / "mobile-node.state" / "records").glob("known-links*"):
             record.unlink()
         started_at = boottime()
         await roaming.mobile_node.start()
