@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from mnagent.control.client import Client
 from mnagent.rig.capture import read_capture
 from mnagent.rig.checks import Check, LinkSummary, check_captures, summarize
 from mnagent.rig.daemon import MOBILE_NODE_KEYS
@@ -118,6 +121,7 @@ class Demo:
         self._options = options
         self._narrator = narrator
         self._problems: list[str] = []
+        self._records: list[dict[str, Any]] = []
 
     async def run(self) -> Result:
         """Tell it. Raises RigError when the bench, or a daemon's start, fails."""
@@ -170,6 +174,9 @@ class Demo:
         self._narrator.say(f"now on {move.destination}: {when}, {handover.lost} probes lost")
 
     async def _end(self, roaming: Roaming) -> int:
+        with contextlib.suppress(OSError):
+            answer = await Client(roaming.mobile_node.socket).handovers()
+            self._records = list(answer["handovers"])
         for agent in (roaming.mobile_node, roaming.home_agent):
             await agent.stop()
         return await roaming.finish_captures()
@@ -221,6 +228,7 @@ class Demo:
             ],
             lost=[record["at"] for record in lost_probes(traffic.ping)],
             progress=_progress(traffic),
+            records=self._records,
         )
 
     def _handover_checks(self, handovers: list[Handover], ping: Process) -> list[Check]:

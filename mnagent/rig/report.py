@@ -54,6 +54,8 @@ class Result:
     """When lost probes were sent."""
     progress: dict[str, list[Point]] = field(default_factory=dict)
     """Octets received so far, by direction of a connection."""
+    records: list[dict[str, Any]] = field(default_factory=list)
+    """The mobile node's own handover record, as ``mnagent handovers --json`` gives it."""
 
     @property
     def succeeded(self) -> bool:
@@ -72,12 +74,37 @@ def as_json(result: Result) -> str:
         "delay_ms": result.delay * 1000,
         "payload_protection": result.payload_protection,
         "handovers": [handover.as_record() for handover in result.handovers],
+        "handover_record": result.records,
         "checks": [
             {"claim": check.claim, "held": check.held, "detail": check.detail}
             for check in result.checks
         ],
     }
     return json.dumps(document, indent=2) + "\n"
+
+
+PHASES = {
+    "RS": "router_solicited_at",
+    "RA": "router_advertised_at",
+    "address": "care_of_address_ready_at",
+    "DAD end": "duplicate_detection_ended_at",
+    "BU": "update_sent_at",
+    "BA": "acknowledged_at",
+    "first out": "first_packet_out_at",
+    "first in": "first_packet_in_at",
+}
+
+
+def phase_rows(records: Iterable[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """The daemon's record of each handover: cause, where to, and the time of each phase."""
+    rows = []
+    for record in records:
+        start = record["link_up_at"]
+        instants = [record.get(name) for name in PHASES.values()]
+        times = ["-" if at is None else f"{(at - start) * 1000:.1f}" for at in instants]
+        where = "home" if record.get("at_home") else str(record.get("care_of_address"))
+        rows.append((str(record.get("cause")), where, *times))
+    return rows
 
 
 def table_rows(handovers: Iterable[Handover]) -> list[tuple[str, ...]]:
@@ -261,6 +288,11 @@ def as_html(result: Result, captures: Iterable[str]) -> str:
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
         for row in table_rows(result.handovers)
     )
+    phase_header = "".join(f"<th>{name}</th>" for name in ("cause", "to", *PHASES))
+    phases = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+        for row in phase_rows(result.records)
+    )
     checks = "".join(
         f'<li class="{"good" if check.held else "bad"}">{"✓" if check.held else "✗"}'
         f" {html.escape(check.claim)}{_detail(check)}</li>"
@@ -295,6 +327,12 @@ one way between the foreign links and the core, payload protection
 the last kind of traffic had resumed.</p>
 
 {phases_picture(result.handovers)}
+
+<h2>Phases</h2>
+
+<p>The mobile node's own record, milliseconds from the link event.</p>
+
+<table><tr>{phase_header}</tr>{phases}</table>
 
 <h2>Checks</h2>
 
