@@ -86,11 +86,6 @@ class Leases:
         """No further address is taken."""
         return len(self._leases) >= MAX_LEASES
 
-    @property
-    def ends_at(self) -> float:
-        """When the last lease is over."""
-        return max((lease.valid_until for lease in self._leases.values()), default=-math.inf)
-
     def states(self) -> dict[IPv6Address, AddressState]:
         """Every address and where it stands."""
         return {lease.address: lease.state for lease in self._leases.values()}
@@ -110,8 +105,6 @@ class Leases:
             self._leases[address] = lease
             return self._probe(lease, now)
         lease.valid_until, lease.preferred_until = valid_until, preferred_until
-        if lease.state is AddressState.IN_DOUBT:
-            return self._trust(lease, now)
         return self._offer(lease, now) if lease.is_usable else []
 
     def confirm(self, now: float) -> list[Output]:

@@ -17,10 +17,11 @@ interface {interface} {{
     AdvSendAdvert on;
 {timing}
     AdvDefaultLifetime 1800;
+    AdvManagedFlag {managed};
 {home_agent}
     prefix {prefix} {{
         AdvOnLink on;
-        AdvAutonomous on;
+        AdvAutonomous {autonomous};
         AdvRouterAddr on;
     }};
 }};
@@ -35,9 +36,11 @@ _MOBILE_TIMING = """\
 
 @dataclass(frozen=True, slots=True)
 class RadvdTiming:
-    """How often a router advertises."""
+    """How often a router advertises, and what."""
 
     lines: str = _MOBILE_TIMING
+    managed: bool = False
+    """The M flag, and no prefix for stateless addresses: addresses come from DHCPv6 alone."""
 
     @classmethod
     def defaults(cls) -> RadvdTiming:
@@ -64,11 +67,14 @@ async def start_radvd(
     """Advertise a prefix on a link with radvd; returns once it is configured. Raises RigError."""
     name = f"radvd-{host.namespace.name.rpartition('-')[2]}"
     path = host.directory / f"{name}.conf"
+    timing = timing or RadvdTiming()
     path.write_text(
         RADVD_CONFIGURATION.format(
             interface=interface,
             prefix=prefix,
-            timing=(timing or RadvdTiming()).lines,
+            timing=timing.lines,
+            managed="on" if timing.managed else "off",
+            autonomous="off" if timing.managed else "on",
             home_agent=RADVD_HOME_AGENT if home_agent else "",
         )
     )
