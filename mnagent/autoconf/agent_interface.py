@@ -22,7 +22,7 @@ from mnagent.autoconf.dhcp6 import DHCP6_OFF, Dhcp6Client, Dhcp6Settings
 from mnagent.autoconf.dna import SimpleDna
 from mnagent.autoconf.link_memory import KnownRouter, LinkMemory
 from mnagent.autoconf.nud import RouterReachability, RouterUnreachable
-from mnagent.autoconf.own_address import OwnAddress
+from mnagent.autoconf.own_address import OwnAddress, is_answer
 from mnagent.autoconf.router_discovery import Advertised, RouterDiscovery
 from mnagent.autoconf.slaac import AddressState, Slaac, SlaacSettings
 from mnagent.core.actions import ReportEvent
@@ -38,7 +38,13 @@ from mnagent.core.events import (
     LinkUp,
     PacketReceived,
 )
-from mnagent.core.indications import AddressDuplicate, AddressUnique, AddressUsable, Output
+from mnagent.core.indications import (
+    AddressDuplicate,
+    AddressUnique,
+    AddressUsable,
+    Output,
+    RouterFound,
+)
 from mnagent.core.timers import earliest
 from mnagent.wire.ndisc import (
     AdvertisementInterval,
@@ -267,6 +273,9 @@ class AgentInterface:
         )
 
     def _on_neighbor_message(self, event: PacketReceived, now: float) -> list[Output]:
+        message = event.packet.payload
+        if isinstance(message, NeighborAdvertisement) and is_answer(event, message):
+            self._reachability.answered(message.target, now)
         outputs: list[Output] = []
         known = self._dna.handle(event, now)
         if known is not None:
@@ -280,13 +289,13 @@ class AgentInterface:
 
     def _on_known_router(self, known: KnownRouter, now: float) -> list[Output]:
         """The router first, then the addresses, as with an advertisement."""
+        outputs = self.routers.restore(known, now)
+        if not any(isinstance(output, RouterFound) for output in outputs):
+            return outputs
         self._reachability.router_advertised(
             known.router, link_layer_address=known.link_layer_address, now=now
         )
-        outputs = [
-            *self.routers.restore(known, now),
-            *self.slaac.restore(known.addresses, now),
-        ]
+        outputs += self.slaac.restore(known.addresses, now)
         if not self.dhcp6.states().keys().isdisjoint(known.leased):
             outputs += self.dhcp6.link_confirmed(now)
         return outputs

@@ -45,8 +45,9 @@ MAX_PROBED_ROUTERS: Final = 6
 """Routers asked on a link event (RFC 6059 5.5.3)."""
 PROBE_INTERVALS: Final = (0.02, 0.06)
 """Between these probes: they go again twice at most (RFC 6059 5.11)."""
-PROBE_LIFETIME: Final = 1.0
-"""After a link event, how long answers to its probes count."""
+PROBE_LIFETIME: Final = 3.0
+"""After a link event, how long answers to its probes count: the host may check its link-local
+address for two seconds before we may ask from it."""
 MAX_KNOWN_ROUTERS: Final = 32
 """Routers of earlier links remembered for one interface; a further one takes the place of the one
 not seen for longest."""

@@ -20,7 +20,7 @@ from typing import Final
 
 from mnagent.autoconf.constants import PROBE_INTERVALS, PROBE_LIFETIME
 from mnagent.autoconf.link_memory import Candidate, KnownRouter, LinkMemory
-from mnagent.autoconf.own_address import OwnAddress, answering_link_layer_address
+from mnagent.autoconf.own_address import OwnAddress, answering_link_layer_address, is_answer
 from mnagent.core.actions import SendPacket
 from mnagent.core.events import PacketReceived
 from mnagent.wire.ndisc import NeighborAdvertisement
@@ -37,7 +37,7 @@ class SimpleDna:
         self._memory = memory
         self._pending: list[Candidate] = []
         self._ends_at = -math.inf
-        self._intervals: list[float] = []
+        self._asks_left = 0
         self._deadline: float | None = None
         self._events: deque[float] = deque(maxlen=MAX_PROBED_EVENTS)
 
@@ -51,35 +51,38 @@ class SimpleDna:
             return []
         self._events.append(now)
         self._ends_at = now + PROBE_LIFETIME
-        return self._start(now)
+        self._asks_left = len(PROBE_INTERVALS) + 1
+        return self._ask(now)
 
     def link_local_appeared(self, now: float) -> list[SendPacket]:
         """Ask now what could not be asked without it."""
-        is_asked = self._deadline is not None or not self._intervals
-        return [] if is_asked or now >= self._ends_at else self._start(now)
+        return self._ask(now) if self._deadline is None and now < self._ends_at else []
 
     def stop(self) -> None:
         """Ask no more, and hear no answers."""
         self._pending = []
-        self._intervals = []
+        self._asks_left = 0
         self._deadline = None
 
     def advertised(self, router: KnownRouter) -> None:
         """A router spoke for itself: no answer of it counts any more, and nobody is asked again."""
         self._pending = [each for each in self._pending if each.router.router != router.router]
-        self._intervals = []
+        self._asks_left = 0
         self._deadline = None
 
     def handle(self, event: PacketReceived, now: float) -> KnownRouter | None:
         """The known router that a Neighbor Advertisement shows to be here (RFC 6059 5.7.1)."""
         message = event.packet.payload
-        if not isinstance(message, NeighborAdvertisement) or now >= self._ends_at:
+        if (
+            now >= self._ends_at
+            or not isinstance(message, NeighborAdvertisement)
+            or not (message.router and is_answer(event, message))
+        ):
             return None
         told = answering_link_layer_address(event, message)
         for candidate in self._pending:
-            if candidate.target == message.target and message.router:
-                if candidate.router.link_layer_address != told:
-                    continue
+            expected = candidate.target, candidate.router.link_layer_address
+            if expected == (message.target, told):
                 self._pending.remove(candidate)
                 return candidate.router.alive(now)
         return None
@@ -94,15 +97,15 @@ class SimpleDna:
     def next_deadline(self) -> float | None:
         return self._deadline
 
-    def _start(self, now: float) -> list[SendPacket]:
-        self._intervals = list(PROBE_INTERVALS)
-        return [] if self._own.link_local is None else self._ask(now)
-
     def _ask(self, now: float) -> list[SendPacket]:
-        if self._intervals and self._pending:
-            self._deadline = now + self._intervals.pop(0)
+        """Without a link-local address the question waits for it."""
+        if self._own.link_local is None or not self._pending or not self._asks_left:
+            return []
+        self._asks_left -= 1
+        if self._asks_left:
+            self._deadline = now + PROBE_INTERVALS[-self._asks_left]
         packets: list[SendPacket] = []
         for each in self._pending:
-            mac = each.router.link_layer_address
-            packets += self._own.probe(each.target, link_layer_destination=mac)
+            destination = each.router.link_layer_address
+            packets += self._own.probe(each.target, link_layer_destination=destination)
         return packets

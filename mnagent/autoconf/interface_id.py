@@ -11,6 +11,8 @@ from typing import Final
 
 from mnagent.autoconf.constants import INTERFACE_IDENTIFIER_BITS
 
+EUI48_LENGTH: Final = 6
+"""Octets."""
 _IDENTIFIER_OCTETS: Final = INTERFACE_IDENTIFIER_BITS // 8
 _UNIVERSAL_LOCAL_BIT: Final = 0x02
 
@@ -32,8 +34,10 @@ def eui64_identifier(link_layer_address: bytes) -> int:
     Raises:
         ValueError: it has not six octets.
     """
-    if len(link_layer_address) != 6:
-        raise ValueError(f"link-layer address of {len(link_layer_address)} octets, not 6")
+    if len(link_layer_address) != EUI48_LENGTH:
+        raise ValueError(
+            f"link-layer address of {len(link_layer_address)} octets, not {EUI48_LENGTH}"
+        )
     first = link_layer_address[0] ^ _UNIVERSAL_LOCAL_BIT
     octets = bytes((first,)) + link_layer_address[1:3] + b"\xff\xfe" + link_layer_address[3:]
     return int.from_bytes(octets, "big")

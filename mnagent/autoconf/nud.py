@@ -99,6 +99,12 @@ class RouterReachability:
             if watched.link_layer_address == link_layer_source:
                 self._rest(watched, now)
 
+    def answered(self, router: IPv6Address, now: float) -> None:
+        """It answered a probe, by whichever link-layer address: virtual routers have two."""
+        watched = self._routers.get(router)
+        if watched is not None:
+            self._rest(watched, now)
+
     def suspect(self, now: float) -> list[SendPacket]:
         """Ask all at once: somebody has a reason to think that they are gone."""
         packets: list[SendPacket] = []

@@ -67,12 +67,13 @@ class OwnAddress:
         ]
 
 
-def answering_link_layer_address(
-    event: PacketReceived, message: NeighborAdvertisement
-) -> bytes | None:
-    """Whose answer to a probe it is, or None when it answers no question."""
-    if not message.solicited or event.packet.destination.is_multicast:
-        return None
+def is_answer(event: PacketReceived, message: NeighborAdvertisement) -> bool:
+    """Whether it answers a question of ours (RFC 4861 7.1.2, 7.2.4)."""
+    return message.solicited and not event.packet.destination.is_multicast
+
+
+def answering_link_layer_address(event: PacketReceived, message: NeighborAdvertisement) -> bytes:
+    """Whose answer it is."""
     for option in message.options:
         if isinstance(option, TargetLinkLayerAddress):
             return option.address

@@ -133,9 +133,16 @@ class RouterDiscovery:
         return outputs
 
     def restore(self, known: KnownRouter, now: float) -> list[Output]:
-        """A remembered router is here (RFC 6059 5.7.1); its advertisement is still awaited."""
+        """A remembered router is here (RFC 6059 5.7.1); its advertisement is still awaited.
+
+        Routers in doubt make room: what answers too is restored in its turn.
+        """
+        outputs: list[Output] = []
+        for router, doubtful in tuple(self._routers.items()):
+            if router != known.router and doubtful.is_in_doubt:
+                outputs += self._forget(router)
         if known.router not in self._routers and len(self._routers) >= MAX_ROUTERS:
-            return []
+            return outputs
         entry = _Router(
             known.expires_at,
             dict(known.prefixes),
@@ -144,7 +151,7 @@ class RouterDiscovery:
         )
         self._routers[known.router] = entry
         self._timers.set(known.router, known.expires_at)
-        return self._tell(known.router, entry, now)
+        return [*outputs, *self._tell(known.router, entry, now)]
 
     def handle(self, event: PacketReceived, now: float) -> Advertised | None:
         """Take a Router Advertisement in, or drop it (RFC 4861 6.1.2)."""

@@ -42,6 +42,7 @@ from mnagent.autoconf.constants import (
 )
 from mnagent.autoconf.dad import DuplicateAddressDetection
 from mnagent.autoconf.interface_id import (
+    EUI48_LENGTH,
     IdentifierKind,
     eui64_identifier,
     make_address,
@@ -296,11 +297,11 @@ class Slaac:
 
     def _candidate(self, prefix: IPv6Network, duplicates: int) -> IPv6Address:
         match self._settings.identifiers:
-            case IdentifierKind.EUI64:
+            case IdentifierKind.EUI64 if len(self.link_layer_address) == EUI48_LENGTH:
                 identifier = eui64_identifier(self.link_layer_address)
             case IdentifierKind.TEMPORARY:
                 identifier = random_identifier(self._random)
-            case _:
+            case _:  # also where a link has no addresses to make an EUI-64 from
                 identifier = stable_identifier(
                     self._settings.secret,
                     prefix,

@@ -540,13 +540,13 @@ class AgentNode(Router):
 
     def _set_default_router(self, action: AddDefaultRouter | RemoveDefaultRouter) -> None:
         port = self._port(action.interface)
-        self.routes = [
-            route for route in self.routes if (route.port, route.via) != (port, action.router)
-        ]
-        if isinstance(action, AddDefaultRouter):
-            self.routes.append(Route(IPv6Network("::/0"), port, action.router))
-            if action.link_layer_address:
-                self.learn(port, action.router, action.link_layer_address)
+        route = Route(IPv6Network("::/0"), port, action.router)
+        if isinstance(action, RemoveDefaultRouter):
+            self.routes = [each for each in self.routes if each != route]
+        elif route not in self.routes:
+            self.routes.append(route)
+        if isinstance(action, AddDefaultRouter) and action.link_layer_address:
+            self.learn(port, action.router, action.link_layer_address)
 
     def _port(self, index: int) -> Port:
         return self.ports[index - 2]

@@ -183,14 +183,15 @@ def test_default_router_enters_main_table_and_neighbour_cache(bench: Bench) -> N
     assert bench.routes(254) == set()
 
 
-def test_later_default_router_is_preferred(bench: Bench) -> None:
-    other = IPv6Address("fe80::2")
+def test_first_default_router_of_a_link_and_the_latest_link_are_preferred(bench: Bench) -> None:
+    other, elsewhere = IPv6Address("fe80::2"), IPv6Address("fe80::3")
     bench.perform(
         AddDefaultRouter(interface=LINK, router=ROUTER, lifetime=1800.0),
         AddDefaultRouter(interface=LINK, router=other, lifetime=float("inf")),
+        AddDefaultRouter(interface=LINK + 1, router=elsewhere, lifetime=1800.0),
     )
     metrics = {route.gateway: route.metric for route in bench.routes(254)}
-    assert metrics[other] < metrics[ROUTER]
+    assert metrics[elsewhere] < metrics[ROUTER] < metrics[other]
     assert None in {route.lifetime for route in bench.routes(254)}
 
 
