@@ -15,7 +15,14 @@ from mnagent.agent.snapshot import (
     MobileNodeSnapshot,
 )
 from mnagent.autoconf.autoconfiguration import AgentAutoconfiguration, KernelAutoconfiguration
-from mnagent.core.actions import Action, Finish, RemoveTunnel, ReportEvent, StopIntercepting
+from mnagent.core.actions import (
+    Action,
+    Finish,
+    RemoveTunnel,
+    ReportEvent,
+    SendPacket,
+    StopIntercepting,
+)
 from mnagent.core.drops import DropReason
 from mnagent.core.events import (
     ActionFailed,
@@ -45,6 +52,7 @@ from mnagent.core.timers import earliest
 from mnagent.mobility.home_agent import HomeAgent
 from mnagent.mobility.mobile_node import MobileNode
 from mnagent.mobility.movement import AtHome, Away
+from mnagent.wire.ndisc import NeighborSolicitation, RouterSolicitation
 
 
 class Role(Protocol):
@@ -104,7 +112,7 @@ class MobileNodeRole:
             actions += self._pass_on(self.mobile_node.handle(event, now), now)
         if not isinstance(event, DatagramReceived | ShutdownRequested):
             actions += self._pass_on(self.autoconfiguration.handle(event, now), now)
-        return actions
+        return _questions_first(actions) if isinstance(event, LinkUp) else actions
 
     def handle_timer(self, now: float) -> list[Action]:
         actions = self._pass_on(self.autoconfiguration.handle_timer(now), now)
@@ -272,6 +280,23 @@ class HomeAgentRole:
             outputs.append(RemoveTunnel(home_address=entry.home_address))
             outputs.append(StopIntercepting(home_address=entry.home_address))
         return outputs
+
+
+def _questions_first(actions: list[Action]) -> list[Action]:
+    """On a new link everything waits for the routers' answers: ask before tidying up."""
+    return sorted(actions, key=lambda action: not _is_question(action))
+
+
+def _is_question(action: Action) -> bool:
+    """A solicitation that needs nothing done before it, as duplicate address detection would."""
+    return (
+        isinstance(action, SendPacket)
+        and isinstance(action.packet.payload, RouterSolicitation | NeighborSolicitation)
+        and not (
+            isinstance(action.packet.payload, NeighborSolicitation)
+            and action.packet.source.is_unspecified
+        )
+    )
 
 
 def _text(address: IPv6Address | None) -> str | None:
