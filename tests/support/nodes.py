@@ -28,6 +28,7 @@ from mnagent.core.actions import (
     RemoveDefaultRouter,
     RemoveTunnel,
     ReportEvent,
+    SendDhcpMessage,
     SendPacket,
     SetTunnel,
     StopIntercepting,
@@ -39,6 +40,7 @@ from mnagent.core.events import (
     AddressVanished,
     DatagramReceived,
     DefaultRouterAppeared,
+    DhcpMessageReceived,
     Event,
     LinkDown,
     LinkUp,
@@ -61,11 +63,19 @@ from mnagent.wire.ndisc import (
     TargetLinkLayerAddress,
 )
 from mnagent.wire.packet import decode_packet, encode_packet
-from tests.support.packets import datagram, datagram_content, router_advertisement
+from tests.support.dhcp_server import ScriptedServer
+from tests.support.packets import (
+    datagram,
+    datagram_content,
+    datagram_port,
+    router_advertisement,
+)
 from tests.support.world import Frame, Link, Port, World
 
 UNSPECIFIED = IPv6Address("::")
 ALL_NODES = IPv6Address("ff02::1")
+ALL_DHCP_SERVERS = IPv6Address("ff02::1:2")
+DHCP_CLIENT_PORT, DHCP_SERVER_PORT = 546, 547
 HELD_PACKETS = 64
 PROTOCOL_IPV6, PROTOCOL_ROUTING, PROTOCOL_ESP, PROTOCOL_ICMPV6 = 41, 43, 50, 58
 PROTOCOL_DESTINATION_OPTIONS, PROTOCOL_MOBILITY = 60, 135
@@ -310,6 +320,8 @@ class Router(Host):
         self.with_router_addresses = False
         self.valid_lifetime = 3600.0
         self.preferred_lifetime = 1800.0
+        self.managed = False
+        """Whether addresses come from DHCPv6 alone."""
 
     def advertise(self, port: Port, *prefixes: str) -> None:
         """Answer solicitations on this port, and speak up from time to time."""
@@ -337,12 +349,33 @@ class Router(Host):
             valid=self.valid_lifetime,
             preferred=self.preferred_lifetime,
             addresses=tuple(map(str, addresses)) if self.with_router_addresses else (),
+            managed=self.managed,
         )
         port.send(multicast_mac(ALL_NODES), encode_packet(packet))
 
     def _periodic(self, port: Port) -> None:
         self.send_advertisement(port)
         self.world.after(self.interval, lambda: self._periodic(port))
+
+
+class DhcpServerNode(Host):
+    """A host with a DHCPv6 server on its first port."""
+
+    def __init__(self, world: World, name: str, link: Link, server: ScriptedServer) -> None:
+        super().__init__(world, name)
+        self.server = server
+        self.add_port(link)
+
+    def deliver(self, port: Port | None, data: bytes) -> None:
+        super().deliver(port, data)
+        packet = decode_packet(data)
+        if port is None or datagram_port(packet) != DHCP_SERVER_PORT:
+            return
+        answer = self.server.answer(datagram_content(packet) or b"")
+        if answer is not None:
+            ports = (DHCP_SERVER_PORT, DHCP_CLIENT_PORT)
+            reply = datagram(self.link_local(port), packet.source, answer, ports=ports)
+            self.output(port, packet.source, encode_packet(reply))
 
 
 @dataclass(slots=True)
@@ -476,6 +509,8 @@ class AgentNode(Router):
         match action:
             case SendPacket():
                 self._send_control(action)
+            case SendDhcpMessage():
+                self._send_dhcp(action)
             case AddAddress():
                 is_new = action.address not in self.addresses[action.interface]
                 self.addresses[action.interface][action.address] = action.prefix_length
@@ -564,6 +599,21 @@ class AgentNode(Router):
             self.output(self._port(action.interface), action.packet.destination, data)
         else:
             self.send_natively(data, port=self._port(action.interface))
+
+    def _send_dhcp(self, action: SendDhcpMessage) -> None:
+        port = self._port(action.interface)
+        ports = (DHCP_CLIENT_PORT, DHCP_SERVER_PORT)
+        packet = datagram(self.link_local(port), ALL_DHCP_SERVERS, action.data, ports=ports)
+        self.output(port, ALL_DHCP_SERVERS, encode_packet(packet))
+
+    def deliver(self, port: Port | None, data: bytes) -> None:
+        super().deliver(port, data)
+        if port is None or destination_of(data) != self.link_local(port):
+            return
+        packet = decode_packet(data)
+        content = datagram_content(packet)
+        if content is not None and datagram_port(packet) == DHCP_CLIENT_PORT:
+            self.tell(DhcpMessageReceived(data=content, interface=port.index, source=packet.source))
 
     def send_natively(self, data: bytes, *, port: Port | None = None) -> None:
         """Send around the tunnel device, by one port if given."""
