@@ -103,6 +103,7 @@ def run(
 
 
 async def _run(configuration: Configuration, lock: DaemonLock, build: AgentBuilder | None) -> int:
+    process.be_prompt()
     with contextlib.ExitStack() as stack:
         assembly = assemble(configuration, stack, entropy=random.SystemRandom(), build=build)
         return await Service(configuration, assembly, stack, lock=lock).run()
@@ -248,6 +249,7 @@ class Service:
         self._parts.datapath.start()
         self._stack.callback(self._parts.datapath.stop)
         self._guarded(self._resynchronize)
+        process.settle_memory()
         self._manager.notify("READY=1")
         logger.info("started as %s", self._configuration.role.value)
 
