@@ -255,26 +255,6 @@ def test_nothing_about_the_new_address_is_sent_from_the_home_address() -> None:
             assert packet.source in (own, IPv6Address("::"))
 
 
-@requirement("RFC6275-11.5.1", "MOV-11")
-def test_unknown_link_makes_the_node_check_its_link_local_address_too() -> None:
-    with World(seed=11) as world:
-        net = Topology(world)
-        net.register_in(net.link_a, PREFIX_A)
-        world.run_for(3)
-        for link, checked in ((net.link_b, True), (net.link_b, False), (net.link_a, False)):
-            moved_at = world.now
-            net.move(link, carrier_lost=False)
-            world.run_for(0.5)
-            own = net.mobile_node.link_local(net.port)
-            is_checked = any(
-                packet.source.is_unspecified and packet.payload.target == own  # type: ignore[union-attr]
-                for packet in asked(since(net.mobile_node, moved_at), NeighborSolicitation)
-            )
-            # The host of this world is checking it itself for a second after each event.
-            assert is_checked in (checked, False)
-            world.run_for(3)
-
-
 @requirement("RFC6275-11.5.4", "MOV-12")
 def test_packets_to_the_old_care_of_address_are_taken_while_its_link_is_there() -> None:
     with World(seed=12) as world:
