@@ -288,17 +288,23 @@ class Service:
         try:
             while self._pending:
                 event = self._pending.popleft()
-                self._observe(event)
+                self._before(event)
                 self._perform(self._agent.handle(event, self._clock.now()))
+                self._after(event)
         finally:
             self._handling = False
             self._arm()
 
-    def _observe(self, event: Event) -> None:
-        """Before the agent hears of another link, the kernel's knowledge of the former one goes."""
+    def _before(self, event: Event) -> None:
+        """What the tunnel carried up to now was of the former link."""
+        if isinstance(event, (LinkUp, LinkDown)):
+            self._note_activity()
+
+    def _after(self, event: Event) -> None:
+        """The routers have been asked; before their answer is acted on, the kernel's knowledge of
+        the former link goes."""
         if not isinstance(event, (LinkUp, LinkDown)):
             return
-        self._note_activity()
         if event.interface in self._had_link and self._parts.takeover is not None:
             self._parts.takeover.link_changed(event.interface)
         self._had_link.add(event.interface)
