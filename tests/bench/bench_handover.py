@@ -97,7 +97,7 @@ CASES = {
         settings={"advertising": RadvdTiming(managed=True)},
         forget_links=True,
         router_round_trips=2,
-        dhcp_server="kea",
+        dhcp_server="dnsmasq",
     ),
     "known": Case(title="known link", settings={}),
     "radvd-defaults": Case(
