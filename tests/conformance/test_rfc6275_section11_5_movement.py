@@ -10,6 +10,7 @@ from ipaddress import IPv6Address, IPv6Network
 import pytest
 
 from mnagent.core.actions import Action, AddAddress, RemoveAddress, SendPacket, SetTunnel
+from mnagent.wire.checksum import upper_layer_checksum
 from mnagent.wire.ipv6 import IPv6Packet
 from mnagent.wire.mobility import BindingUpdate
 from mnagent.wire.ndisc import (
@@ -20,6 +21,7 @@ from mnagent.wire.ndisc import (
     SourceLinkLayerAddress,
 )
 from mnagent.wire.packet import encode_packet
+from tests.support.agents import ROUTER, AgentDriver
 from tests.support.nodes import ALL_NODES, AgentNode, Router, multicast_mac
 from tests.support.packets import router_advertisement
 from tests.support.requirement import requirement
@@ -342,3 +344,18 @@ def test_optimistic_address_solicits_nobody_but_sends_the_update() -> None:
         assert {u.destination for u in asked(since(net.mobile_node, 0), BindingUpdate)} == {
             HOME_AGENT
         }
+
+
+@requirement("RFC4861-6.1.2", "MOV-17")
+@pytest.mark.parametrize("option", [bytes(8), bytes((3, 0, *bytes(30))), bytes((24, 1))])
+def test_advertisement_with_an_option_of_no_length_is_dropped_whole(option: bytes) -> None:
+    driver = AgentDriver()
+    driver.link_up()
+    message = RouterAdvertisement(router_lifetime=1800)
+    data = encode_packet(IPv6Packet(ROUTER, ALL_NODES, message, hop_limit=255))
+    payload = bytearray(data[40:] + option)
+    payload[2:4] = bytes(2)
+    payload[2:4] = upper_layer_checksum(ROUTER, ALL_NODES, 58, bytes(payload)).to_bytes(2, "big")
+    whole = data[:4] + len(payload).to_bytes(2, "big") + data[6:40] + bytes(payload)
+    assert driver.receive(whole) == []
+    assert driver.drop_count("malformed") == 1

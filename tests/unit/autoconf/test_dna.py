@@ -13,9 +13,11 @@ from mnagent.core.actions import SendPacket
 from mnagent.wire.icmp6 import EchoRequest
 from mnagent.wire.ipv6 import IPv6Packet
 from mnagent.wire.ndisc import (
+    NdOption,
     NeighborAdvertisement,
     SourceLinkLayerAddress,
     TargetLinkLayerAddress,
+    UnknownNdOption,
 )
 from tests.support.driver import Driver
 from tests.support.packets import received
@@ -51,7 +53,8 @@ class Dna(Driver):
         target: IPv6Address = ROUTER,
         **fields: Any,
     ) -> KnownRouter | None:
-        options = () if told is None else (TargetLinkLayerAddress(told),)
+        options: tuple[NdOption, ...] = (UnknownNdOption(250, bytes(6)),)
+        options += () if told is None else (TargetLinkLayerAddress(told),)
         flags = {"router": True, "solicited": True, **fields}
         message = NeighborAdvertisement(target, options=options, **flags)
         packet = IPv6Packet(target, destination, message, hop_limit=255)
