@@ -4,8 +4,8 @@ Times are seconds; hundredths of a second and 0xffffffff exist only on the wire.
 relay agents and servers have another layout and no place on a client's port: they do not decode.
 
 An identity association holds addresses, an address holds status codes. Anything nested deeper, or
-at another place, does not decode, so that no message can make the decoder recurse without end. Other
-known options that somebody put inside of these two are passed over.
+at another place, does not decode, so that no message can make the decoder recurse without end.
+Other known options that somebody put inside of these two are passed over.
 """
 
 from __future__ import annotations
