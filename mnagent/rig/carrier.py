@@ -27,7 +27,7 @@ _ATTRIBUTE = struct.Struct("=HH")
 
 @dataclass(frozen=True, slots=True)
 class CarrierChange:
-    """The link became usable, or stopped being it."""
+    """What the kernel told of the link."""
 
     at: float
     """Seconds on CLOCK_BOOTTIME."""
@@ -55,7 +55,7 @@ class CarrierWatch:
         self._socket.close()
 
     def usable_after(self, instant: float) -> float | None:
-        """When the link first became usable after an instant."""
+        """When the link was first told to be usable after an instant."""
         return next((c.at for c in self.changes if c.usable and c.at >= instant), None)
 
     def _watch(self) -> None:
@@ -84,5 +84,6 @@ class CarrierWatch:
                 state = message[offset + _ATTRIBUTE.size]
             offset += max(_ATTRIBUTE.size, (length + 3) & ~3)
         usable = bool(flags & IFF_UP and flags & IFF_LOWER_UP and state == OPERATIONAL_UP)
-        if not self.changes or self.changes[-1].usable != usable:
-            self.changes.append(CarrierChange(at, usable))
+        # Also one that changes nothing: the kernel merges what follows in quick succession, and a
+        # link that went and came may be told as one that is up.
+        self.changes.append(CarrierChange(at, usable))

@@ -19,7 +19,7 @@ import struct
 import sys
 import time
 
-GAP = 0.004
+GAP = 0.008
 """Seconds between two arrivals from which on it is a gap."""
 SO_TIMESTAMPNS_NEW = 64
 _TIMESTAMP = struct.Struct("=qq")

@@ -3,7 +3,7 @@
     python -m tests.bench.bench_handover [--handovers 50] [--cases unknown,known,...] [--json FILE]
 
 The mobile node moves between two foreign links, 5 ms from each access router and 20 ms one way from
-the home agent, while a correspondent sends it a packet each millisecond. The downlink gap is the
+the home agent, while a correspondent sends it a packet every two milliseconds. The downlink gap is the
 time from the last packet on the old link to the first on the new, less the time without link. No
 handover can be faster than a round trip to the access router (to learn where one is) and one to the
 home agent (to tell it); with a known link the first falls away where the address needs no answer.
@@ -53,7 +53,7 @@ ALLOWANCE = 0.010
 LATE_ALLOWANCE = 0.025
 """Seconds over the physical limit that the 95th percentile may take."""
 STREAM_PORT = 47010
-STREAM_INTERVAL = 0.001
+STREAM_INTERVAL = 0.002
 RESUME_TIMEOUT = 20.0
 REMEMBERED = ("known-links*",)
 """Records of what the daemon knows of links."""
@@ -197,7 +197,7 @@ class Bench:
         )
         await roaming.settled(move)
         await asyncio.sleep(DWELL)
-        up_at = carrier.usable_after(move.link_down_at)
+        up_at = carrier.usable_after(move.link_up_at)
         if up_at is None:
             raise RigError("nobody saw the link come up")
         return Sample(
