@@ -11,13 +11,14 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from mnagent.agent.dispatch import Dispatcher
+from mnagent.agent.handovers import HandoverLog
 from mnagent.agent.roles import (
     CorrespondentRole,
     HomeAgentRole,
     MobileNodeRole,
     correspondent_snapshot,
 )
-from mnagent.agent.snapshot import AgentSnapshot, HandoverLog, InterfaceSnapshot
+from mnagent.agent.snapshot import AgentSnapshot, InterfaceSnapshot
 from mnagent.core.actions import (
     Action,
     RemoveTunnel,
@@ -35,8 +36,10 @@ from mnagent.core.events import (
     LinkDown,
     LinkUp,
     PacketReceived,
+    TunnelActivity,
 )
 from mnagent.ipsec.policy import SecurityPolicyDatabase
+from mnagent.wire.ndisc import RouterAdvertisement, RouterSolicitation
 
 
 @dataclass(slots=True)
@@ -75,12 +78,12 @@ class Agent:
             self._counts["packets-received"] += 1
             received, answers = self._dispatcher.receive(event, now)
             actions += answers
-            actions += [] if received is None else self.role.handle(received, now)
+            actions += [] if received is None else self._deliver(received, now)
             return self._finish(actions, now)
         if isinstance(event, PacketReceived):
             admitted, answers = self._dispatcher.admit(event, now)
             actions += answers
-            actions += [] if admitted is None else self.role.handle(admitted, now)
+            actions += [] if admitted is None else self._deliver(admitted, now)
             return self._finish(actions, now)
         actions += self._observe(event, now)
         return self._finish([*actions, *self.role.handle(event, now)], now)
@@ -122,13 +125,18 @@ class Agent:
 
     # On the way in.
 
+    def _deliver(self, event: PacketReceived, now: float) -> list[Action]:
+        if isinstance(event.packet.payload, RouterAdvertisement):
+            self._handovers.advertised(event.interface, now)
+        return self.role.handle(event, now)
+
     def _observe(self, event: Event, now: float) -> list[Action]:
         """Keep what the snapshot shows, and report what people want to see."""
         match event:
             case LinkUp():
                 interface = _Interface(event.name, event.link_layer_address)
                 self._interfaces[event.interface] = interface
-                self._handovers.link_up(event.name, now)
+                self._handovers.link_changed(event, now)
                 details = (("interface", event.name), ("index", str(event.interface)))
                 return [ReportEvent(name="link-up", details=details)]
             case LinkDown():
@@ -136,6 +144,7 @@ class Agent:
                 if known is None or not known.is_up:
                     return []
                 known.is_up = False
+                self._handovers.link_changed(event, now)
                 details = (("interface", known.name), ("index", str(event.interface)))
                 return [ReportEvent(name="link-down", details=details)]
             case AddressAppeared():
@@ -143,6 +152,8 @@ class Agent:
                 addresses[str(event.address)] = _state_of(event)
             case AddressVanished():
                 self._addresses.get(event.interface, {}).pop(str(event.address), None)
+            case TunnelActivity():
+                self._handovers.carried(event, now)
             case ActionFailed():
                 return [self._report_failure(event)]
         return []
@@ -181,6 +192,8 @@ class Agent:
         for action in actions:
             match action:
                 case SendPacket():
+                    if isinstance(action.packet.payload, RouterSolicitation):
+                        self._handovers.solicited(action.interface or 0, now)
                     finished += self._protect(action)
                 case SetTunnel():
                     finished.append(self._protect_payload(action))
@@ -188,11 +201,17 @@ class Agent:
                     self._policies.deactivate_tunnel(action.home_address)
                     finished.append(action)
                 case ReportEvent():
-                    self._handovers.observe(action, now)
+                    self._note(action, now)
                     finished.append(action)
                 case _:
                     finished.append(action)
         return finished
+
+    def _note(self, report: ReportEvent, now: float) -> None:
+        self._handovers.observe(report, now)
+        if report.name == "address-unique":
+            details = dict(report.details)
+            self._handovers.address_unique(int(details["interface"]), details["address"], now)
 
     def _protect(self, action: SendPacket) -> list[Action]:
         """Fill in the association the policy demands, or refuse to send (RFC 4301 5.1)."""

@@ -12,12 +12,17 @@ from mnagent.agent.agent import Agent
 from mnagent.agent.dispatch import Dispatcher
 from mnagent.agent.roles import CorrespondentRole, HomeAgentRole, MobileNodeRole
 from mnagent.autoconf.autoconfiguration import AgentAutoconfiguration, KernelAutoconfiguration
+from mnagent.autoconf.dhcp6 import DUID_LENGTH, Dhcp6Settings, make_duid
+from mnagent.autoconf.interface_id import IdentifierKind
+from mnagent.autoconf.link_memory import KNOWN_LINKS_KEY
 from mnagent.autoconf.slaac import SlaacSettings
 from mnagent.config.model import (
     Autoconfiguration,
     Configuration,
     CorrespondentConfiguration,
+    Dhcp6,
     HomeAgentConfiguration,
+    InterfaceOrder,
     MobileNodeConfiguration,
     PayloadProtection,
     Role,
@@ -44,6 +49,8 @@ from mnagent.mobility.route_optimization import (
 IDENTIFIER_SECRET_KEY: Final = "interface-identifier-secret"
 """Record that keeps the secret of stable interface identifiers (RFC 7217 5)."""
 IDENTIFIER_SECRET_LENGTH: Final = 32
+DUID_KEY: Final = "dhcp6-identifier"
+"""Record that keeps the DUID, by which DHCPv6 servers know this node (RFC 8415 11)."""
 
 
 def build_agent(
@@ -145,6 +152,8 @@ def _build_mobile_node(
             ),
             optimistic_tunnel=configuration.early_tunnel,
             route_optimization=_policy_of(configuration),
+            by_kind=configuration.interface_order is InterfaceOrder.BY_KIND,
+            path_check_interval=configuration.path_check_interval,
         ),
         random=random,
         persisted_sequence=persisted.get(HomeRegistration.sequence_key(home_address)),
@@ -191,23 +200,44 @@ def _build_autoconfiguration(
             never=never,
         )
         return kernel, ()
-    secret = _identifier_secret(persisted)
+    secret = _octets_of(persisted, IDENTIFIER_SECRET_KEY, IDENTIFIER_SECRET_LENGTH)
     first_actions: tuple[Action, ...] = ()
     if secret is None:
         secret = random.randbytes(IDENTIFIER_SECRET_LENGTH)
         first_actions = (PersistRecord(key=IDENTIFIER_SECRET_KEY, value=secret.hex()),)
-    settings = SlaacSettings(optimistic=configuration.optimistic, secret=secret, never=never)
-    agent = AgentAutoconfiguration(settings, random=random, interfaces=configuration.interfaces)
+    settings = SlaacSettings(
+        optimistic=configuration.optimistic,
+        identifiers=IdentifierKind(configuration.interface_identifiers.value),
+        secret=secret,
+        never=never,
+    )
+    duid = _octets_of(persisted, DUID_KEY, DUID_LENGTH)
+    if duid is None:
+        duid = make_duid(random)
+        first_actions += (PersistRecord(key=DUID_KEY, value=duid.hex()),)
+    dhcp6 = Dhcp6Settings(
+        duid=duid,
+        enabled=configuration.dhcp6 is Dhcp6.AUTO,
+        optimistic=configuration.optimistic,
+        never=never,
+    )
+    agent = AgentAutoconfiguration(
+        settings,
+        random=random,
+        interfaces=configuration.interfaces,
+        dhcp6=dhcp6,
+        persisted_links=persisted.get(KNOWN_LINKS_KEY),
+    )
     return agent, first_actions
 
 
-def _identifier_secret(persisted: Mapping[str, str]) -> bytes | None:
-    """The secret of an earlier run; one that cannot be read is made anew."""
+def _octets_of(persisted: Mapping[str, str], key: str, length: int) -> bytes | None:
+    """What an earlier run kept; a record that cannot be read is made anew."""
     try:
-        secret = bytes.fromhex(persisted.get(IDENTIFIER_SECRET_KEY, ""))
+        octets = bytes.fromhex(persisted.get(key, ""))
     except ValueError:
         return None
-    return secret if len(secret) == IDENTIFIER_SECRET_LENGTH else None
+    return octets if len(octets) == length else None
 
 
 def _build_home_agent(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import IPv6Address
 from typing import Protocol
 
+from mnagent.agent.handovers import HandoverLog
 from mnagent.agent.snapshot import (
     BindingSnapshot,
     CorrespondentNodeSnapshot,
     CorrespondentSnapshot,
-    HandoverLog,
     HomeAgentSnapshot,
     MobileNodeSnapshot,
     PeerBindingSnapshot,
@@ -22,6 +23,7 @@ from mnagent.core.actions import (
     Finish,
     RemoveTunnel,
     ReportEvent,
+    SendPacket,
     SetPeerBinding,
     StopIntercepting,
 )
@@ -30,15 +32,21 @@ from mnagent.core.events import (
     DatagramReceived,
     DefaultRouterAppeared,
     DefaultRouterVanished,
+    DhcpMessageReceived,
     Event,
+    LinkCause,
+    LinkDown,
     LinkUp,
     PacketReceived,
     ShutdownRequested,
+    SignalMeasured,
     TrafficSeen,
+    TunnelActivity,
 )
 from mnagent.core.indications import (
     AddressLost,
     AddressUsable,
+    AttachmentDoubtful,
     Indication,
     Output,
     RouterFound,
@@ -52,6 +60,7 @@ from mnagent.mobility.movement import AtHome, Away
 from mnagent.mobility.route_optimization import CorrespondentStatus
 from mnagent.wire.icmp6 import DestinationUnreachable
 from mnagent.wire.mobility import CareOfTestInit, HomeTestInit, MobilityMessage
+from mnagent.wire.ndisc import NeighborSolicitation, RouterSolicitation
 
 
 class Role(Protocol):
@@ -113,6 +122,8 @@ class MobileNodeRole:
         self.mobile_node = mobile_node
         self.correspondent_node = correspondent_node
         self._routers: set[tuple[int, IPv6Address]] = set()
+        self._optimistic: set[tuple[int, IPv6Address]] = set()
+        self._links: dict[int, LinkUp] = {}
 
     @property
     def drops(self) -> Counter[DropReason]:
@@ -125,6 +136,12 @@ class MobileNodeRole:
 
     def handle(self, event: Event, now: float) -> list[Action]:
         actions: list[Action] = []
+        if isinstance(event, LinkUp):
+            self._links[event.interface] = event
+        elif isinstance(event, LinkDown):
+            self._links.pop(event.interface, None)
+        if isinstance(event, TunnelActivity | SignalMeasured):
+            return self._pass_on(self.mobile_node.handle(event, now), now)
         correspondent = self.correspondent_node
         if correspondent is not None:
             if isinstance(event, PacketReceived):
@@ -132,13 +149,16 @@ class MobileNodeRole:
                     return self._with_peers_moved(correspondent.handle(event, now), now)
             else:
                 actions += correspondent.handle(event, now)
-        if not isinstance(event, DatagramReceived | DefaultRouterAppeared | DefaultRouterVanished):
+        if not isinstance(
+            event,
+            DatagramReceived | DhcpMessageReceived | DefaultRouterAppeared | DefaultRouterVanished,
+        ):
             # Before autoconfiguration: an interface is known before there are addresses on it, and
             # its loss is one loss, not one for each address.
             actions += self._pass_on(self.mobile_node.handle(event, now), now)
         if not isinstance(event, DatagramReceived | TrafficSeen | ShutdownRequested):
             actions += self._pass_on(self.autoconfiguration.handle(event, now), now)
-        return actions
+        return _questions_first(actions) if isinstance(event, LinkUp) else actions
 
     def _with_peers_moved(self, actions: list[Action], now: float) -> list[Action]:
         """Peers that are mobile too: what is under way to them was sent to where they had been."""
@@ -181,6 +201,7 @@ class MobileNodeRole:
             tunnel=_text(node.tunnel_address),
             handovers=handovers.records,
             correspondents=tuple(_correspondent(s) for s in node.route_optimization.status(now)),
+            handover_totals=handovers.totals,
         )
 
     def _pass_on(self, outputs: list[Output], now: float) -> list[Action]:
@@ -188,15 +209,42 @@ class MobileNodeRole:
         actions: list[Action] = []
         for output in outputs:
             if isinstance(output, Finish):
-                undone = self.autoconfiguration.remove_all()
+                undone = self.autoconfiguration.remove_all(now)
                 actions += [action for action in undone if not isinstance(action, Indication)]
                 actions.append(output)
             elif isinstance(output, RouterFound | RouterLost | AddressUsable | AddressLost):
                 actions += self._report_router(output)
+                actions += self._report_unique(output)
                 actions += self._pass_on(self.mobile_node.handle(output, now), now)
+            elif isinstance(output, AttachmentDoubtful):
+                actions += self._look_again(output.interface, now)
             elif not isinstance(output, Indication):
                 actions.append(output)
         return actions
+
+    def _look_again(self, interface: int, now: float) -> list[Action]:
+        """As after a link event: whoever is there has to speak before it is believed again."""
+        link = self._links.get(interface)
+        if link is None:
+            return []
+        again = replace(link, cause=LinkCause.SUSPICION)
+        return self._pass_on(self.autoconfiguration.handle(again, now), now)
+
+    def _report_unique(
+        self, output: RouterFound | RouterLost | AddressUsable | AddressLost
+    ) -> list[Action]:
+        """An optimistic address that nobody objected to (RFC 4429 3.3)."""
+        if isinstance(output, RouterFound | RouterLost):
+            return []
+        key = (output.interface, output.address)
+        if isinstance(output, AddressUsable) and output.optimistic:
+            self._optimistic.add(key)
+        elif key in self._optimistic:
+            self._optimistic.discard(key)
+            if isinstance(output, AddressUsable):
+                details = (("address", str(key[1])), ("interface", str(key[0])))
+                return [ReportEvent(name="address-unique", details=details)]
+        return []
 
     def _report_router(
         self, output: RouterFound | RouterLost | AddressUsable | AddressLost
@@ -361,6 +409,23 @@ def correspondent_snapshot(node: CorrespondentNode, now: float) -> Correspondent
             )
             for entry in node.bindings
         ),
+    )
+
+
+def _questions_first(actions: list[Action]) -> list[Action]:
+    """On a new link everything waits for the routers' answers: ask before tidying up."""
+    return sorted(actions, key=lambda action: not _is_question(action))
+
+
+def _is_question(action: Action) -> bool:
+    """A solicitation that needs nothing done before it, as duplicate address detection would."""
+    return (
+        isinstance(action, SendPacket)
+        and isinstance(action.packet.payload, RouterSolicitation | NeighborSolicitation)
+        and not (
+            isinstance(action.packet.payload, NeighborSolicitation)
+            and action.packet.source.is_unspecified
+        )
     )
 
 

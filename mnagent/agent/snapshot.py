@@ -2,30 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
-from mnagent.core.actions import ReportEvent
-
-MAX_HANDOVERS: Final = 32
-"""Handovers remembered; the oldest goes first."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HandoverRecord:
-    """One change of the point of attachment. Instants are seconds on the daemon's clock."""
-
-    link_up_at: float
-    interface: str = ""
-    """Name."""
-    care_of_address: str | None = None
-    """None while there is none, and at home."""
-    care_of_address_ready_at: float | None = None
-    update_sent_at: float | None = None
-    """When the first Binding Update left."""
-    acknowledged_at: float | None = None
-    at_home: bool = False
+from mnagent.agent.handovers import HandoverRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +60,9 @@ class MobileNodeSnapshot:
     tunnel: str | None
     """Care-of address packets are tunnelled from, or None."""
     handovers: tuple[HandoverRecord, ...]
+    """Oldest first, those remembered."""
+    handover_totals: dict[str, Any] = field(default_factory=dict)
+    """See `mnagent.agent.handovers.HandoverLog.totals`."""
     correspondents: tuple[CorrespondentSnapshot, ...] = ()
     """Peers seen while away, optimized or not."""
 
@@ -146,44 +129,3 @@ class AgentSnapshot:
     def to_json(self) -> dict[str, Any]:
         """Dictionaries, lists, strings, numbers, booleans and None only."""
         return asdict(self)
-
-
-class HandoverLog:
-    """Puts the milestones of handovers together from what the agent reports."""
-
-    def __init__(self) -> None:
-        self._records: deque[HandoverRecord] = deque(maxlen=MAX_HANDOVERS)
-
-    @property
-    def records(self) -> tuple[HandoverRecord, ...]:
-        """Oldest first."""
-        return tuple(self._records)
-
-    def link_up(self, interface: str, now: float) -> None:
-        """A link came up, or changed: a handover may follow."""
-        self._records.append(HandoverRecord(link_up_at=now, interface=interface))
-
-    def observe(self, report: ReportEvent, now: float) -> None:
-        """Note the milestone a report stands for, if it is one."""
-        details = dict(report.details)
-        match report.name:
-            case "care-of-address-ready":
-                self._on_care_of_address(details["address"], now)
-            case "binding-update-sent":
-                if self._records and self._records[-1].update_sent_at is None:
-                    self._update(update_sent_at=now)
-            case "binding-accepted":
-                if self._records and self._records[-1].acknowledged_at is None:
-                    self._update(acknowledged_at=now)
-            case "returned-home":
-                if self._records and not self._records[-1].at_home:
-                    self._update(at_home=True, acknowledged_at=now)
-
-    def _on_care_of_address(self, address: str, now: float) -> None:
-        if not self._records or self._records[-1].care_of_address is not None:
-            # A new address without a link event: the prefix or the preferred interface changed.
-            self._records.append(HandoverRecord(link_up_at=now))
-        self._update(care_of_address=address, care_of_address_ready_at=now)
-
-    def _update(self, **changes: Any) -> None:
-        self._records[-1] = replace(self._records[-1], **changes)

@@ -17,10 +17,18 @@ from ipaddress import IPv6Address
 from random import Random
 from typing import Final
 
-from mnagent.autoconf.constants import NEIGHBOR_DISCOVERY_HOP_LIMIT, SUSPECT_DELAY
+from mnagent.autoconf.agent_interface import AgentInterface
+from mnagent.autoconf.constants import MAX_KNOWN_INTERFACES, PERSIST_DELAY, SUSPECT_DELAY
+from mnagent.autoconf.dhcp6 import DHCP6_OFF, Dhcp6Settings
+from mnagent.autoconf.link_memory import (
+    KNOWN_LINKS_KEY,
+    LinkMemory,
+    decode_record,
+    encode_record,
+)
 from mnagent.autoconf.router_discovery import RouterDiscovery
-from mnagent.autoconf.slaac import AddressState, Slaac, SlaacSettings
-from mnagent.core.actions import AddAddress
+from mnagent.autoconf.slaac import AddressState, SlaacSettings
+from mnagent.core.actions import AddAddress, PersistRecord
 from mnagent.core.drops import DropReason
 from mnagent.core.events import (
     ActionFailed,
@@ -28,13 +36,14 @@ from mnagent.core.events import (
     AddressVanished,
     DefaultRouterAppeared,
     DefaultRouterVanished,
+    DhcpMessageReceived,
     LinkDown,
     LinkUp,
     PacketReceived,
 )
 from mnagent.core.indications import AddressLost, AddressUsable, Output, RouterFound, RouterLost
 from mnagent.core.timers import earliest
-from mnagent.wire.ndisc import NeighborAdvertisement, NeighborSolicitation, RouterAdvertisement
+from mnagent.wire.ndisc import RouterAdvertisement
 
 AutoconfigurationEvent = (
     LinkUp
@@ -44,6 +53,7 @@ AutoconfigurationEvent = (
     | DefaultRouterAppeared
     | DefaultRouterVanished
     | PacketReceived
+    | DhcpMessageReceived
     | ActionFailed
 )
 
@@ -51,111 +61,132 @@ MAX_KERNEL_ADDRESSES: Final = 64
 """Addresses of others remembered on one interface; further ones are ignored."""
 
 
-@dataclass(slots=True)
-class _AgentInterface:
-    routers: RouterDiscovery
-    slaac: Slaac
-
-
 class AgentAutoconfiguration:
     """Addresses and default routes made by this agent."""
 
     def __init__(
-        self, settings: SlaacSettings, *, random: Random, interfaces: tuple[str, ...] = ()
+        self,
+        settings: SlaacSettings,
+        *,
+        random: Random,
+        interfaces: tuple[str, ...] = (),
+        dhcp6: Dhcp6Settings = DHCP6_OFF,
+        persisted_links: str | None = None,
     ) -> None:
-        """``interfaces`` are the names to configure; empty takes all."""
+        """Configure nothing yet.
+
+        Args:
+            settings: how addresses are made.
+            random: for identifiers, nonces and timers.
+            interfaces: names to configure; empty takes all.
+            dhcp6: how leases are asked for.
+            persisted_links: the record KNOWN_LINKS_KEY of an earlier run, or None.
+        """
         self._settings = settings
+        self._dhcp6_settings = dhcp6
         self._random = random
         self._names = interfaces
-        self._interfaces: dict[int, _AgentInterface] = {}
+        self._interfaces: dict[int, AgentInterface] = {}
+        self._memories: dict[str, LinkMemory] = {}
+        self._persisted_links = persisted_links
+        self._persist_at: float | None = None
 
     @property
     def drops(self) -> Counter[DropReason]:
-        """Router advertisements not acted on."""
-        return _sum(entry.routers.drops for entry in self._interfaces.values())
+        """Router advertisements and DHCPv6 messages not acted on."""
+        return _sum(entry.drops for entry in self._interfaces.values())
 
     def states(self) -> dict[int, dict[IPv6Address, AddressState]]:
         """Every address by interface and where it stands."""
-        return {index: entry.slaac.states() for index, entry in self._interfaces.items()}
+        return {index: entry.states() for index, entry in self._interfaces.items()}
 
     def handle(self, event: AutoconfigurationEvent, now: float) -> list[Output]:
         if isinstance(event, LinkUp):
             return self._on_link_up(event, now)
         if isinstance(event, ActionFailed):
-            return self._on_failure(event)
+            return self._on_failure(event, now)
         interface = self._interfaces.get(event.interface)
         if interface is None:
             return []
-        match event:
-            case LinkDown():
-                return [*interface.routers.link_went_down(), *interface.slaac.remove_all()]
-            case AddressAppeared():
-                _note_link_local(interface.routers, event)
-                if event.duplicate:
-                    return interface.slaac.address_duplicate(event.address, now)
-            case AddressVanished():
-                if interface.routers.link_local == event.address:
-                    interface.routers.link_local = None
-            case PacketReceived():
-                return self._on_packet(interface, event, now)
-        return []
+        outputs = interface.handle(event, now)
+        self._watch_memory(interface, now)
+        return outputs
 
     def handle_timer(self, now: float) -> list[Output]:
         outputs: list[Output] = []
         for interface in self._interfaces.values():
-            outputs += interface.routers.handle_timer(now)
-            outputs += interface.slaac.handle_timer(now)
+            outputs += interface.handle_timer(now)
+            self._watch_memory(interface, now)
+        if self._persist_at is not None and self._persist_at <= now:
+            outputs += self._persist(now)
         return outputs
 
     def next_deadline(self) -> float | None:
         return earliest(
-            *(entry.routers.next_deadline() for entry in self._interfaces.values()),
-            *(entry.slaac.next_deadline() for entry in self._interfaces.values()),
+            self._persist_at, *(entry.next_deadline() for entry in self._interfaces.values())
         )
 
-    def remove_all(self) -> list[Output]:
-        """Undo everything, for a node that stops."""
+    def remove_all(self, now: float | None = None) -> list[Output]:
+        """Undo everything, for a node that stops at ``now``; without it nothing is recorded."""
         outputs: list[Output] = []
         for interface in self._interfaces.values():
-            outputs += [*interface.slaac.remove_all(), *interface.routers.link_went_down()]
+            outputs += interface.remove_all()
+        if now is not None and self._persist_at is not None:
+            outputs += self._persist(now)
         return outputs
 
     def _on_link_up(self, event: LinkUp, now: float) -> list[Output]:
         if self._names and event.name not in self._names:
             return []
+        self._restore(now)
         interface = self._interfaces.get(event.interface)
         if interface is None:
-            interface = _AgentInterface(
-                RouterDiscovery(event.interface, random=self._random),
-                Slaac(
-                    event.interface, name=event.name, settings=self._settings, random=self._random
-                ),
+            interface = AgentInterface(
+                event,
+                settings=self._settings,
+                dhcp6=self._dhcp6_settings,
+                random=self._random,
+                memory=self._memory_of(event.name),
             )
             self._interfaces[event.interface] = interface
-        interface.routers.link_layer_address = event.link_layer_address
-        interface.slaac.link_layer_address = event.link_layer_address
-        return [*interface.slaac.link_came_up(), *interface.routers.link_came_up(now)]
+        return interface.link_came_up(event, now)
 
-    def _on_failure(self, event: ActionFailed) -> list[Output]:
+    def _on_failure(self, event: ActionFailed, now: float) -> list[Output]:
         if not isinstance(event.action, AddAddress):
             return []
         interface = self._interfaces.get(event.action.interface)
-        return [] if interface is None else interface.slaac.address_refused(event.action.address)
+        return [] if interface is None else interface.address_refused(event.action.address, now)
 
-    def _on_packet(
-        self, interface: _AgentInterface, event: PacketReceived, now: float
-    ) -> list[Output]:
-        if isinstance(event.packet.payload, RouterAdvertisement):
-            advertised = interface.routers.handle(event, now)
-            if advertised is None:
-                return []
-            addresses = interface.slaac.advertised(
-                advertised.prefixes, is_new_link=advertised.is_new_link, now=now
-            )
-            # Losses come first, then the route, then the new address: whoever listens sees the
-            # router before it is asked to use an address of it.
-            return [*advertised.outputs, *addresses]
-        return interface.slaac.handle(event, now) if _is_neighbor_message(event) else []
+    # What is remembered of links.
+
+    def _restore(self, now: float) -> None:
+        """Only now is there a time to count its lifetimes from."""
+        text, self._persisted_links = self._persisted_links, None
+        self._memories |= decode_record(
+            text,
+            identifiers=self._settings.identifiers.value,
+            now=now,
+            never=self._settings.never,
+        )
+
+    def _memory_of(self, name: str) -> LinkMemory:
+        if name not in self._memories and len(self._memories) >= MAX_KNOWN_INTERFACES:
+            # The oldest; where its interface is still there it goes on, but is not recorded.
+            del self._memories[next(iter(self._memories))]
+        return self._memories.setdefault(name, LinkMemory())
+
+    def _watch_memory(self, interface: AgentInterface, now: float) -> None:
+        if interface.is_memory_changed:
+            interface.is_memory_changed = False
+            if self._persist_at is None:
+                self._persist_at = now + PERSIST_DELAY
+
+    def _persist(self, now: float) -> list[Output]:
+        self._persist_at = None
+        record = encode_record(
+            self._memories, identifiers=self._settings.identifiers.value, now=now
+        )
+        return [PersistRecord(key=KNOWN_LINKS_KEY, value=record)]
 
 
 @dataclass(slots=True)
@@ -207,7 +238,7 @@ class KernelAutoconfiguration:
     def handle(self, event: AutoconfigurationEvent, now: float) -> list[Output]:
         if isinstance(event, LinkUp):
             return self._on_link_up(event, now)
-        if isinstance(event, ActionFailed):
+        if isinstance(event, ActionFailed | DhcpMessageReceived):
             return []
         interface = self._interfaces.get(event.interface)
         if interface is None:
@@ -241,7 +272,7 @@ class KernelAutoconfiguration:
             *(entry.doubt_ends_at for entry in self._interfaces.values()),
         )
 
-    def remove_all(self) -> list[Output]:
+    def remove_all(self, now: float | None = None) -> list[Output]:
         """Nothing here is ours to undo."""
         return []
 
@@ -253,7 +284,7 @@ class KernelAutoconfiguration:
             routers = RouterDiscovery(event.interface, random=self._random, configure_routes=False)
             interface = _KernelInterface(routers)
             self._interfaces[event.interface] = interface
-        interface.routers.link_layer_address = event.link_layer_address
+        interface.routers.own.link_layer_address = event.link_layer_address
         outputs: list[Output] = []
         for address in interface.addresses:
             if address not in interface.in_doubt:
@@ -277,7 +308,7 @@ class KernelAutoconfiguration:
         self, interface: _KernelInterface, event: AddressAppeared, now: float
     ) -> list[Output]:
         if event.address.is_link_local:
-            _note_link_local(interface.routers, event)
+            interface.routers.own.note(event)
             return []
         is_awaited = event.tentative and not self._optimistic
         if event.duplicate or is_awaited:
@@ -325,8 +356,7 @@ class KernelAutoconfiguration:
         return outputs
 
     def _lose(self, interface: _KernelInterface, index: int, address: IPv6Address) -> list[Output]:
-        if interface.routers.link_local == address:
-            interface.routers.link_local = None
+        interface.routers.own.vanish(address)
         interface.in_doubt.discard(address)
         if interface.addresses.pop(address, None) is None:
             return []
@@ -338,20 +368,3 @@ def _sum(counters: Iterable[Counter[DropReason]]) -> Counter[DropReason]:
     for counter in counters:
         total.update(counter)
     return total
-
-
-def _note_link_local(routers: RouterDiscovery, event: AddressAppeared) -> None:
-    if not event.address.is_link_local:
-        return
-    if event.duplicate or event.tentative:
-        if routers.link_local == event.address:
-            routers.link_local = None
-    else:
-        routers.link_local = event.address
-
-
-def _is_neighbor_message(event: PacketReceived) -> bool:
-    return (
-        isinstance(event.packet.payload, NeighborSolicitation | NeighborAdvertisement)
-        and event.packet.hop_limit == NEIGHBOR_DISCOVERY_HOP_LIMIT
-    )

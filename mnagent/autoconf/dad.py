@@ -5,8 +5,12 @@
 
 There is no random delay before the first solicitation: joining a link and receiving its router
 advertisement happen at different times on different nodes already, and the delay would be added to
-every handover (RFC 6275 11.5.3). Our own solicitation, reflected by an access point, is known by
-its nonce.
+every handover (RFC 6275 11.5.3).
+
+Our own solicitation, reflected by an access point, is known by its nonce. Then three more are sent,
+and if one of those comes back too, the address is taken as unique, and people are told. RFC 7527
+4.1 would go on for ever: an access point that reflects everything would keep the node off the
+network.
 """
 
 from __future__ import annotations
@@ -17,16 +21,22 @@ from typing import Final
 
 from mnagent.autoconf.constants import (
     DUP_ADDR_DETECT_TRANSMITS,
+    MAX_MULTICAST_SOLICIT,
     NEIGHBOR_DISCOVERY_HOP_LIMIT,
     RETRANS_TIMER,
     UNSPECIFIED_ADDRESS,
     solicited_node_group,
 )
-from mnagent.core.actions import JoinGroup, LeaveGroup, SendPacket
+from mnagent.core.actions import JoinGroup, LeaveGroup, ReportEvent, SendPacket
 from mnagent.core.events import PacketReceived
 from mnagent.core.indications import AddressDuplicate, AddressUnique, Output
 from mnagent.wire.ipv6 import IPv6Packet
-from mnagent.wire.ndisc import NeighborAdvertisement, NeighborSolicitation, Nonce
+from mnagent.wire.ndisc import (
+    NeighborAdvertisement,
+    NeighborSolicitation,
+    Nonce,
+    SourceLinkLayerAddress,
+)
 
 NONCE_LENGTH: Final = 6
 
@@ -41,11 +51,23 @@ class DuplicateAddressDetection:
         interface: int,
         random: Random,
         transmits: int = DUP_ADDR_DETECT_TRANSMITS,
+        link_layer_address: bytes = b"",
     ) -> None:
-        """``transmits`` of 0 takes the address as unique (RFC 4862 5.1)."""
+        """Prepare a run.
+
+        Args:
+            address: to be checked.
+            interface: index.
+            random: for nonces.
+            transmits: solicitations to send; 0 takes the address as unique (RFC 4862 5.1).
+            link_layer_address: our own; an advertisement in a frame from it is our own, reflected.
+        """
         self.address = address
         self._interface = interface
         self._random = random
+        self._link_layer_address = link_layer_address
+        self._is_looped_back = False
+        self._was_extended = False
         self._transmits_left = transmits
         self._nonces: set[bytes] = set()
         self._deadline: float | None = None
@@ -63,7 +85,16 @@ class DuplicateAddressDetection:
 
     def handle(self, event: PacketReceived, now: float) -> list[Output]:
         """Look at a Neighbor Solicitation or Advertisement received on the interface."""
-        if self._deadline is None or not self._is_conflict(event.packet):
+        message = event.packet.payload
+        if self._deadline is None or getattr(message, "target", None) != self.address:
+            return []
+        if isinstance(message, NeighborAdvertisement):
+            is_conflict = self._is_objection(event, message)
+        else:
+            is_conflict = isinstance(message, NeighborSolicitation) and self._is_claim(
+                event.packet, message
+            )
+        if not is_conflict:
             return []
         duplicate = AddressDuplicate(interface=self._interface, address=self.address)
         return [*self.stop(), duplicate]
@@ -79,9 +110,12 @@ class DuplicateAddressDetection:
         return self._deadline
 
     def _go_on(self, now: float) -> list[Output]:
+        outputs: list[Output] = []
+        if self._transmits_left <= 0 and self._is_looped_back:
+            outputs = self._extend()
         if self._transmits_left <= 0:
             unique = AddressUnique(interface=self._interface, address=self.address)
-            return [*self.stop(), unique]
+            return [*outputs, *self.stop(), unique]
         self._transmits_left -= 1
         self._deadline = now + RETRANS_TIMER
         nonce = self._random.randbytes(NONCE_LENGTH)
@@ -92,16 +126,39 @@ class DuplicateAddressDetection:
             NeighborSolicitation(self.address, options=(Nonce(nonce),)),
             hop_limit=NEIGHBOR_DISCOVERY_HOP_LIMIT,
         )
-        return [SendPacket(packet=packet, interface=self._interface)]
+        return [*outputs, SendPacket(packet=packet, interface=self._interface)]
 
-    def _is_conflict(self, packet: IPv6Packet) -> bool:
-        message = packet.payload
-        if isinstance(message, NeighborAdvertisement):
-            return message.target == self.address
-        if not isinstance(message, NeighborSolicitation) or message.target != self.address:
+    def _extend(self) -> list[Output]:
+        self._is_looped_back = False
+        if not self._was_extended:
+            self._was_extended = True
+            self._transmits_left = MAX_MULTICAST_SOLICIT
+            return []
+        details = (("address", str(self.address)), ("interface", str(self._interface)))
+        return [ReportEvent(name="loopback-detected", details=details, warning=True)]
+
+    def _is_objection(self, event: PacketReceived, message: NeighborAdvertisement) -> bool:
+        if message.solicited and event.packet.destination.is_multicast:
+            return False  # not valid (RFC 4861 7.1.2)
+        own = self._link_layer_address
+        return not own or event.link_layer_source != own
+
+    def _is_claim(self, packet: IPv6Packet, message: NeighborSolicitation) -> bool:
+        """Whether another node wants the address too.
+
+        A solicitation with a source resolves the address and says nothing of who has it. One
+        without must go to the group and name no link-layer address (RFC 4861 7.1.1).
+        """
+        if (
+            packet.source != UNSPECIFIED_ADDRESS
+            or packet.destination != solicited_node_group(self.address)
+            or any(isinstance(option, SourceLinkLayerAddress) for option in message.options)
+        ):
             return False
-        # A solicitation with a source resolves the address and says nothing of who has it.
-        return packet.source == UNSPECIFIED_ADDRESS and not self._is_our_own(message)
+        if self._is_our_own(message):
+            self._is_looped_back = True
+            return False
+        return True
 
     def _is_our_own(self, message: NeighborSolicitation) -> bool:
         return any(

@@ -1,4 +1,4 @@
-"""Interface identifiers: stable and opaque (RFC 7217), or made from the link-layer address."""
+"""Interface identifiers: stable and opaque (RFC 7217), from the link-layer address, or random."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import enum
 import hashlib
 import hmac
 from ipaddress import IPv6Address, IPv6Network
+from random import Random
 from typing import Final
 
 from mnagent.autoconf.constants import INTERFACE_IDENTIFIER_BITS
 
+EUI48_LENGTH: Final = 6
+"""Octets."""
 _IDENTIFIER_OCTETS: Final = INTERFACE_IDENTIFIER_BITS // 8
 _UNIVERSAL_LOCAL_BIT: Final = 0x02
 
@@ -21,6 +24,8 @@ class IdentifierKind(enum.Enum):
     """The same in the same prefix, unrelated in others (RFC 7217)."""
     EUI64 = "eui64"
     """From the link-layer address, the same everywhere (RFC 4291 2.5.1)."""
+    TEMPORARY = "temporary"
+    """Random, and another one each day (RFC 8981)."""
 
 
 def eui64_identifier(link_layer_address: bytes) -> int:
@@ -29,8 +34,10 @@ def eui64_identifier(link_layer_address: bytes) -> int:
     Raises:
         ValueError: it has not six octets.
     """
-    if len(link_layer_address) != 6:
-        raise ValueError(f"link-layer address of {len(link_layer_address)} octets, not 6")
+    if len(link_layer_address) != EUI48_LENGTH:
+        raise ValueError(
+            f"link-layer address of {len(link_layer_address)} octets, not {EUI48_LENGTH}"
+        )
     first = link_layer_address[0] ^ _UNIVERSAL_LOCAL_BIT
     octets = bytes((first,)) + link_layer_address[1:3] + b"\xff\xfe" + link_layer_address[3:]
     return int.from_bytes(octets, "big")
@@ -52,6 +59,14 @@ def stable_identifier(
         if not is_reserved_identifier(identifier):
             return identifier
         counter += 1
+
+
+def random_identifier(random: Random) -> int:
+    """A random identifier (RFC 8981 3.3.1)."""
+    while True:
+        identifier = random.getrandbits(INTERFACE_IDENTIFIER_BITS)
+        if not is_reserved_identifier(identifier):
+            return identifier
 
 
 def is_reserved_identifier(identifier: int) -> bool:

@@ -5,10 +5,13 @@
                          (optimistic: in use      ^   |
                           from the start)         |   | link event
             duplicate: removed, next identifier   |   v
-                                      advertised: in doubt (kept, not offered)
+        advertised, or its router answered: in doubt (kept, not offered)
 
 An address that turned out to be a duplicate is taken back at once and never offered again; the next
-identifier of RFC 7217 takes its place.
+identifier of RFC 7217 takes its place. On the next visit it is the last one tried.
+
+Temporary addresses (RFC 8981) are random, end after two days, are deprecated after one at most,
+and have a successor before that.
 
 Optimistic addresses are configured through the host's kernel, which defends them with the override
 flag set where RFC 4429 3.3 wants it clear for one second. A kernel has no switch for that once its
@@ -28,17 +31,26 @@ from random import Random
 from mnagent.autoconf.constants import (
     DUP_ADDR_DETECT_TRANSMITS,
     INTERFACE_IDENTIFIER_BITS,
+    MAX_ADDRESSES,
+    MAX_DESYNC_FACTOR,
     MAX_DUPLICATES,
+    MAX_KNOWN_DUPLICATES,
     MAX_PREFIXES,
-    TWO_HOURS,
+    REGENERATION_ADVANCE,
+    TEMPORARY_PREFERRED_LIFETIME,
+    TEMPORARY_VALID_LIFETIME,
 )
 from mnagent.autoconf.dad import DuplicateAddressDetection
 from mnagent.autoconf.interface_id import (
+    EUI48_LENGTH,
     IdentifierKind,
     eui64_identifier,
     make_address,
+    random_identifier,
     stable_identifier,
 )
+from mnagent.autoconf.link_memory import KnownAddress
+from mnagent.autoconf.prefix_lifetime import new_end
 from mnagent.core.actions import AddAddress, RemoveAddress, ReportEvent
 from mnagent.core.events import PacketReceived
 from mnagent.core.indications import (
@@ -66,9 +78,32 @@ class _Address:
     address: IPv6Address
     valid_until: float
     preferred_until: float
+    valid_limit: float = math.inf
+    """Instant at which it ends whatever is advertised: it is temporary."""
+    preferred_limit: float = math.inf
     state: AddressState = AddressState.TENTATIVE
     detection: DuplicateAddressDetection | None = None
     is_unique: bool = False
+    has_successor: bool = False
+
+    @property
+    def prefix(self) -> IPv6Network:
+        return IPv6Network((self.address, INTERFACE_IDENTIFIER_BITS), strict=False)
+
+    @property
+    def ends_at(self) -> float:
+        return min(self.valid_until, self.valid_limit)
+
+    @property
+    def deprecated_at(self) -> float:
+        return min(self.preferred_until, self.preferred_limit)
+
+    @property
+    def succeeded_at(self) -> float | None:
+        """When its successor is due, for a temporary one that has none."""
+        if self.has_successor or self.preferred_limit == math.inf:
+            return None
+        return self.preferred_limit - REGENERATION_ADVANCE
 
     @property
     def is_usable(self) -> bool:
@@ -105,13 +140,26 @@ class Slaac:
         self._name = name
         self._settings = settings
         self._random = random
-        self._addresses: dict[IPv6Network, _Address] = {}
-        self._duplicates: dict[IPv6Network, int] = {}
+        self._addresses: dict[IPv6Address, _Address] = {}
+        self._duplicates: dict[IPv6Network, set[IPv6Address]] = {}
+        self._known_duplicates: dict[IPv6Address, None] = {}
         self.link_layer_address = b""
 
     def states(self) -> dict[IPv6Address, AddressState]:
         """Every address and where it stands."""
         return {entry.address: entry.state for entry in self._addresses.values()}
+
+    def known(self) -> list[KnownAddress]:
+        """The addresses worth remembering: unique, and not in doubt."""
+        return [
+            KnownAddress(
+                address=entry.address,
+                valid_until=entry.ends_at,
+                preferred_until=entry.deprecated_at,
+            )
+            for entry in self._addresses.values()
+            if entry.is_unique and entry.is_usable
+        ]
 
     def link_came_up(self) -> list[Output]:
         """Doubt all addresses until a router confirms their prefixes (RFC 6059 5.4)."""
@@ -129,18 +177,31 @@ class Slaac:
         return self._remove_where(lambda _: True)
 
     def advertised(
-        self, prefixes: Iterable[PrefixInformation], *, is_new_link: bool, now: float
+        self,
+        prefixes: Iterable[PrefixInformation],
+        *,
+        now: float,
+        is_first: bool = False,
+        is_contradiction: bool = False,
     ) -> list[Output]:
-        """A router advertised these prefixes (RFC 4862 5.5.3)."""
+        """A router advertised these prefixes (RFC 4862 5.5.3).
+
+        ``is_first`` and ``is_contradiction`` are those of `Advertised`: addresses in doubt, or all,
+        of other prefixes are not of this link.
+        """
         suitable = [option for option in prefixes if _is_suitable(option)]
-        outputs: list[Output] = []
-        if is_new_link:
-            here = {option.prefix for option in suitable}
-            outputs += self._remove_where(lambda prefix: prefix not in here)
+        here = {option.prefix for option in suitable}
+        outputs = self._remove_where(
+            lambda entry: (
+                entry.prefix not in here
+                and (is_contradiction or (is_first and entry.state is AddressState.IN_DOUBT))
+            )
+        )
         for option in suitable:
-            if option.prefix in self._addresses:
-                outputs += self._refresh(option, now)
-            elif option.valid_lifetime > 0 and len(self._addresses) < MAX_PREFIXES:
+            entries = [e for e in self._addresses.values() if e.prefix == option.prefix]
+            for entry in entries:
+                outputs += self._refresh(entry, option, now)
+            if not entries and option.valid_lifetime > 0 and self._has_room(option.prefix):
                 outputs += self._form(
                     option.prefix,
                     valid_until=now + option.valid_lifetime,
@@ -149,77 +210,141 @@ class Slaac:
                 )
         return outputs
 
+    def restore(self, known: Iterable[KnownAddress], now: float) -> list[Output]:
+        """These are of this link and ours, without detection (RFC 6059 5.7.1, 5.8)."""
+        outputs: list[Output] = []
+        for address in known:
+            entry = self._addresses.get(address.address)
+            if entry is None:
+                outputs += self._remove_doubtful(address.prefix)
+                entry = self._recall(address)
+            if entry is not None and entry.state is AddressState.IN_DOUBT:
+                entry.is_unique = True
+                entry.state = AddressState.PREFERRED
+                outputs += self._offer(entry, now)
+        return outputs
+
     def handle(self, event: PacketReceived, now: float) -> list[Output]:
         """A validated Neighbor Solicitation or Advertisement of this interface."""
         outputs: list[Output] = []
-        for prefix, entry in tuple(self._addresses.items()):
+        for entry in tuple(self._addresses.values()):
             if entry.detection is not None:
-                outputs += self._settle(prefix, entry, entry.detection.handle(event, now), now)
+                outputs += self._settle(entry, entry.detection.handle(event, now), now)
         return outputs
 
     def address_refused(self, address: IPv6Address) -> list[Output]:
         """The host could not configure it."""
-        return self._remove_where(lambda prefix: self._addresses[prefix].address == address)
+        return self._remove_where(lambda entry: entry.address == address)
 
     def address_duplicate(self, address: IPv6Address, now: float) -> list[Output]:
         """Somebody else found out that it is a duplicate."""
-        for prefix, entry in tuple(self._addresses.items()):
-            if entry.address == address:
-                return [*self._stop_detection(entry), *self._replace(prefix, entry, now)]
-        return []
+        entry = self._addresses.get(address)
+        if entry is None:
+            return []
+        return [*self._stop_detection(entry), *self._replace(entry, now)]
 
     def handle_timer(self, now: float) -> list[Output]:
-        """Go on with detections, and end addresses."""
-        outputs = self._remove_where(lambda prefix: self._addresses[prefix].valid_until <= now)
-        for prefix, entry in tuple(self._addresses.items()):
+        """Go on with detections, and end or succeed addresses."""
+        outputs = self._remove_where(lambda entry: entry.ends_at <= now)
+        for entry in tuple(self._addresses.values()):
             if entry.detection is not None:
-                outputs += self._settle(prefix, entry, entry.detection.handle_timer(now), now)
+                outputs += self._settle(entry, entry.detection.handle_timer(now), now)
+            if entry.succeeded_at is not None and entry.succeeded_at <= now:
+                outputs += self._succeed(entry, now)
         return outputs
 
     def next_deadline(self) -> float | None:
-        deadlines = [
-            entry.detection.next_deadline() if entry.detection is not None else None
-            for entry in self._addresses.values()
-        ]
-        ends = [e.valid_until for e in self._addresses.values() if e.valid_until < math.inf]
-        return earliest(*deadlines, *ends)
+        entries = self._addresses.values()
+        return earliest(
+            *(e.detection.next_deadline() for e in entries if e.detection is not None),
+            *(e.ends_at for e in entries if e.ends_at < math.inf),
+            *(e.succeeded_at for e in entries),
+        )
 
     # Forming and replacing.
+
+    def _has_room(self, prefix: IPv6Network) -> bool:
+        prefixes = {entry.prefix for entry in self._addresses.values()} | {prefix}
+        return len(prefixes) <= MAX_PREFIXES and len(self._addresses) < MAX_ADDRESSES
 
     def _form(
         self, prefix: IPv6Network, *, valid_until: float, preferred_until: float, now: float
     ) -> list[Output]:
         address = self._make(prefix)
-        if address is None:
+        if address is None or address in self._addresses:
             return []
         entry = _Address(address, valid_until=valid_until, preferred_until=preferred_until)
-        self._addresses[prefix] = entry
-        return self._probe(prefix, entry, now)
+        if self._settings.identifiers is IdentifierKind.TEMPORARY:
+            desync = self._random.uniform(0.0, MAX_DESYNC_FACTOR)
+            entry.valid_limit = now + TEMPORARY_VALID_LIFETIME
+            entry.preferred_limit = now + TEMPORARY_PREFERRED_LIFETIME * (1 - desync)
+        self._addresses[address] = entry
+        return self._probe(entry, now)
 
     def _make(self, prefix: IPv6Network) -> IPv6Address | None:
-        duplicates = self._duplicates.get(prefix, 0)
-        if self._settings.identifiers is IdentifierKind.EUI64:
-            if duplicates:
-                return None
-            address = make_address(prefix, eui64_identifier(self.link_layer_address))
-            return None if address in self._settings.never else address
-        if duplicates >= MAX_DUPLICATES:
+        duplicates = self._duplicates.get(prefix, set())
+        limit = 1 if self._settings.identifiers is IdentifierKind.EUI64 else MAX_DUPLICATES
+        if len(duplicates) >= limit:
             return None
-        address = self._stable(prefix, duplicates)
-        return None if address in self._settings.never else address
+        candidates = [
+            address
+            for count in range(limit)
+            if (address := self._candidate(prefix, count)) not in duplicates
+            and address not in self._settings.never
+        ]
+        # One that was in use on an earlier visit comes last: it may be free again.
+        return min(candidates, key=lambda a: a in self._known_duplicates, default=None)
 
-    def _stable(self, prefix: IPv6Network, duplicates: int) -> IPv6Address:
-        identifier = stable_identifier(
-            self._settings.secret, prefix, interface_name=self._name, duplicates=duplicates
-        )
+    def _candidate(self, prefix: IPv6Network, duplicates: int) -> IPv6Address:
+        match self._settings.identifiers:
+            case IdentifierKind.EUI64 if len(self.link_layer_address) == EUI48_LENGTH:
+                identifier = eui64_identifier(self.link_layer_address)
+            case IdentifierKind.TEMPORARY:
+                identifier = random_identifier(self._random)
+            case _:  # also where a link has no addresses to make an EUI-64 from
+                identifier = stable_identifier(
+                    self._settings.secret,
+                    prefix,
+                    interface_name=self._name,
+                    duplicates=duplicates,
+                )
         return make_address(prefix, identifier)
 
-    def _probe(self, prefix: IPv6Network, entry: _Address, now: float) -> list[Output]:
+    def _recall(self, known: KnownAddress) -> _Address | None:
+        prefix = known.prefix
+        is_taken = any(entry.prefix == prefix for entry in self._addresses.values())
+        if is_taken or known.address in self._settings.never or not self._has_room(prefix):
+            return None
+        entry = _Address(
+            known.address,
+            valid_until=known.valid_until,
+            preferred_until=known.preferred_until,
+            state=AddressState.IN_DOUBT,
+        )
+        if self._settings.identifiers is IdentifierKind.TEMPORARY:
+            entry.valid_limit = known.valid_until
+            entry.preferred_limit = known.preferred_until
+        self._addresses[known.address] = entry
+        return entry
+
+    def _succeed(self, entry: _Address, now: float) -> list[Output]:
+        entry.has_successor = True
+        if entry.state is AddressState.IN_DOUBT or not self._has_room(entry.prefix):
+            return []
+        return self._form(
+            entry.prefix,
+            valid_until=entry.valid_until,
+            preferred_until=entry.preferred_until,
+            now=now,
+        )
+
+    def _probe(self, entry: _Address, now: float) -> list[Output]:
         detection = DuplicateAddressDetection(
             entry.address,
             interface=self._interface,
             random=self._random,
             transmits=self._settings.transmits,
+            link_layer_address=self.link_layer_address,
         )
         entry.detection = detection
         entry.state = AddressState.TENTATIVE
@@ -228,11 +353,9 @@ class Slaac:
             entry.state = AddressState.OPTIMISTIC
             outputs += self._offer(entry, now)
         # The solicitation leaves before anything else does from this address.
-        return [*self._settle(prefix, entry, detection.start(now), now), *outputs]
+        return [*self._settle(entry, detection.start(now), now), *outputs]
 
-    def _settle(
-        self, prefix: IPv6Network, entry: _Address, outputs: list[Output], now: float
-    ) -> list[Output]:
+    def _settle(self, entry: _Address, outputs: list[Output], now: float) -> list[Output]:
         settled: list[Output] = []
         for output in outputs:
             match output:
@@ -243,34 +366,42 @@ class Slaac:
                     settled += self._offer(entry, now)
                 case AddressDuplicate():
                     entry.detection = None
-                    settled += self._replace(prefix, entry, now)
+                    settled += self._replace(entry, now)
                 case _:
                     settled.append(output)
         return settled
 
-    def _replace(self, prefix: IPv6Network, entry: _Address, now: float) -> list[Output]:
+    def _replace(self, entry: _Address, now: float) -> list[Output]:
         details = (("address", str(entry.address)), ("interface", self._name))
         outputs: list[Output] = [
             ReportEvent(name="duplicate-address", details=details, warning=True)
         ]
         outputs += self._withdraw(entry)
-        del self._addresses[prefix]
-        self._duplicates[prefix] = self._duplicates.get(prefix, 0) + 1
+        del self._addresses[entry.address]
+        self._note_duplicate(entry)
         outputs += self._form(
-            prefix,
+            entry.prefix,
             valid_until=entry.valid_until,
             preferred_until=entry.preferred_until,
             now=now,
         )
         return outputs
 
-    def _refresh(self, option: PrefixInformation, now: float) -> list[Output]:
-        entry = self._addresses[option.prefix]
+    def _note_duplicate(self, entry: _Address) -> None:
+        if entry.prefix not in self._duplicates and len(self._duplicates) >= MAX_ADDRESSES:
+            del self._duplicates[next(iter(self._duplicates))]
+        self._duplicates.setdefault(entry.prefix, set()).add(entry.address)
+        self._known_duplicates.pop(entry.address, None)
+        if len(self._known_duplicates) >= MAX_KNOWN_DUPLICATES:
+            del self._known_duplicates[next(iter(self._known_duplicates))]
+        self._known_duplicates[entry.address] = None
+
+    def _refresh(self, entry: _Address, option: PrefixInformation, now: float) -> list[Output]:
         entry.preferred_until = now + option.preferred_lifetime
-        entry.valid_until = _new_end(entry.valid_until, option.valid_lifetime, now)
+        entry.valid_until = new_end(entry.valid_until, option.valid_lifetime, now)
         if entry.state is AddressState.IN_DOUBT:
             if not entry.is_unique:
-                return self._probe(option.prefix, entry, now)
+                return self._probe(entry, now)
             # The prefix is the one it was: the address needs no new detection (RFC 6059 5.7.1).
             entry.state = AddressState.PREFERRED
         return self._offer(entry, now) if entry.is_usable else []
@@ -281,28 +412,32 @@ class Slaac:
                 interface=self._interface,
                 address=entry.address,
                 prefix_length=INTERFACE_IDENTIFIER_BITS,
-                valid_lifetime=_left(entry.valid_until, now),
-                preferred_lifetime=_left(entry.preferred_until, now),
+                valid_lifetime=_left(entry.ends_at, now),
+                preferred_lifetime=_left(entry.deprecated_at, now),
             ),
             AddressUsable(
                 interface=self._interface,
                 address=entry.address,
                 prefix_length=INTERFACE_IDENTIFIER_BITS,
-                valid_until=entry.valid_until,
-                preferred_until=entry.preferred_until,
+                valid_until=entry.ends_at,
+                preferred_until=entry.deprecated_at,
                 optimistic=not entry.is_unique,
             ),
         ]
 
     # Taking back.
 
-    def _remove_where(self, is_meant: Callable[[IPv6Network], bool]) -> list[Output]:
+    def _remove_where(self, is_meant: Callable[[_Address], bool]) -> list[Output]:
         outputs: list[Output] = []
-        for prefix in [prefix for prefix in self._addresses if is_meant(prefix)]:
-            entry = self._addresses[prefix]
+        for entry in [entry for entry in self._addresses.values() if is_meant(entry)]:
             outputs += [*self._stop_detection(entry), *self._withdraw(entry)]
-            del self._addresses[prefix]
+            del self._addresses[entry.address]
         return outputs
+
+    def _remove_doubtful(self, prefix: IPv6Network) -> list[Output]:
+        return self._remove_where(
+            lambda entry: entry.prefix == prefix and entry.state is AddressState.IN_DOUBT
+        )
 
     def _withdraw(self, entry: _Address) -> list[Output]:
         """Tell first that it is gone, then take it off: nobody sends from it in between."""
@@ -328,20 +463,10 @@ def _is_suitable(option: PrefixInformation) -> bool:
     return (
         option.autonomous
         and not option.prefix.is_link_local
+        and not option.prefix.is_multicast
         and option.preferred_lifetime <= option.valid_lifetime
         and option.prefix_length == INTERFACE_IDENTIFIER_BITS
     )
-
-
-def _new_end(valid_until: float, advertised: float, now: float) -> float:
-    """RFC 4862 5.5.3 e): nobody shortens an address's life below two hours without
-    authentication."""
-    left = valid_until - now
-    if advertised > TWO_HOURS or advertised > left:
-        return now + advertised
-    if left <= TWO_HOURS:
-        return valid_until
-    return now + TWO_HOURS
 
 
 def _left(until: float, now: float) -> float | None:

@@ -33,6 +33,7 @@ ENCRYPTIONS = ("aes-cbc-128", "aes-cbc-256")
 COMMAND_MODULES = {
     "run": "mnagent.cli.run",
     "status": "mnagent.cli.status",
+    "handovers": "mnagent.cli.handovers",
     "check-config": "mnagent.cli.check_config",
     "keygen": "mnagent.cli.keygen",
     "doctor": "mnagent.cli.doctor",
@@ -127,6 +128,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_run(commands)
     _add_status(commands)
+    _add_handovers(commands)
     _add_check_config(commands)
     _add_keygen(commands)
     _add_doctor(commands)
@@ -152,8 +154,8 @@ def _add_run(commands: _Commands[_Parser]) -> None:
     )
 
 
-def _add_status(commands: _Commands[_Parser]) -> None:
-    parser = commands.add_parser("status", help="show what the agent does", allow_abbrev=False)
+def _agent_options(parser: argparse.ArgumentParser) -> None:
+    """Which agent to ask."""
     where = parser.add_mutually_exclusive_group()
     _configuration_option_of(where, "configuration of the agent to ask")
     where.add_argument(
@@ -162,6 +164,19 @@ def _add_status(commands: _Commands[_Parser]) -> None:
         metavar="PATH",
         help=f"control socket of the agent to ask (default: {DEFAULT_CONTROL_SOCKET})",
     )
+
+
+def _add_handovers(commands: _Commands[_Parser]) -> None:
+    parser = commands.add_parser(
+        "handovers", help="show how long the latest handovers took", allow_abbrev=False
+    )
+    _agent_options(parser)
+    parser.add_argument("--json", action="store_true", help="print them as JSON")
+
+
+def _add_status(commands: _Commands[_Parser]) -> None:
+    parser = commands.add_parser("status", help="show what the agent does", allow_abbrev=False)
+    _agent_options(parser)
     parser.add_argument("--json", action="store_true", help="print it as JSON")
     parser.add_argument("--watch", action="store_true", help="show it again each interval")
     parser.add_argument(

@@ -21,7 +21,7 @@ def main(arguments: argparse.Namespace) -> int:
     """Show the state once, or again and again until interrupted."""
     path = control_socket(arguments)
     if not arguments.watch:
-        _show(_ask(path), as_json=arguments.json)
+        _show(ask(path, "status"), as_json=arguments.json)
         return 0
     try:
         _watch(path, as_json=arguments.json, interval=arguments.interval)
@@ -41,9 +41,10 @@ def control_socket(arguments: argparse.Namespace) -> Path:
     return DEFAULT_CONTROL_SOCKET
 
 
-def _ask(path: Path) -> dict[str, Any]:
+def ask(path: Path, method: str) -> dict[str, Any]:
+    """The agent's answer; CommandError says why there is none."""
     try:
-        return request(path, "status")
+        return request(path, method)
     except PermissionError:
         remedy = "run as root, or as the user the agent runs as"
         raise CommandError(f"{path}: may not ask the agent; {remedy}", EXIT_FAILED) from None
@@ -70,7 +71,7 @@ def _watch(path: Path, *, as_json: bool, interval: float) -> None:
     on_terminal = sys.stdout.isatty()
     while True:
         try:
-            status = _ask(path)
+            status = ask(path, "status")
             text = json.dumps(status, ensure_ascii=False) if as_json else render(status)
         except CommandError as error:
             text = json.dumps({"error": str(error)}) if as_json else str(error)

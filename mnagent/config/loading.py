@@ -17,8 +17,11 @@ from mnagent.config.model import (
     Autoconfiguration,
     Configuration,
     CorrespondentConfiguration,
+    Dhcp6,
     HomeAgentConfiguration,
     HostConfiguration,
+    InterfaceIdentifiers,
+    InterfaceOrder,
     LogLevel,
     MobileNodeConfiguration,
     NewConnections,
@@ -42,6 +45,8 @@ MAX_CONFIGURATION_LENGTH = 4 * 1024 * 1024
 MAX_BINDING_LIFETIME = 0xFFFF * 4
 """Seconds; what the 16 bit field of a Binding Update can say (RFC 6275 6.1.7)."""
 MIN_BINDING_LIFETIME = 4
+MIN_PATH_CHECK_INTERVAL, MAX_PATH_CHECK_INTERVAL = 5.0, 86400.0
+"""Seconds."""
 MAX_INITIAL_BINDACK_TIMEOUT = 32.0
 """Seconds; MAX_BINDACK_TIMEOUT (RFC 6275 12)."""
 MAX_CORRESPONDENT_LIFETIME = 420
@@ -200,6 +205,10 @@ class _Checker:
             autoconfiguration=self._choice(
                 f"{at}autoconfiguration", raw.autoconfiguration, Autoconfiguration
             ),
+            dhcp6=self._choice(f"{at}dhcp6", raw.dhcp6, Dhcp6),
+            interface_identifiers=self._choice(
+                f"{at}interface_identifiers", raw.interface_identifiers, InterfaceIdentifiers
+            ),
             new_connections=self._choice(
                 f"{at}new_connections", raw.new_connections, NewConnections
             ),
@@ -208,6 +217,10 @@ class _Checker:
             ),
             optimistic=raw.optimistic,
             early_tunnel=raw.early_tunnel,
+            interface_order=self._choice(
+                f"{at}interface_order", raw.interface_order, InterfaceOrder
+            ),
+            path_check_interval=self._path_check_interval(raw.path_check_interval),
             route_optimization=self._choice(
                 f"{at}route_optimization", raw.route_optimization, RouteOptimization
             ),
@@ -269,6 +282,13 @@ class _Checker:
             ),
         )
 
+    def _path_check_interval(self, seconds: float) -> float:
+        low, high = MIN_PATH_CHECK_INTERVAL, MAX_PATH_CHECK_INTERVAL
+        if seconds != 0 and not low <= seconds <= high:  # also for NaN
+            expected = f"expected 0 or {low:g} to {high:g} seconds, found {seconds:g}"
+            raise self._error("mobile_node.path_check_interval", expected)
+        return seconds
+
     def _home_agent(self, raw: RawHomeAgent) -> HomeAgentConfiguration:
         at = "home_agent."
         address = self._address(f"{at}address", raw.address)
@@ -329,6 +349,7 @@ class _Checker:
             control_socket=socket,
             log_level=self._choice(f"{at}log_level", raw.log_level, LogLevel),
             keep_tunnel_interface=raw.keep_tunnel_interface,
+            metrics_port=self._within(f"{at}metrics_port", raw.metrics_port, 0, 65535),
         )
 
     def _tunnel_interface_is_free(self, configuration: Configuration) -> None:

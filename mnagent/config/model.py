@@ -27,11 +27,39 @@ class Autoconfiguration(enum.Enum):
     """The kernel or another daemon; the agent only watches."""
 
 
+class Dhcp6(enum.Enum):
+    """Whether addresses are taken from DHCPv6 servers."""
+
+    AUTO = "auto"
+    """As the M and O flags of routers say."""
+    OFF = "off"
+
+
+class InterfaceIdentifiers(enum.Enum):
+    """How the agent makes the lower 64 bits of care-of addresses."""
+
+    STABLE = "stable"
+    """Opaque, the same in the same prefix (RFC 7217)."""
+    EUI64 = "eui64"
+    """From the link-layer address (RFC 4291)."""
+    TEMPORARY = "temporary"
+    """Random, and another one each day (RFC 8981)."""
+
+
 class NewConnections(enum.Enum):
     """Source address of new connections that ask for none."""
 
     HOME_ADDRESS = "home-address"
     CARE_OF_ADDRESS = "care-of-address"
+
+
+class InterfaceOrder(enum.Enum):
+    """Which of several interfaces that have a connection is used."""
+
+    LISTED = "listed"
+    """The first in the list of interfaces."""
+    BY_KIND = "by-kind"
+    """Ethernet before Wi-Fi before cellular; a weak signal comes last; then as listed."""
 
 
 class PayloadProtection(enum.Enum):
@@ -91,6 +119,9 @@ class MobileNodeConfiguration:
     initial_bindack_timeout_first_registration: float
     """Seconds (RFC 6275 11.8)."""
     autoconfiguration: Autoconfiguration
+    dhcp6: Dhcp6
+    """Of use when the agent itself configures."""
+    interface_identifiers: InterfaceIdentifiers
     new_connections: NewConnections
     payload_protection: PayloadProtection
     optimistic: bool
@@ -103,6 +134,9 @@ class MobileNodeConfiguration:
     """In order."""
     correspondent: bool = True
     """Be a correspondent of other mobile nodes too."""
+    interface_order: InterfaceOrder = InterfaceOrder.LISTED
+    path_check_interval: float = 60.0
+    """Seconds between two proofs that the home agent is reached, 0 for none on a schedule."""
 
     @property
     def home_prefix(self) -> IPv6Network:
@@ -162,6 +196,8 @@ class HostConfiguration:
     log_level: LogLevel
     keep_tunnel_interface: bool = False
     """Leave the TUN device with the home address when the agent stops: sockets survive."""
+    metrics_port: int = 0
+    """TCP port on the loopback interface for Prometheus, 0 for none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

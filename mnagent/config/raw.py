@@ -27,6 +27,8 @@ class RawMobileNode(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, fr
     lifetime: int = 600
     initial_bindack_timeout_first_registration: float = 1.5
     autoconfiguration: str = "agent"
+    dhcp6: str = "auto"
+    interface_identifiers: str = "stable"
     new_connections: str = "home-address"
     payload_protection: str = "none"
     optimistic: bool = True
@@ -34,6 +36,8 @@ class RawMobileNode(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, fr
     route_optimization: str = "on-traffic"
     route_optimization_policy: list[RawRouteOptimizationPolicy] = []
     correspondent: bool = True
+    interface_order: str = "listed"
+    path_check_interval: float = 60.0
 
 
 class RawServedMobileNode(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
@@ -75,6 +79,7 @@ class RawHost(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=T
     control_socket: str = "/run/mnagent/control.sock"
     log_level: str = "info"
     keep_tunnel_interface: bool = False
+    metrics_port: int = 0
 
 
 class RawConfiguration(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):

@@ -42,6 +42,10 @@ class Client:
         """The agent's counters by name."""
         return await self._call("counters")
 
+    async def handovers(self) -> dict[str, Any]:
+        """The handovers remembered; see `mnagent.control.schema`."""
+        return await self._call("handovers")
+
     async def shutdown(self) -> None:
         """Ask the agent to leave; returns before it has."""
         await self._call("shutdown")

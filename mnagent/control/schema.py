@@ -14,6 +14,9 @@ Methods:
 
 ``status``    the agent's state: a snapshot, the same object that ``mnagent status --json`` prints.
 ``counters``  an object of names and whole numbers: drops by reason, engine verdicts.
+``handovers`` ``now``, ``handovers`` (oldest first, instants on the clock of ``at`` below) and
+              ``totals`` (the count, and the distribution of each phase's times) of a mobile node.
+``metrics``   an object whose ``text`` is the state in Prometheus' text format.
 ``shutdown``  the agent deregisters and leaves; the empty result comes at once, the end later.
 ``events``    an empty result, then, for as long as the connection lasts, one line an event; first
               those remembered (up to 512), then new ones as they happen:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mnagent.control.lock import DaemonLock
+from mnagent.control.metrics import exposition
 from mnagent.control.schema import (
     MAX_LINE_LENGTH,
     ControlEvent,
@@ -179,6 +180,10 @@ class ControlServer:
                     return result(request.id, dict(self._handler.status()))
                 case "counters":
                     return result(request.id, dict(self._handler.counters()))
+                case "handovers":
+                    return result(request.id, _handovers_of(self._handler.status()))
+                case "metrics":
+                    return result(request.id, {"text": exposition(self._handler.status())})
                 case "shutdown":
                     self._handler.shutdown()
                     return result(request.id, {})
@@ -188,8 +193,17 @@ class ControlServer:
             logger.exception("failed to answer the control request %s", request.method)
             message = "the agent failed to answer; its log says why"
             return failure(request.id, ErrorCode.INTERNAL, message)
-        message = "expected status, counters, events or shutdown"
+        message = "expected status, counters, handovers, metrics, events or shutdown"
         return failure(request.id, ErrorCode.UNKNOWN_METHOD, message)
+
+
+def _handovers_of(status: Mapping[str, Any]) -> dict[str, Any]:
+    node = status.get("mobile_node") or {}
+    return {
+        "now": status.get("now", 0.0),
+        "handovers": list(node.get("handovers") or ()),
+        "totals": dict(node.get("handover_totals") or {}),
+    }
 
 
 class _Client:

@@ -27,6 +27,19 @@ class SendPacket:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SendDhcpMessage:
+    """Send a DHCPv6 message from port 546 to all servers and relay agents of a link.
+
+    RFC 8415 7.1 and 7.2: from a link-local address to ff02::1:2, port 547.
+    """
+
+    interface: int
+    """Interface index to leave by."""
+    data: bytes
+    """The UDP payload."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AddAddress:
     """Configure an address, without the kernel's DAD (our machines do their own)."""
 
@@ -236,6 +249,7 @@ class Finish:
 
 Action = (
     SendPacket
+    | SendDhcpMessage
     | AddAddress
     | RemoveAddress
     | AddDefaultRouter

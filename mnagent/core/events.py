@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 
@@ -40,6 +41,39 @@ class PacketReceived:
     """The packet as received (for ICMPv6 errors that quote it)."""
 
 
+class LinkKind(enum.Enum):
+    """What an interface is, for choosing between several."""
+
+    ETHERNET = "ethernet"
+    WIFI = "wi-fi"
+    CELLULAR = "cellular"
+    OTHER = "other"
+
+
+class LinkCause(enum.Enum):
+    """What made the link be looked at anew."""
+
+    CARRIER = "carrier"
+    """It came up, or its carrier went and came."""
+    ASSOCIATION = "association"
+    """Wi-Fi associated with another access point, or anew, while the carrier stayed."""
+    RESUME = "resume"
+    """The machine slept: anything may have changed meanwhile."""
+    SUSPICION = "suspicion"
+    """Nothing came back through the tunnel, and no event told why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DhcpMessageReceived:
+    """A datagram for the DHCPv6 client's port, on a link-local address of ours."""
+
+    data: bytes
+    """The UDP payload, not decoded."""
+    interface: int
+    """Interface index it came in on."""
+    source: IPv6Address
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkUp:
     """An interface can carry packets now (for Wi-Fi: authorised). Also sent after a roam."""
@@ -49,6 +83,8 @@ class LinkUp:
     link_layer_address: bytes
     mtu: int = 1500
     """Octets."""
+    kind: LinkKind = LinkKind.OTHER
+    cause: LinkCause = LinkCause.CARRIER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +153,26 @@ class TrafficSeen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SignalMeasured:
+    """How well an interface hears its access point: a hint for choosing between interfaces."""
+
+    interface: int
+    level: float
+    """dBm."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TunnelActivity:
+    """What a home address's tunnel has carried since the start; counters never go back."""
+
+    home_address: IPv6Address
+    packets_out: int
+    """Left through the tunnel."""
+    packets_in: int
+    """Came through the tunnel."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ActionFailed:
     """The outside world could not do what an action asked."""
 
@@ -134,6 +190,7 @@ class ShutdownRequested:
 Event = (
     DatagramReceived
     | PacketReceived
+    | DhcpMessageReceived
     | LinkUp
     | LinkDown
     | AddressAppeared
@@ -141,6 +198,8 @@ Event = (
     | DefaultRouterAppeared
     | DefaultRouterVanished
     | TrafficSeen
+    | SignalMeasured
+    | TunnelActivity
     | ActionFailed
     | ShutdownRequested
 )

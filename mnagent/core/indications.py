@@ -49,6 +49,8 @@ class AddressUsable:
     """Instant from which the address is deprecated (RFC 4862 5.5.4)."""
     optimistic: bool = False
     """Duplicate address detection still runs (RFC 4429)."""
+    managed: bool = False
+    """Assigned by DHCPv6: of the link, whether or not a router advertises a prefix of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +59,13 @@ class AddressLost:
 
     interface: int
     address: IPv6Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttachmentDoubtful:
+    """Nothing comes back from the home agent: the link may be another one, or of no use."""
+
+    interface: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +121,7 @@ Indication = (
     | RouterLost
     | AddressUsable
     | AddressLost
+    | AttachmentDoubtful
     | AddressUnique
     | AddressDuplicate
     | BindingAccepted

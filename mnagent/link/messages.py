@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
 
+from mnagent.core.events import LinkKind
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkMessage:
@@ -22,6 +24,7 @@ class LinkMessage:
     master: int = 0
     """Interface index of the bridge or bond it belongs to, 0 when none."""
     removed: bool = False
+    kind: LinkKind = LinkKind.OTHER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,11 +1,14 @@
 """Sans-IO link monitor: netlink notifications in, link and address events out.
 
 An interface is watched when its name is one of ``names`` (all but ``ignored`` when ``names`` is
-empty). It may appear and vanish at any time. A link that comes up is told at once, unless it was
-told less than ``UP_INTERVAL`` ago (a flapping link must not make us solicit routers a hundred times
-a second); a link that goes down is told after ``DOWN_DELAY``, because a roam is a short absence:
-when the link is back in time only another `LinkUp` is told, which makes movement detection look
-again.
+empty). It may appear and vanish at any time. A link that comes up is told at once; one that comes
+up again and again has ``UP_BURST`` such announcements in hand and gets another each
+``UP_INTERVAL``, so that a flapping link does not make us solicit routers a hundred times a second.
+A link that goes down is told after ``DOWN_DELAY``, because a roam is a short absence: when the link
+is back in time only another `LinkUp` is told, which makes movement detection look again.
+
+Wi-Fi tells associations on another socket than the carrier's, in any order. An association counts
+once the link is usable; where the carrier's return tells of it too, it is told once.
 
 After an overrun the owner calls `resync_started`, feeds a full dump, and calls `resync_finished`:
 what the dump did not show is gone.
@@ -23,6 +26,7 @@ from mnagent.core.events import (
     DefaultRouterAppeared,
     DefaultRouterVanished,
     Event,
+    LinkCause,
     LinkDown,
     LinkUp,
 )
@@ -36,8 +40,12 @@ from mnagent.link.messages import (
 
 DOWN_DELAY = 0.15
 """Seconds a link must be down before `LinkDown`."""
-UP_INTERVAL = 0.2
-"""Seconds between two `LinkUp` of one interface, at least."""
+UP_INTERVAL = 0.4
+"""Seconds between two `LinkUp` of one interface, in the long run."""
+UP_BURST = 3
+"""`LinkUp` of one interface that may follow each other at once."""
+SAME_ASSOCIATION = 0.15
+"""Seconds within which carrier and association speak of the same event."""
 MAIN_TABLE = 254
 
 
@@ -46,6 +54,12 @@ class _Interface:
     message: LinkMessage
     told_up: bool = False
     last_up_at: float = float("-inf")
+    announcements: float = float(UP_BURST)
+    """Left, as of ``last_up_at``."""
+    access_point: bytes = b""
+    associated_at: float = float("-inf")
+    was_associated: bool = False
+    """The latest `LinkUp` speaks of an association that Wi-Fi told."""
     addresses: dict[IPv6Address, AddressMessage] = field(default_factory=dict)
     routers: set[IPv6Address] = field(default_factory=set)
 
@@ -106,13 +120,46 @@ class LinkMonitor:
                 events += self._tell_up(interface, now)
         return events
 
-    def associated(self, index: int, now: float) -> list[Event]:
-        """Wi-Fi says it roamed: the link may be another one although the carrier never went
-        away."""
+    def associated(self, index: int, now: float, *, access_point: bytes = b"") -> list[Event]:
+        """Wi-Fi says it associated: the link may be another one although the carrier never went
+        away. Give it the link's latest state first."""
         interface = self._interfaces.get(index)
-        if interface is None or not interface.message.usable:
+        if interface is None:
             return []
-        return self._tell_up(interface, now)
+        is_other = access_point != interface.access_point
+        interface.access_point = access_point
+        interface.associated_at = now
+        if not interface.message.usable:
+            return []
+        told_at = interface.last_up_at
+        if interface.told_up and now - told_at < SAME_ASSOCIATION and not interface.was_associated:
+            # The carrier was faster; unless it was told for another association, that was it.
+            interface.was_associated = True
+            return []
+        if interface.was_associated and not is_other and now - told_at < SAME_ASSOCIATION:
+            return []
+        interface.was_associated = True
+        return self._tell_up(interface, now, cause=LinkCause.ASSOCIATION)
+
+    def dissociated(self, index: int) -> None:
+        """Wi-Fi says it left its access point; the carrier tells the rest."""
+        interface = self._interfaces.get(index)
+        if interface is not None:
+            interface.access_point = b""
+
+    def access_point(self, index: int) -> bytes:
+        """The BSSID an interface is associated with, empty when not known."""
+        interface = self._interfaces.get(index)
+        return b"" if interface is None else interface.access_point
+
+    def resumed(self, now: float) -> list[Event]:
+        """The machine slept: every link may be another one."""
+        events: list[Event] = []
+        for interface in self._interfaces.values():
+            interface.announcements = float(UP_BURST)
+            if interface.message.usable:
+                events += self._tell_up(interface, now, cause=LinkCause.RESUME)
+        return events
 
     def resync_started(self) -> None:
         """A full dump (links, then addresses, then routes) follows."""
@@ -165,23 +212,31 @@ class LinkMonitor:
             return self._tell_up(known, now)
         return []
 
-    def _tell_up(self, interface: _Interface, now: float) -> list[Event]:
+    def _tell_up(
+        self, interface: _Interface, now: float, *, cause: LinkCause = LinkCause.CARRIER
+    ) -> list[Event]:
         message = interface.message
         index = message.interface
         self._timers.cancel(("down", index))
-        allowed_at = interface.last_up_at + UP_INTERVAL
-        if now < allowed_at:
-            self._timers.set(("up", index), allowed_at)
+        earned = (now - interface.last_up_at) / UP_INTERVAL
+        announcements = min(float(UP_BURST), interface.announcements + earned)
+        if announcements < 1.0:
+            self._timers.set(("up", index), now + (1.0 - announcements) * UP_INTERVAL)
             return []
         self._timers.cancel(("up", index))
         interface.told_up = True
+        interface.announcements = announcements - 1.0
         interface.last_up_at = now
+        if cause is LinkCause.CARRIER:
+            interface.was_associated = now - interface.associated_at < SAME_ASSOCIATION
         return [
             LinkUp(
                 interface=index,
                 name=message.name,
                 link_layer_address=message.link_layer_address,
                 mtu=message.mtu,
+                kind=message.kind,
+                cause=cause,
             )
         ]
 

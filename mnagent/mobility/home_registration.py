@@ -276,6 +276,12 @@ class HomeRegistration:
             self._step(_Input.REGISTER)
         return self._begin(now)
 
+    def prove(self, now: float) -> list[Output]:
+        """Refresh ahead of time: the acknowledgement proves that the home agent is reached."""
+        return (
+            self._refresh(now, first=False) if self._state is RegistrationState.REGISTERED else []
+        )
+
     def suspend(self) -> None:
         """There is no care-of address now: be silent until there is one. The binding lives on."""
         self._step(_Input.SUSPEND)

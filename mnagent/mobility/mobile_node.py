@@ -42,12 +42,15 @@ from mnagent.core.events import (
     LinkUp,
     PacketReceived,
     ShutdownRequested,
+    SignalMeasured,
     TrafficSeen,
+    TunnelActivity,
 )
 from mnagent.core.indications import (
     AddressDuplicate,
     AddressLost,
     AddressUsable,
+    AttachmentDoubtful,
     BindingAccepted,
     BindingDeleted,
     BindingExpired,
@@ -71,6 +74,7 @@ from mnagent.mobility.home_registration import (
     RegistrationState,
 )
 from mnagent.mobility.movement import AtHome, Attachment, Away, Detached, Movement
+from mnagent.mobility.path_watchdog import PathWatchdog, Verdict
 from mnagent.mobility.route_optimization import RouteOptimization, RouteOptimizationPolicy
 from mnagent.wire.icmp6 import (
     DestinationUnreachable,
@@ -89,6 +93,13 @@ from mnagent.wire.mobility import (
 from mnagent.wire.ndisc import NeighborAdvertisement, NeighborSolicitation
 
 HELD: Final = "held"
+_REPEATING: Final = (
+    RegistrationState.REGISTERING,
+    RegistrationState.REGISTERED,
+    RegistrationState.REFRESHING,
+    RegistrationState.REFUSED,
+)
+"""States in which Binding Updates are sent, or will be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +119,10 @@ class MobileNodeSettings:
     """Instant at which the home address ends."""
     optimistic_tunnel: bool = False
     """Tunnel from a new care-of address as soon as its update has left, not acknowledged yet."""
+    by_kind: bool = False
+    """Ethernet before Wi-Fi before cellular, whatever the order of the names."""
+    path_check_interval: float = 0.0
+    """Seconds between two proofs that the home agent is reached, 0 for none on a schedule."""
     max_shutdown_updates: int = MAX_SHUTDOWN_UPDATES
     """Deregistrations tried when stopping."""
     route_optimization: RouteOptimizationPolicy = field(default_factory=RouteOptimizationPolicy)
@@ -133,6 +148,8 @@ MobileNodeEvent = (
     | TrafficSeen
     | ActionFailed
     | ShutdownRequested
+    | SignalMeasured
+    | TunnelActivity
 )
 
 
@@ -188,11 +205,14 @@ class MobileNode:
             home_address=settings.home_address,
             home_prefix=settings.home_prefix,
             interfaces=settings.interfaces,
+            by_kind=settings.by_kind,
         )
+        self._watchdog = PathWatchdog(interval=settings.path_check_interval)
         self._attachment: Attachment = Detached()
         self._links: dict[int, _Link] = {}
         self._tunnel: IPv6Address | str | None = None
         self._is_early_tunnel_due = False
+        self._is_doubtful = False
         self._is_stopping = False
         self._is_finished = False
 
@@ -231,11 +251,17 @@ class MobileNode:
                 return self._settle(self._on_shutdown(now), now)
             case AddressAppeared() | AddressVanished():
                 return self._on_link_address(event)
+            case TunnelActivity():
+                if event.home_address == self.settings.home_address and self.tunnel_address:
+                    self._watchdog.carried(event.packets_out, event.packets_in, now)
+                return []
             case LinkUp():
+                self._is_doubtful = False
                 link = self._links.setdefault(event.interface, _Link(b""))
                 link.link_layer_address = event.link_layer_address
                 return self._follow(self._movement.handle(event, now), now)
             case LinkDown():
+                self._is_doubtful = False
                 self._links.pop(event.interface, None)
                 return self._follow(self._movement.handle(event, now), now)
             case _:
@@ -248,6 +274,7 @@ class MobileNode:
             outputs += self._follow(self._movement.handle_timer(now), now)
         outputs += self._settle(self.registration.handle_timer(now), now)
         outputs += self.route_optimization.handle_timer(now)
+        outputs += self._watch(now)
         return outputs + self._settle(self.home_link.handle_timer(now), now)
 
     def next_deadline(self) -> float | None:
@@ -256,6 +283,7 @@ class MobileNode:
             self.registration.next_deadline(),
             self.home_link.next_deadline(),
             self.route_optimization.next_deadline(),
+            self._watchdog.next_deadline(),
         )
 
     def peer_moved(self, peer: IPv6Address, now: float) -> list[Output]:
@@ -299,10 +327,12 @@ class MobileNode:
         if self._is_stopping or not self.registration.may_be_bound(now):
             return outputs + self._finish(now)
         self._is_stopping = True
+        self._watchdog.stopped()
         return outputs + self.registration.deregister(now, tries=self.settings.max_shutdown_updates)
 
     def _finish(self, now: float) -> list[Output]:
         self._is_stopping = True
+        self._watchdog.stopped()
         if self._is_finished:
             return []
         self._is_finished = True
@@ -313,6 +343,22 @@ class MobileNode:
             Finish(),
         ]
 
+    # The way to the home agent and back.
+
+    def _watch(self, now: float) -> list[Output]:
+        match self._watchdog.handle_timer(now):
+            case Verdict.PROVE:
+                return self._settle(self.registration.prove(now), now)
+            case Verdict.DOUBT if isinstance(self._attachment, Away):
+                interface = self._attachment.interface
+                details = (("interface", str(interface)),)
+                self._is_doubtful = True
+                return [
+                    ReportEvent(name="path-doubtful", details=details, warning=True),
+                    AttachmentDoubtful(interface=interface),
+                ]
+        return []
+
     # Indications of home registration and home link.
 
     def _settle(self, outputs: list[Output], now: float) -> list[Output]:
@@ -321,11 +367,13 @@ class MobileNode:
         for output in outputs:
             match output:
                 case BindingAccepted():
+                    self._watchdog.proven(now)
                     settled += self._set_tunnel(output.care_of_address)
                     settled += self.route_optimization.home_registered(
                         output.care_of_address, now + output.lifetime, now
                     )
                 case BindingRejected():
+                    self._watchdog.stopped()
                     settled += self._on_rejected()
                 case BindingExpired():
                     self.route_optimization.home_lost()
@@ -335,6 +383,7 @@ class MobileNode:
                 case AddressDuplicate():
                     settled += [*self.route_optimization.suspend(), *self._remove_tunnel()]
                 case SendPacket():
+                    self._watch_update(output, now)
                     settled += [output, *self._set_early_tunnel(output)]
                 case UseHomeLink():
                     settled += [output, *self._remove_tunnel()]
@@ -342,6 +391,11 @@ class MobileNode:
                 case _:
                     settled.append(output)
         return settled
+
+    def _watch_update(self, sent: SendPacket, now: float) -> None:
+        update = sent.packet.payload
+        if isinstance(update, BindingUpdate) and update.lifetime and not self._is_stopping:
+            self._watchdog.update_sent(now)
 
     def _on_rejected(self) -> list[Output]:
         if self.registration.state is RegistrationState.ADDRESS_DUPLICATE:
@@ -363,6 +417,8 @@ class MobileNode:
         previous, self._attachment = self._attachment, attachment
         if not isinstance(attachment, Away):
             self._is_early_tunnel_due = False
+            if not self._is_doubtful:
+                self._watchdog.stopped()
         if self._is_stopping or self.registration.state is RegistrationState.ADDRESS_DUPLICATE:
             return []
         match attachment:
@@ -399,6 +455,7 @@ class MobileNode:
         ]
 
     def _on_away(self, previous: Attachment, attachment: Away, now: float) -> list[Output]:
+        self._is_doubtful = False
         address = attachment.address
         outputs = self._leave_home(previous, now)
         is_new = not isinstance(previous, Away) or previous.address.address != address.address
@@ -418,7 +475,11 @@ class MobileNode:
         return outputs + self.route_optimization.move(care_of, now)
 
     def _on_detached(self, previous: Attachment, now: float) -> list[Output]:
-        if isinstance(previous, Detached):
+        if self._is_doubtful:
+            # We only look whether the link is still the same. Where it is, the update that went
+            # unanswered goes on being repeated, ever more slowly (RFC 6275 11.8).
+            return self._hold()
+        if isinstance(previous, Detached) and self.registration.state not in _REPEATING:
             return []
         self.registration.suspend()
         return [

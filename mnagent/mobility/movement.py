@@ -5,7 +5,8 @@ Autoconfiguration, ours or the kernel's, tells which default routers and usable 
 interface has. From that, after every change, the attachment follows by rule, without history other
 than what keeps a good choice stable:
 
-1. The first interface in the administrator's order that has a router and something to use wins.
+1. The first interface in the order of `InterfaceChoice` that has a router and something to use
+   wins; one that keeps losing its link has to wait while another works.
 2. Its current default router stays while it is of use (11.5.1: no ping-pong between routers).
 3. A router that advertises the home prefix means the home link (11.5.2).
 4. Otherwise the primary care-of address is a usable address of a prefix of that router (11.5.4).
@@ -18,11 +19,14 @@ speaks, so an old address is never offered on a new link.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, IPv6Network
 
-from mnagent.core.events import LinkDown, LinkUp
+from mnagent.core.events import LinkDown, LinkUp, SignalMeasured
 from mnagent.core.indications import AddressLost, AddressUsable, RouterFound, RouterLost
+from mnagent.core.timers import earliest
+from mnagent.mobility.interface_choice import InterfaceChoice
 
 MAX_ROUTERS = 16
 """Default routers kept on one interface; a further one is ignored until one leaves."""
@@ -60,11 +64,14 @@ class _Interface:
     current_router: IPv6Address | None = None
 
 
-MovementInput = LinkUp | LinkDown | RouterFound | RouterLost | AddressUsable | AddressLost
+MovementInput = (
+    LinkUp | LinkDown | SignalMeasured | RouterFound | RouterLost | AddressUsable | AddressLost
+)
 
 
 class Movement:
-    """Decides the attachment. It sends nothing and has one deadline: a preferred lifetime's end."""
+    """Decides the attachment. It sends nothing; its deadlines are the ends of lifetimes and of the
+    wait for an interface that flapped."""
 
     def __init__(
         self,
@@ -72,14 +79,17 @@ class Movement:
         home_address: IPv6Address,
         home_prefix: IPv6Network,
         interfaces: tuple[str, ...] = (),
+        by_kind: bool = False,
     ) -> None:
-        """``interfaces`` are names in order of preference; empty takes all, oldest first."""
+        """``interfaces`` are names in order of preference; empty takes all, oldest first.
+        ``by_kind`` puts Ethernet before Wi-Fi before cellular, see `InterfaceChoice`."""
         self._home_address = home_address
         self._home_prefix = home_prefix
-        self._preference = interfaces
+        self._choice = InterfaceChoice(interfaces, by_kind=by_kind)
         self._interfaces: dict[int, _Interface] = {}
         self._attachment: Attachment = Detached()
         self._decided_at = -math.inf
+        self._held_until: float | None = None
 
     @property
     def attachment(self) -> Attachment:
@@ -93,10 +103,16 @@ class Movement:
     def handle(self, event: MovementInput, now: float) -> Attachment:
         """Take a change in and say where the node is after it."""
         if isinstance(event, LinkUp):
-            if not self._preference or event.name in self._preference:
+            if self._choice.accepts(event.name):
                 self._interfaces.setdefault(event.interface, _Interface(event.name))
+                self._choice.came(event.name, event.kind, now)
         elif isinstance(event, LinkDown):
-            self._interfaces.pop(event.interface, None)
+            gone = self._interfaces.pop(event.interface, None)
+            if gone is not None:
+                self._choice.went(gone.name, now)
+        elif isinstance(event, SignalMeasured):
+            if event.interface in self._interfaces:
+                self._choice.measured(self._interfaces[event.interface].name, event.level)
         else:
             interface = self._interfaces.get(event.interface)
             if interface is not None:
@@ -108,12 +124,12 @@ class Movement:
         return self._decide(now)
 
     def next_deadline(self) -> float | None:
-        """When the care-of address in use becomes deprecated or ends."""
+        """When the care-of address in use becomes deprecated or ends, or a wait is over."""
         if not isinstance(self._attachment, Away):
-            return None
+            return self._held_until
         address = self._attachment.address
         # A deprecated address that is still in use has nothing better beside it: wait for its end.
-        return min(self._deadlines_of(address), default=None)
+        return earliest(self._held_until, *self._deadlines_of(address))
 
     def _deadlines_of(self, address: AddressUsable) -> list[float]:
         candidates = (address.preferred_until, address.valid_until)
@@ -142,24 +158,35 @@ class Movement:
 
     def _decide(self, now: float) -> Attachment:
         self._decided_at = now
-        self._attachment = next(
-            (
-                found
-                for index, interface in self._in_order()
-                if (found := self._attach(index, interface, now)) is not None
-            ),
-            Detached(),
-        )
+        self._held_until = None
+        choices = self._choices(now)
+        best = next(choices, None)
+        if best is not None and best.interface != self._current:
+            held_until = self._choice.held_until(self._interfaces[best.interface].name, now)
+            if held_until > now:
+                working = next((c for c in choices if c.interface == self._current), None)
+                if working is not None:
+                    best, self._held_until = working, held_until
+        self._attachment = best or Detached()
         return self._attachment
 
-    def _in_order(self) -> list[tuple[int, _Interface]]:
-        if not self._preference:
-            return list(self._interfaces.items())
-        return sorted(
-            self._interfaces.items(), key=lambda item: self._preference.index(item[1].name)
-        )
+    @property
+    def _current(self) -> int | None:
+        attachment = self._attachment
+        return None if isinstance(attachment, Detached) else attachment.interface
 
-    def _attach(self, index: int, interface: _Interface, now: float) -> Attachment | None:
+    def _choices(self, now: float) -> Iterator[AtHome | Away]:
+        """Where the node could be, the best first."""
+        current = self._interfaces.get(-1 if self._current is None else self._current)
+        name = None if current is None else current.name
+        for index, interface in sorted(
+            self._interfaces.items(), key=lambda item: self._choice.rank(item[1].name, current=name)
+        ):
+            found = self._attach(index, interface, now)
+            if found is not None:
+                yield found
+
+    def _attach(self, index: int, interface: _Interface, now: float) -> AtHome | Away | None:
         usable = [a for a in interface.addresses.values() if now < a.valid_until]
         for router in _current_first(interface):
             found = self._attach_through(router, index=index, usable=usable, now=now)
@@ -170,7 +197,7 @@ class Movement:
 
     def _attach_through(
         self, router: RouterFound, *, index: int, usable: list[AddressUsable], now: float
-    ) -> Attachment | None:
+    ) -> AtHome | Away | None:
         if self._is_home(router, usable):
             return AtHome(interface=index, router=router)
         address = self._choose_address(router, usable, now)
@@ -203,7 +230,10 @@ def _current_first(interface: _Interface) -> list[RouterFound]:
 
 
 def _is_of(address: AddressUsable, router: RouterFound) -> bool:
-    """Whether the router advertises a prefix of the address (MUST of RFC 6275 11.5.4)."""
-    if router.prefixes is None:
+    """Whether the router advertises a prefix of the address (MUST of RFC 6275 11.5.4).
+
+    Routers need not advertise the prefixes that a DHCPv6 server of their link assigns from.
+    """
+    if router.prefixes is None or address.managed:
         return True
     return any(address.address in prefix for prefix in router.prefixes)

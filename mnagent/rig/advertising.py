@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from ipaddress import IPv6Network
 
 from mnagent.rig.host import START_TIMEOUT, Host, Process
@@ -14,20 +15,39 @@ POLL_INTERVAL = 0.02
 RADVD_CONFIGURATION = """\
 interface {interface} {{
     AdvSendAdvert on;
-    # A solicitation is answered at once, and the next one 30 ms later too (RFC 6275 section 7.5).
-    MinRtrAdvInterval 3;
-    MaxRtrAdvInterval 10;
-    MinDelayBetweenRAs 0.03;
-    AdvIntervalOpt on;
+{timing}
     AdvDefaultLifetime 1800;
+    AdvManagedFlag {managed};
 {home_agent}
     prefix {prefix} {{
         AdvOnLink on;
-        AdvAutonomous on;
+        AdvAutonomous {autonomous};
         AdvRouterAddr on;
     }};
 }};
 """
+_MOBILE_TIMING = """\
+    # A solicitation is answered at once, and the next one 30 ms later too (RFC 6275 section 7.5).
+    MinRtrAdvInterval 3;
+    MaxRtrAdvInterval 10;
+    MinDelayBetweenRAs 0.03;
+    AdvIntervalOpt on;"""
+
+
+@dataclass(frozen=True, slots=True)
+class RadvdTiming:
+    """How often a router advertises, and what."""
+
+    lines: str = _MOBILE_TIMING
+    managed: bool = False
+    """The M flag, and no prefix for stateless addresses: addresses come from DHCPv6 alone."""
+
+    @classmethod
+    def defaults(cls) -> RadvdTiming:
+        """As radvd comes: one advertisement in 3 s, after a random delay."""
+        return cls("")
+
+
 RADVD_HOME_AGENT = """\
     AdvHomeAgentFlag on;
     AdvHomeAgentInfo on;
@@ -37,15 +57,24 @@ RADVD_HOME_AGENT = """\
 
 
 async def start_radvd(
-    host: Host, interface: str, prefix: IPv6Network, *, home_agent: bool = False
+    host: Host,
+    interface: str,
+    prefix: IPv6Network,
+    *,
+    home_agent: bool = False,
+    timing: RadvdTiming | None = None,
 ) -> Process:
     """Advertise a prefix on a link with radvd; returns once it is configured. Raises RigError."""
     name = f"radvd-{host.namespace.name.rpartition('-')[2]}"
     path = host.directory / f"{name}.conf"
+    timing = timing or RadvdTiming()
     path.write_text(
         RADVD_CONFIGURATION.format(
             interface=interface,
             prefix=prefix,
+            timing=timing.lines,
+            managed="on" if timing.managed else "off",
+            autonomous="off" if timing.managed else "on",
             home_agent=RADVD_HOME_AGENT if home_agent else "",
         )
     )

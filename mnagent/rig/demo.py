@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -21,7 +22,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
+from mnagent.control.client import Client
 from mnagent.rig.capture import read_capture
 from mnagent.rig.checks import Check, LinkSummary, check_captures, summarize
 from mnagent.rig.daemon import MOBILE_NODE_KEYS
@@ -162,6 +165,7 @@ class Demo:
         self._options = options
         self._narrator = narrator
         self._problems: list[str] = []
+        self._records: list[dict[str, Any]] = []
 
     async def run(self) -> Result:
         """Tell it. Raises RigError when the bench, or a daemon's start, fails."""
@@ -252,6 +256,9 @@ class Demo:
         self._narrator.say(f"now on {move.destination}: {when}, {handover.lost} probes lost")
 
     async def _end(self, roaming: Roaming) -> int:
+        with contextlib.suppress(OSError):
+            answer = await Client(roaming.mobile_node.socket).handovers()
+            self._records = list(answer["handovers"])
         for agent in (roaming.mobile_node, roaming.home_agent, roaming.correspondent):
             await agent.stop()
         return await roaming.finish_captures()
@@ -308,6 +315,7 @@ class Demo:
             progress=_progress(traffic),
             flows=flows,
             home_delay=self._options.home_delay,
+            records=self._records,
         )
 
     def _follow(

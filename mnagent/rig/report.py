@@ -69,6 +69,8 @@ class Result:
     """Which way each flow went, None for a demo without route optimization."""
     home_delay: float = 0.0
     """Seconds, one way, between core and home agent."""
+    records: list[dict[str, Any]] = field(default_factory=list)
+    """The mobile node's own handover record, as ``mnagent handovers --json`` gives it."""
 
     @property
     def succeeded(self) -> bool:
@@ -88,6 +90,7 @@ def as_json(result: Result) -> str:
         "payload_protection": result.payload_protection,
         "home_delay_ms": result.home_delay * 1000,
         "handovers": [handover.as_record() for handover in result.handovers],
+        "handover_record": result.records,
         "checks": [
             {"claim": check.claim, "held": check.held, "detail": check.detail}
             for check in result.checks
@@ -103,6 +106,30 @@ def columns(handovers: Iterable[Handover]) -> tuple[str, ...]:
     if all(handover.direct_at is None for handover in handovers):
         return COLUMNS
     return (*COLUMNS[:-2], DIRECT_COLUMN, *COLUMNS[-2:])
+
+
+PHASES = {
+    "RS": "router_solicited_at",
+    "RA": "router_advertised_at",
+    "address": "care_of_address_ready_at",
+    "DAD end": "duplicate_detection_ended_at",
+    "BU": "update_sent_at",
+    "BA": "acknowledged_at",
+    "first out": "first_packet_out_at",
+    "first in": "first_packet_in_at",
+}
+
+
+def phase_rows(records: Iterable[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """The daemon's record of each handover: cause, where to, and the time of each phase."""
+    rows = []
+    for record in records:
+        start = record["link_up_at"]
+        instants = [record.get(name) for name in PHASES.values()]
+        times = ["-" if at is None else f"{(at - start) * 1000:.1f}" for at in instants]
+        where = "home" if record.get("at_home") else str(record.get("care_of_address"))
+        rows.append((str(record.get("cause")), where, *times))
+    return rows
 
 
 def table_rows(handovers: Sequence[Handover]) -> list[tuple[str, ...]]:
@@ -312,6 +339,7 @@ def as_html(result: Result, captures: Iterable[str]) -> str:
         else []
     )
     table = _table(columns(result.handovers), table_rows(result.handovers))
+    phases = _table(("cause", "to", *PHASES), phase_rows(result.records))
     checks = "".join(
         f'<li class="{"good" if check.held else "bad"}">{"✓" if check.held else "✗"}'
         f" {html.escape(check.claim)}{_detail(check)}</li>"
@@ -347,6 +375,12 @@ the last kind of traffic had resumed.</p>
 
 {phases_picture(result.handovers)}
 {_flows_section(result)}
+<h2>Phases</h2>
+
+<p>The mobile node's own record, milliseconds from the link event.</p>
+
+{phases}
+
 <h2>Checks</h2>
 
 <ul>{checks}</ul>

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from mnagent.rig.advertising import start_radvd
+from mnagent.rig.advertising import RadvdTiming, start_radvd
 from mnagent.rig.daemon import (
     HOME_AGENT_KEYS,
     MOBILE_NODE_KEYS,
@@ -27,6 +27,7 @@ from mnagent.rig.impairment import Impairment
 from mnagent.rig.namespace import RigError
 from mnagent.rig.topology import (
     ACCESS,
+    ACCESS_WIRE,
     CORRESPONDENT,
     FOREIGN_PREFIXES,
     HOME,
@@ -57,6 +58,10 @@ class RoamingSettings:
     """What can be varied."""
 
     impairment: Impairment = field(default_factory=lambda: Impairment(delay=0.02))
+    access: Impairment | None = None
+    """Between each foreign link and its router; None for a plain cable."""
+    advertising: RadvdTiming = field(default_factory=RadvdTiming)
+    """Of the routers of the foreign links."""
     payload_protection: str = "none"
     """``none`` or ``esp``."""
     virtual_home: bool = False
@@ -100,6 +105,7 @@ class Roaming:
         self.topology = Topology(
             virtual_home=self.settings.virtual_home,
             far_home=self.settings.home_delay > 0,
+            access_wires=self.settings.access is not None,
             mobiles=self.mobiles,
         )
         self.hosts: dict[str, Host] = {}
@@ -156,7 +162,9 @@ class Roaming:
             self.hosts[role] = Host(topology[role], topology.directory)
         await self._lay_wires()
         for link, router in ((LINK_A, "router-a"), (LINK_B, "router-b")):
-            await start_radvd(self.hosts[router], ACCESS, FOREIGN_PREFIXES[link])
+            await start_radvd(
+                self.hosts[router], ACCESS, FOREIGN_PREFIXES[link], timing=self.settings.advertising
+            )
         if not self.settings.virtual_home:
             await start_radvd(self.hosts["home-agent"], ACCESS, HOME_PREFIX, home_agent=True)
         for role in self.mobiles:
@@ -176,6 +184,10 @@ class Roaming:
         impairments = dict.fromkeys(self.topology.wires, self.settings.impairment)
         if HOME_WIRE in impairments:
             impairments[HOME_WIRE] = Impairment(delay=self.settings.home_delay)
+        if self.settings.access is not None:
+            for link in impairments:
+                if link.startswith(ACCESS_WIRE):
+                    impairments[link] = self.settings.access
         for link, ends in self.topology.wires.items():
             self.wires[link] = await self.hosts["switch"].start_module(
                 f"wire-{link}",

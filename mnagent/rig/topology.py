@@ -62,6 +62,9 @@ FIRST_INDEX = 100
 ACCESS = "access"
 """A router's interface on its link."""
 
+ACCESS_WIRE = "access-"
+"""Before a link's name: the wire between that link and its router."""
+
 ROLES = ("switch", "core", "home-agent", "router-a", "router-b", "correspondent")
 """All but the mobile nodes."""
 
@@ -134,8 +137,12 @@ class Topology:
         *,
         virtual_home: bool = False,
         far_home: bool = False,
+        access_wires: bool = False,
         mobiles: tuple[str, ...] = (MOBILE,),
     ) -> None:
+        """``access_wires`` puts an impaired wire between each foreign link and its router,
+        ``far_home`` one between core and home agent."""
+        self.access_wires = access_wires
         self.prefix = unique_prefix()
         self.virtual_home = virtual_home
         self.far_home = far_home
@@ -163,6 +170,11 @@ class Topology:
         }
         if self.far_home:
             wires[HOME_WIRE] = (f"{core}:to-home", f"{self['home-agent'].name}:to-core")
+        if self.access_wires:
+            switch = self["switch"].name
+            for link, router in ((LINK_A, "router-a"), (LINK_B, "router-b")):
+                ends = (f"{self[router].name}:{ACCESS}", f"{switch}:{link}-router")
+                wires[f"{ACCESS_WIRE}{link}"] = ends
         return wires
 
     @property
@@ -220,6 +232,8 @@ class Topology:
         if not self.virtual_home:
             routers[HOME] = ("home-agent", 1)
         for link, (role, subnet) in routers.items():
+            if self.access_wires and link != HOME:
+                continue
             connect(
                 End(self[role], ACCESS, (IPv6Interface(f"2001:db8:{subnet:x}::1/64"),)),
                 End(switch, f"{link}-router"),
@@ -248,6 +262,9 @@ class Topology:
 
     def join_wire(self, link: str) -> None:
         """Configure the two ends of a wire whose devices are there now."""
+        if link.startswith(ACCESS_WIRE):
+            self._join_access_wire(link.removeprefix(ACCESS_WIRE))
+            return
         number, router, to_router = {
             LINK_A: (1, self["router-a"], "to-a"),
             LINK_B: (2, self["router-b"], "to-b"),
@@ -271,6 +288,12 @@ class Topology:
         prefix = HOME_PREFIX if link == HOME_WIRE else FOREIGN_PREFIXES[link]
         core.ip(f"route add {prefix} via {far}")
         router.ip(f"route add default via {near}")
+
+    def _join_access_wire(self, link: str) -> None:
+        router, subnet = {LINK_A: ("router-a", 0xA), LINK_B: ("router-b", 0xB)}[link]
+        End(self[router], ACCESS, (IPv6Interface(f"2001:db8:{subnet:x}::1/64"),)).bring_up()
+        End(self["switch"], f"{link}-router").bring_up()
+        self["switch"].ip(f"link set {link}-router master {link}")
 
     def unplug(self, role: str = MOBILE) -> None:
         """Take a mobile node's carrier away."""

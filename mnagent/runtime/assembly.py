@@ -19,6 +19,7 @@ from mnagent.core.events import Event
 from mnagent.core.security import SecurityAssociation
 from mnagent.datapath import Engine
 from mnagent.runtime import process, tun
+from mnagent.runtime.dhcp_sockets import DhcpSockets
 from mnagent.runtime.executor import Executor
 from mnagent.runtime.host import HostState
 from mnagent.runtime.kernel import LinuxKernel
@@ -101,6 +102,7 @@ class Assembly:
     """None where nothing moves: on a home agent and a correspondent."""
     sequences: SequenceKeeper
     executor: Executor
+    dhcp: DhcpSockets
     wake_descriptor: int
     interface_names: tuple[str, ...]
     own_addresses: frozenset[IPv6Address]
@@ -191,7 +193,11 @@ class _Assembler:
         if isinstance(routing, MobileNodeRouting):
             routing.start()
         listeners = _Listeners()
-        executor = self._make_executor(engine, tunnels, routing=routing, listeners=listeners)
+        dhcp = DhcpSockets()
+        self._stack.callback(dhcp.close)
+        executor = self._make_executor(
+            engine, tunnels, dhcp=dhcp, routing=routing, listeners=listeners
+        )
         agent = build(
             configuration,
             random=entropy,
@@ -213,6 +219,7 @@ class _Assembler:
             takeover=self._takeover,
             sequences=sequences,
             executor=executor,
+            dhcp=dhcp,
             wake_descriptor=wake,
             interface_names=_interface_names(configuration),
             own_addresses=_own_addresses(configuration),
@@ -357,6 +364,7 @@ class _Assembler:
         engine: Datapath,
         tunnels: TunnelKeeper,
         *,
+        dhcp: DhcpSockets,
         routing: MobileNodeRouting | HomeAgentRouting | None,
         listeners: _Listeners,
     ) -> Executor:
@@ -368,6 +376,7 @@ class _Assembler:
             tunnels=tunnels,
             routing=routing,
             sender=sender,
+            dhcp=dhcp,
             store=self._store,
             report=lambda event: listeners.report(event),
             finish=lambda: listeners.finish(),

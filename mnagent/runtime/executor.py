@@ -25,6 +25,7 @@ from mnagent.core.actions import (
     RemovePeerBinding,
     RemoveTunnel,
     ReportEvent,
+    SendDhcpMessage,
     SendPacket,
     SetDirectPath,
     SetPeerBinding,
@@ -44,6 +45,7 @@ logger = logging.getLogger(__name__)
 
 _FIRST_ROUTER_METRIC = 1000
 _LAST_ROUTER_METRIC = 300
+_ROUTERS_OF_AN_INTERFACE = 17
 _PREFIX_METRIC = 1024
 
 
@@ -51,6 +53,12 @@ class PacketSender(Protocol):
     """`mnagent.runtime.sockets.Sender`."""
 
     def send(self, action: SendPacket) -> None: ...
+
+
+class DhcpSender(Protocol):
+    """`mnagent.runtime.dhcp_sockets.DhcpSockets`."""
+
+    def send(self, action: SendDhcpMessage) -> None: ...
 
 
 class Executor:
@@ -64,6 +72,7 @@ class Executor:
         tunnels: TunnelKeeper,
         routing: MobileNodeRouting | HomeAgentRouting | None,
         sender: PacketSender,
+        dhcp: DhcpSender,
         store: Store,
         report: Callable[[ReportEvent], None],
         finish: Callable[[], None],
@@ -78,6 +87,7 @@ class Executor:
         self._router_metrics: dict[str, int] = {}
         self._methods: dict[type[Any], Callable[[Any], None]] = {
             SendPacket: sender.send,
+            SendDhcpMessage: dhcp.send,
             AddAddress: self._add_address,
             RemoveAddress: self._remove_address,
             AddDefaultRouter: self._add_default_router,
@@ -177,10 +187,7 @@ class Executor:
         purpose = _router_purpose(action.interface, action.router)
         metric = self._router_metrics.get(purpose)
         if metric is None:
-            # The latest router first; each its own metric, or the kernel would merge or replace
-            # them.
-            lowest = min(self._router_metrics.values(), default=_FIRST_ROUTER_METRIC)
-            metric = max(lowest - 1, _LAST_ROUTER_METRIC)
+            metric = self._new_router_metric(action.interface)
         route = Route(
             interface=action.interface,
             gateway=action.router,
@@ -189,6 +196,22 @@ class Executor:
         )
         self._host.set_route(purpose, route)
         self._router_metrics[purpose] = metric
+
+    def _new_router_metric(self, interface: int) -> int:
+        """Each router its own metric, or the kernel would merge or replace them.
+
+        The latest interface comes first. On one link the router that was there first stays first:
+        another one that speaks up must not get the packets of addresses it may not know.
+        """
+        own = [
+            metric
+            for purpose, metric in self._router_metrics.items()
+            if purpose.startswith(_router_purpose_prefix(interface))
+        ]
+        if own:
+            return max(own) + 1
+        lowest = min(self._router_metrics.values(), default=_FIRST_ROUTER_METRIC)
+        return max(lowest - _ROUTERS_OF_AN_INTERFACE, _LAST_ROUTER_METRIC)
 
     def _remove_default_router(self, action: RemoveDefaultRouter) -> None:
         purpose = _router_purpose(action.interface, action.router)
@@ -252,4 +275,8 @@ def _prefix_purpose(own: OwnAddress) -> str:
 
 
 def _router_purpose(interface: int, router: IPv6Address) -> str:
-    return f"router-{interface}-{router}"
+    return f"{_router_purpose_prefix(interface)}{router}"
+
+
+def _router_purpose_prefix(interface: int) -> str:
+    return f"router-{interface}-"

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
+from mnagent.core.events import LinkKind
 from mnagent.link.messages import (
     AddressMessage,
     LinkMessage,
@@ -24,6 +25,7 @@ from mnagent.link.messages import (
     RouteMessage,
     RuleMessage,
 )
+from mnagent.runtime.link_kinds import kind_of
 from mnagent.runtime.rtnetlink_types import fibmsg, ifaddrmsg, ifinfmsg, ndmsg, rtmsg
 
 NETLINK_ROUTE = 0
@@ -276,15 +278,17 @@ def _convert_link(message: Any, removed: bool) -> Message | None:
         and carrier != 0
         and message.get_attr("IFLA_OPERSTATE") in OPERATIONAL_UP
     )
+    name = message.get_attr("IFLA_IFNAME") or ""
     return LinkMessage(
         interface=message["index"],
-        name=message.get_attr("IFLA_IFNAME") or "",
+        name=name,
         usable=usable and not removed,
         carrier_changes=message.get_attr("IFLA_CARRIER_CHANGES") or 0,
         link_layer_address=link_layer_bytes(message.get_attr("IFLA_ADDRESS")),
         mtu=message.get_attr("IFLA_MTU") or 1500,
         master=message.get_attr("IFLA_MASTER") or 0,
         removed=removed,
+        kind=LinkKind.OTHER if removed else kind_of(name, message.get("ifi_type") or 0),
     )
 
 

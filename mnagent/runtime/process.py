@@ -3,19 +3,26 @@ only."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
+import gc
 import os
 import resource
 import socket
 from pathlib import Path
 
+PRIORITY = -10
+"""Nice value."""
 PR_SET_DUMPABLE = 4
 PR_CAPBSET_DROP = 24
 PR_SET_NO_NEW_PRIVS = 38
+CAP_NET_BIND_SERVICE = 10
+"""For the DHCPv6 client's port; the daemon runs without it where DHCPv6 is not needed."""
 CAP_NET_ADMIN = 12
 CAP_NET_RAW = 13
-KEPT_CAPABILITIES = (1 << CAP_NET_ADMIN) | (1 << CAP_NET_RAW)
+NEEDED_CAPABILITIES = (1 << CAP_NET_ADMIN) | (1 << CAP_NET_RAW)
+KEPT_CAPABILITIES = NEEDED_CAPABILITIES | (1 << CAP_NET_BIND_SERVICE)
 _CAPABILITY_VERSION_3 = 0x20080522
 _LAST_CAPABILITY = 63
 
@@ -50,13 +57,27 @@ def effective_capabilities() -> int:
 
 def require_capabilities() -> None:
     """Raise `PrivilegeError` unless the network may be configured."""
-    missing = KEPT_CAPABILITIES & ~effective_capabilities()
+    missing = NEEDED_CAPABILITIES & ~effective_capabilities()
     if missing:
         raise PrivilegeError(
             1,
             "CAP_NET_ADMIN and CAP_NET_RAW are needed: run as root, or by the systemd unit, "
             "which grants just these",
         )
+
+
+def be_prompt() -> None:
+    """Ahead of ordinary programs when something moves: a handover is a few milliseconds of work
+    that everybody waits for. Where we may not, the service manager has to (``Nice=``)."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
+
+
+def settle_memory() -> None:
+    """What is there when the start is over stays: the garbage collector need not walk over it again
+    in the middle of a handover."""
+    gc.collect()
+    gc.freeze()
 
 
 def forbid_core_dumps() -> None:
@@ -66,14 +87,16 @@ def forbid_core_dumps() -> None:
 
 
 def drop_capabilities() -> None:
-    """Keep CAP_NET_ADMIN and CAP_NET_RAW. Call before threads start: they inherit it."""
+    """Keep `KEPT_CAPABILITIES`, as far as they are there. Call before threads start: they inherit
+    it."""
+    kept = KEPT_CAPABILITIES & effective_capabilities()
     library = ctypes.CDLL(None, use_errno=True)
     for capability in range(_LAST_CAPABILITY + 1):
         if not KEPT_CAPABILITIES >> capability & 1:
             library.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
     header = _CapabilityHeader(_CAPABILITY_VERSION_3, 0)
     data = (_CapabilityData * 2)()
-    data[0].effective = data[0].permitted = KEPT_CAPABILITIES
+    data[0].effective = data[0].permitted = kept
     if library.capset(ctypes.byref(header), data) != 0:
         code = ctypes.get_errno()
         raise OSError(code, f"failed to drop capabilities: {os.strerror(code)}")

@@ -25,8 +25,9 @@ from functools import partial
 from ipaddress import IPv6Address
 from typing import Any
 
-from mnagent.config import Configuration, ConfigurationError
+from mnagent.config import Configuration, ConfigurationError, InterfaceOrder
 from mnagent.control.lock import AlreadyRunning, DaemonLock
+from mnagent.control.metrics import MetricsServer
 from mnagent.control.schema import ControlEvent
 from mnagent.control.server import ControlServer
 from mnagent.core.actions import Action, ReportEvent
@@ -34,14 +35,18 @@ from mnagent.core.events import (
     DatagramReceived,
     Event,
     LinkDown,
+    LinkKind,
     LinkUp,
     ShutdownRequested,
+    SignalMeasured,
     TrafficSeen,
+    TunnelActivity,
 )
 from mnagent.core.timers import Timers, earliest
 from mnagent.datapath import Traffic
 from mnagent.link.messages import AddressMessage, LinkMessage, Message, Overrun
 from mnagent.link.monitor import LinkMonitor
+from mnagent.link.wireless import AssociationChange, AssociationMessage, SignalMessage
 from mnagent.runtime import process
 from mnagent.runtime.assembly import AgentBuilder, Assembly, StartError, assemble
 from mnagent.runtime.kernel import ROUTE_PROTOCOL
@@ -50,6 +55,8 @@ from mnagent.runtime.netlink import NotificationSocket
 from mnagent.runtime.next_hop import VERIFY_INTERVAL
 from mnagent.runtime.sequences import CHECK_INTERVAL
 from mnagent.runtime.sockets import TUNNEL_PROTOCOLS, PathMtuListener
+from mnagent.runtime.suspend import ClockJumpWatch, SleepDetector
+from mnagent.runtime.wireless import WirelessSocket
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +66,15 @@ REFRESH_DELAY = 0.02
 """Seconds that route changes are gathered before paths are asked for again."""
 REFRESH_PAUSE = 0.005
 """Seconds between two lots of paths, for everything else that waits."""
+SIGNAL_INTERVAL = 5.0
+"""Seconds between two looks at how well Wi-Fi hears its access points."""
+ACTIVITY_INTERVAL = 1.0
+"""Seconds between two looks at what the tunnel carried."""
+FIRST_PACKET_PATIENCE = 3.0
+"""Seconds after a movement during which the first packets are looked for more often."""
+FIRST_PACKET_SHARE = 0.02
+"""Of the time since the movement: how exactly their time is known, and what it may cost."""
+MIN_ACTIVITY_INTERVAL = 0.001
 EXIT_STOPPED = 0
 EXIT_START_FAILED = 1
 EXIT_ALREADY_RUNNING = 3
@@ -91,6 +107,7 @@ def run(
 
 
 async def _run(configuration: Configuration, lock: DaemonLock, build: AgentBuilder | None) -> int:
+    process.be_prompt()
     with contextlib.ExitStack() as stack:
         assembly = assemble(configuration, stack, entropy=random.SystemRandom(), build=build)
         return await Service(configuration, assembly, stack, lock=lock).run()
@@ -149,6 +166,15 @@ class Service:
         self._missing: tuple[str, ...] = ()
         self._control = ControlServer(configuration.host.control_socket, self, lock=lock)
         self._started_at = self._clock.now()
+        self._wireless: WirelessSocket | None = None
+        self._metrics = (
+            MetricsServer(configuration.host.metrics_port, self.status)
+            if configuration.host.metrics_port
+            else None
+        )
+        self._activity: dict[IPv6Address, tuple[int, int]] = {}
+        self._moved_at = self._started_at
+        self._awaited: dict[IPv6Address, tuple[int, int]] | None = None
         self._manager = process.ServiceManager(dict(os.environ))
         self._monitor = LinkMonitor(
             assembly.interface_names,
@@ -161,6 +187,8 @@ class Service:
         self._parts.on_report(self._report)
         self._parts.on_finish(self._done.set)
         await self._control.start()
+        if self._metrics is not None:
+            await self._metrics.start()
         try:
             self._start()
             await self._done.wait()
@@ -169,6 +197,8 @@ class Service:
             # After a crash of ours the service manager starts us again, and sockets live on.
             crashed = self._exit_status != EXIT_STOPPED
             self._parts.device.stays = crashed or self._configuration.host.keep_tunnel_interface
+            if self._metrics is not None:
+                await self._metrics.stop()
             await self._control.stop()
         return self._exit_status
 
@@ -216,24 +246,42 @@ class Service:
         self._stack.callback(self._notifications.close)
         self._add_reader(self._notifications.fileno(), self._on_notifications)
         self._add_reader(self._parts.wake_descriptor, self._on_handed_up)
+        self._follow_wireless()
+        self._sleep = SleepDetector()
+        self._clock_jumps = ClockJumpWatch(self._loop, partial(self._guarded, self._on_clock_jump))
+        self._stack.callback(self._clock_jumps.close)
         for protocol in TUNNEL_PROTOCOLS:
             listener = PathMtuListener(protocol)
             self._stack.callback(listener.close)
             self._add_reader(listener.fileno(), partial(self._on_path_error, listener))
+        self._parts.dhcp.opened = self._watch_dhcp
+        self._parts.dhcp.closing = self._unwatch
         now = self._clock.now()
         self._timers.set("verify", now + VERIFY_INTERVAL)
         self._timers.set("sequences", now + CHECK_INTERVAL)
+        if self._parts.takeover is not None:
+            self._timers.set("activity", now + ACTIVITY_INTERVAL)
         if self._manager.watchdog_interval is not None:
             self._timers.set("watchdog", now)
         self._parts.datapath.start()
         self._stack.callback(self._parts.datapath.stop)
         self._guarded(self._resynchronize)
+        process.settle_memory()
         self._manager.notify("READY=1")
         logger.info("started as %s", self._configuration.role.value)
 
     def _add_reader(self, descriptor: int, callback: Callable[[], None]) -> None:
         self._loop.add_reader(descriptor, self._guarded, callback)
         self._stack.callback(self._loop.remove_reader, descriptor)
+
+    def _unwatch(self, descriptor: int) -> None:
+        self._loop.remove_reader(descriptor)
+
+    def _watch_dhcp(self, interface: int, descriptor: int) -> None:
+        def receive() -> None:
+            self._feed(self._parts.dhcp.receive(interface))
+
+        self._loop.add_reader(descriptor, self._guarded, receive)
 
     def _guarded(self, callback: Callable[[], None]) -> None:
         """An exception in a callback is our bug: crash loudly, but put the host back first."""
@@ -257,15 +305,22 @@ class Service:
         try:
             while self._pending:
                 event = self._pending.popleft()
-                self._observe(event)
+                self._before(event)
                 self._perform(self._agent.handle(event, self._clock.now()))
+                self._after(event)
             self._parts.tunnels.flush()
         finally:
             self._handling = False
             self._arm()
 
-    def _observe(self, event: Event) -> None:
-        """Before the agent hears of another link, the kernel's knowledge of the former one goes."""
+    def _before(self, event: Event) -> None:
+        """What the tunnel carried up to now was of the former link."""
+        if isinstance(event, (LinkUp, LinkDown)):
+            self._note_activity()
+
+    def _after(self, event: Event) -> None:
+        """The routers have been asked; before their answer is acted on, the kernel's knowledge of
+        the former link goes."""
         if not isinstance(event, (LinkUp, LinkDown)):
             return
         if event.interface in self._had_link and self._parts.takeover is not None:
@@ -309,12 +364,56 @@ class Service:
             self._parts.tunnels.refresh()
             if self._parts.resolver.is_behind:
                 self._timers.set("refresh", now + REFRESH_PAUSE)
+        elif name == "signal":
+            self._ask_for_signals()
+            self._timers.set("signal", now + SIGNAL_INTERVAL)
+        elif name == "activity":
+            self._pending.extend(self._read_activity())
+            self._timers.set("activity", now + self._activity_interval(now))
         elif name == "watchdog":
             self._manager.notify("WATCHDOG=1")
             self._timers.set("watchdog", now + (self._manager.watchdog_interval or 1.0))
         elif name == "give-up":
             logger.warning("no answer to the deregistration; leaving without it")
             self._done.set()
+
+    # what the tunnel carries
+
+    def _note_activity(self) -> None:
+        """Told at once, ahead of what is being handled: what comes later is of the new link."""
+        for event in self._read_activity():
+            self._perform(self._agent.handle(event, self._clock.now()))
+
+    def _read_activity(self) -> list[Event]:
+        """What changed since the last look."""
+        before, self._activity = self._activity, self._parts.datapath.activity()
+        return [
+            TunnelActivity(home_address=home, packets_out=counts[0], packets_in=counts[1])
+            for home, counts in self._activity.items()
+            if before.get(home) != counts
+        ]
+
+    def _activity_interval(self, now: float) -> float:
+        """Short after a movement until something went each way."""
+        elapsed = now - self._moved_at
+        if self._awaited is None or elapsed > FIRST_PACKET_PATIENCE:
+            self._awaited = None
+            return ACTIVITY_INTERVAL
+        if all(
+            counts[0] > before[0] and counts[1] > before[1]
+            for home, counts in self._activity.items()
+            for before in (self._awaited.get(home, (0, 0)),)
+        ):
+            self._awaited = None
+            return ACTIVITY_INTERVAL
+        return max(MIN_ACTIVITY_INTERVAL, elapsed * FIRST_PACKET_SHARE)
+
+    def _await_first_packets(self) -> None:
+        if self._parts.takeover is None:
+            return
+        self._moved_at = self._clock.now()
+        self._awaited = dict(self._activity)
+        self._timers.set("activity", self._moved_at + MIN_ACTIVITY_INTERVAL)
 
     def _check_sequences(self) -> None:
         try:
@@ -324,6 +423,8 @@ class Service:
 
     def _report(self, event: ReportEvent) -> None:
         details = dict(event.details)
+        if event.name == "care-of-address-ready":
+            self._await_first_packets()
         text = " ".join(f"{name}={value}" for name, value in details.items())
         logger.log(logging.WARNING if event.warning else logging.INFO, "%s %s", event.name, text)
         self._control.publish(
@@ -394,6 +495,69 @@ class Service:
             self._schedule_refresh()
         return events
 
+    def _on_clock_jump(self) -> None:
+        slept = self._sleep.check()
+        if not slept:
+            return
+        details = (("seconds", f"{slept:.0f}"),)
+        self._report(ReportEvent(name="resumed", details=details))
+        self._resynchronize()
+        self._feed(self._monitor.resumed(self._clock.now()))
+
+    # Wi-Fi
+
+    def _follow_wireless(self) -> None:
+        if self._parts.takeover is None:
+            return  # a home agent does not roam
+        try:
+            self._wireless = WirelessSocket()
+        except OSError as error:
+            logger.debug("no generic netlink: %s", error)
+            return
+        self._stack.callback(self._wireless.close)
+        self._add_reader(self._wireless.fileno(), self._on_wireless)
+        node = self._configuration.mobile_node
+        if node is not None and node.interface_order is InterfaceOrder.BY_KIND:
+            self._timers.set("signal", self._clock.now() + SIGNAL_INTERVAL)
+
+    def _on_wireless(self) -> None:
+        assert self._wireless is not None
+        messages, lost = self._wireless.receive()
+        if lost:
+            logger.warning("Wi-Fi notifications were lost; taking every link for a new one")
+            self._resynchronize()
+            self._feed(self._monitor.resumed(self._clock.now()))
+            return
+        events: list[Event] = []
+        for message in messages:
+            if isinstance(message, SignalMessage):
+                events.append(SignalMeasured(interface=message.interface, level=message.level))
+            else:
+                events += self._on_association(message)
+        self._feed(events)
+
+    def _on_association(self, message: AssociationMessage) -> list[Event]:
+        if message.interface not in self._monitor.interfaces:
+            return []
+        if message.change is AssociationChange.DISCONNECTED:
+            self._monitor.dissociated(message.interface)
+            return []
+        events: list[Event] = []
+        # The carrier's notifications come by another socket: what we know may be older than this.
+        for link in self._parts.kernel.links():
+            if link.interface == message.interface:
+                events += self._take(link)
+        return events + self._monitor.associated(
+            message.interface, self._clock.now(), access_point=message.access_point
+        )
+
+    def _ask_for_signals(self) -> None:
+        if self._wireless is None:
+            return
+        for index, link in self._monitor.interfaces.items():
+            if link.kind is LinkKind.WIFI and link.usable:
+                self._wireless.ask_for_signal(index)
+
     def _schedule_refresh(self) -> None:
         self._parts.resolver.invalidate()
         if "refresh" not in self._timers:
@@ -424,6 +588,7 @@ class Service:
         if self._parts.takeover is not None:
             self._parts.takeover.forget(interface)
         self._parts.shield.detach(interface)
+        self._parts.dhcp.detach(interface)
         with contextlib.suppress(OSError):
             self._parts.datapath.detach(interface)
         self._addresses = {

@@ -47,6 +47,7 @@ class Takeover:
         self._by_agent = by_agent
         self._names: dict[int, str] = {}
         self._emptied: set[int] = set()
+        self._looked_at: set[int] = set()
 
     def take(self, interface: int, name: str) -> None:
         """From now on this interface is looked after; OSError when the kernel refuses."""
@@ -59,11 +60,12 @@ class Takeover:
         """The interface is gone."""
         self._names.pop(interface, None)
         self._emptied.discard(interface)
+        self._looked_at.discard(interface)
 
     def link_changed(self, interface: int) -> None:
         """Remove what the kernel had configured from the former link's router advertisements."""
         name = self._names.get(interface)
-        if name is None or interface in self._emptied:
+        if name is None or interface in self._looked_at:
             return
         if (
             not self._by_agent
@@ -71,8 +73,12 @@ class Takeover:
         ):
             return
         removed = self._remove_addresses(interface) + self._remove_routes(interface)
-        if removed and self._by_agent:
-            self._emptied.add(interface)
+        if self._by_agent:
+            # The kernel learns nothing more: there will be nothing to remove, and every handover
+            # would wait for the look.
+            self._looked_at.add(interface)
+            if removed:
+                self._emptied.add(interface)
 
     @property
     def _address_protocols(self) -> tuple[int, ...]:

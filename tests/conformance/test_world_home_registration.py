@@ -121,7 +121,7 @@ def test_registration_converges_over_lossy_links(seed: int) -> None:
     with World(seed=seed) as world:
         net = Topology(world, access_loss=0.3, access_reorder=0.2, access_duplicate=0.2)
         for link, prefix in ((net.link_a, PREFIX_A), (net.link_b, PREFIX_B)):
-            net.register_in(link, prefix, timeout=120)
+            net.register_in(link, prefix, timeout=300)
         net.return_home(timeout=200)
         world.run_until(lambda: net.bound_to is None, timeout=60)
 
@@ -272,10 +272,12 @@ def test_duplicate_care_of_address_is_given_up_and_never_registered_again(
 ) -> None:
     with World(seed=14) as world:
         net = Topology(world, mobile_node={"optimistic": optimistic})
+        net.router_a.valid_lifetime, net.router_a.preferred_lifetime = 20, 10
         net.register_in(net.link_a, PREFIX_A)
         taken = net.bound_to
         assert taken is not None
         net.register_in(net.link_b, PREFIX_B)
+        world.run_for(30)  # until what is remembered of the link is void
         squatter = AgentNode(world, "squatter", keys=())
         squatter.add_port(net.link_a, f"{taken}/64")
         seen = len(updates_of(net.mobile_node))
@@ -296,7 +298,7 @@ def test_duplicate_care_of_address_is_given_up_and_never_registered_again(
 @requirement("RFC6275-13", "OPS-02", "MN-15")
 def test_registration_lives_for_hours_on_refreshes_alone() -> None:
     with World(seed=15) as world:
-        net = Topology(world, mobile_node={"lifetime": 120})
+        net = Topology(world, mobile_node={"lifetime": 120, "path_check_interval": 0})
         net.register_in(net.link_a, PREFIX_A)
         world.run_for(7200)
         assert net.is_registered_in(PREFIX_A)

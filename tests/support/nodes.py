@@ -31,6 +31,7 @@ from mnagent.core.actions import (
     RemovePeerBinding,
     RemoveTunnel,
     ReportEvent,
+    SendDhcpMessage,
     SendPacket,
     SetDirectPath,
     SetPeerBinding,
@@ -44,11 +45,13 @@ from mnagent.core.events import (
     AddressVanished,
     DatagramReceived,
     DefaultRouterAppeared,
+    DhcpMessageReceived,
     Event,
     LinkDown,
     LinkUp,
     ShutdownRequested,
     TrafficSeen,
+    TunnelActivity,
 )
 from mnagent.ipsec.association import SecurityAssociationDatabase
 from mnagent.ipsec.esp_reference import EspError, ReferenceEsp, protect_tunnel
@@ -74,11 +77,19 @@ from mnagent.wire.ndisc import (
     TargetLinkLayerAddress,
 )
 from mnagent.wire.packet import decode_packet, encode_packet
-from tests.support.packets import datagram, datagram_content, router_advertisement
+from tests.support.dhcp_server import ScriptedServer
+from tests.support.packets import (
+    datagram,
+    datagram_content,
+    datagram_port,
+    router_advertisement,
+)
 from tests.support.world import Frame, Link, Port, World
 
 UNSPECIFIED = IPv6Address("::")
 ALL_NODES = IPv6Address("ff02::1")
+ALL_DHCP_SERVERS = IPv6Address("ff02::1:2")
+DHCP_CLIENT_PORT, DHCP_SERVER_PORT = 546, 547
 HELD_PACKETS = 64
 TRAFFIC_INTERVAL = 0.5
 """Seconds between two reports of one pair's traffic; the first comes at once."""
@@ -342,6 +353,8 @@ class Router(Host):
         self.with_router_addresses = False
         self.valid_lifetime = 3600.0
         self.preferred_lifetime = 1800.0
+        self.managed = False
+        """Whether addresses come from DHCPv6 alone."""
 
     def advertise(self, port: Port, *prefixes: str) -> None:
         """Answer solicitations on this port, and speak up from time to time."""
@@ -369,12 +382,33 @@ class Router(Host):
             valid=self.valid_lifetime,
             preferred=self.preferred_lifetime,
             addresses=tuple(map(str, addresses)) if self.with_router_addresses else (),
+            managed=self.managed,
         )
         port.send(multicast_mac(ALL_NODES), encode_packet(packet))
 
     def _periodic(self, port: Port) -> None:
         self.send_advertisement(port)
         self.world.after(self.interval, lambda: self._periodic(port))
+
+
+class DhcpServerNode(Host):
+    """A host with a DHCPv6 server on its first port."""
+
+    def __init__(self, world: World, name: str, link: Link, server: ScriptedServer) -> None:
+        super().__init__(world, name)
+        self.server = server
+        self.add_port(link)
+
+    def deliver(self, port: Port | None, data: bytes) -> None:
+        super().deliver(port, data)
+        packet = decode_packet(data)
+        if port is None or datagram_port(packet) != DHCP_SERVER_PORT:
+            return
+        answer = self.server.answer(datagram_content(packet) or b"")
+        if answer is not None:
+            ports = (DHCP_SERVER_PORT, DHCP_CLIENT_PORT)
+            reply = datagram(self.link_local(port), packet.source, answer, ports=ports)
+            self.output(port, packet.source, encode_packet(reply))
 
 
 @dataclass(slots=True)
@@ -490,6 +524,18 @@ class AgentNode(Router):
                 )
             )
 
+    def watch_tunnel(self, *, interval: float = 1.0) -> None:
+        """Tell the agent what its tunnel carried, again and again, as the daemon does."""
+        if self.agent is not None and not self.is_finished:
+            assert self.home_address is not None
+            activity = TunnelActivity(
+                home_address=self.home_address,
+                packets_out=self.verdicts.get("encapsulated", 0),
+                packets_in=self.verdicts.get("decapsulated", 0),
+            )
+            self.tell(activity)
+            self.world.after(interval, lambda: self.watch_tunnel(interval=interval))
+
     def _set_timer(self) -> None:
         self._generation += 1
         generation = self._generation
@@ -514,6 +560,8 @@ class AgentNode(Router):
         match action:
             case SendPacket():
                 self._send_control(action)
+            case SendDhcpMessage():
+                self._send_dhcp(action)
             case AddAddress():
                 is_new = action.address not in self.addresses[action.interface]
                 self.addresses[action.interface][action.address] = action.prefix_length
@@ -586,13 +634,13 @@ class AgentNode(Router):
 
     def _set_default_router(self, action: AddDefaultRouter | RemoveDefaultRouter) -> None:
         port = self._port(action.interface)
-        self.routes = [
-            route for route in self.routes if (route.port, route.via) != (port, action.router)
-        ]
-        if isinstance(action, AddDefaultRouter):
-            self.routes.append(Route(IPv6Network("::/0"), port, action.router))
-            if action.link_layer_address:
-                self.learn(port, action.router, action.link_layer_address)
+        route = Route(IPv6Network("::/0"), port, action.router)
+        if isinstance(action, RemoveDefaultRouter):
+            self.routes = [each for each in self.routes if each != route]
+        elif route not in self.routes:
+            self.routes.append(route)
+        if isinstance(action, AddDefaultRouter) and action.link_layer_address:
+            self.learn(port, action.router, action.link_layer_address)
 
     def _port(self, index: int) -> Port:
         return self.ports[index - 2]
@@ -612,6 +660,21 @@ class AgentNode(Router):
             self.output(self._port(action.interface), action.packet.destination, data)
         else:
             self.send_natively(data, port=self._port(action.interface))
+
+    def _send_dhcp(self, action: SendDhcpMessage) -> None:
+        port = self._port(action.interface)
+        ports = (DHCP_CLIENT_PORT, DHCP_SERVER_PORT)
+        packet = datagram(self.link_local(port), ALL_DHCP_SERVERS, action.data, ports=ports)
+        self.output(port, ALL_DHCP_SERVERS, encode_packet(packet))
+
+    def deliver(self, port: Port | None, data: bytes) -> None:
+        super().deliver(port, data)
+        if port is None or destination_of(data) != self.link_local(port):
+            return
+        packet = decode_packet(data)
+        content = datagram_content(packet)
+        if content is not None and datagram_port(packet) == DHCP_CLIENT_PORT:
+            self.tell(DhcpMessageReceived(data=content, interface=port.index, source=packet.source))
 
     def send_natively(self, data: bytes, *, port: Port | None = None) -> None:
         """Send around the tunnel device, by one port if given."""
@@ -682,6 +745,7 @@ class AgentNode(Router):
             self._send_through(tunnel.action, data)
 
     def _send_through(self, tunnel: SetTunnel, data: bytes) -> None:
+        self._count("encapsulated")
         kind = HomeTestInit if tunnel.end is TunnelEnd.MOBILE_NODE else HomeTest
         is_test = _has_payload(data, kind) and tunnel.home_test_outbound_spi is not None
         spi = tunnel.home_test_outbound_spi if is_test else tunnel.outbound_spi

@@ -30,9 +30,13 @@ def router_advertisement(
     valid: float = 3600,
     preferred: float = 1800,
     addresses: tuple[str, ...] = (),
+    managed: bool = False,
     hop_limit: int = 255,
 ) -> IPv6Packet:
-    """A Router Advertisement; ``addresses`` are the router's own, with the R bit."""
+    """A Router Advertisement; ``addresses`` are the router's own, with the R bit.
+
+    ``managed`` leaves addresses to DHCPv6 alone.
+    """
     options: list[NdOption] = [] if mac is None else [SourceLinkLayerAddress(mac)]
     for prefix in prefixes:
         network = IPv6Network(prefix)
@@ -41,12 +45,13 @@ def router_advertisement(
             PrefixInformation(
                 address=own[0] if own else network.network_address,
                 prefix_length=network.prefixlen,
+                autonomous=not managed,
                 router_address=bool(own),
                 valid_lifetime=valid,
                 preferred_lifetime=preferred,
             )
         )
-    message = RouterAdvertisement(router_lifetime=lifetime, options=tuple(options))
+    message = RouterAdvertisement(managed=managed, router_lifetime=lifetime, options=tuple(options))
     return IPv6Packet(router, destination, message, hop_limit=hop_limit)
 
 
@@ -88,13 +93,26 @@ def received(
 
 
 def datagram(
-    source: IPv6Address, destination: IPv6Address, data: bytes, *, hop_limit: int = 64
+    source: IPv6Address,
+    destination: IPv6Address,
+    data: bytes,
+    *,
+    ports: tuple[int, int] = (40000, 7),
+    hop_limit: int = 64,
 ) -> IPv6Packet:
-    """A UDP datagram from port 40000 to port 7."""
-    header = struct.pack("!HHHH", 40000, 7, 8 + len(data), 0)
+    """A UDP datagram; ``ports`` are its source's and its destination's."""
+    header = struct.pack("!HHHH", *ports, 8 + len(data), 0)
     checksum = upper_layer_checksum(source, destination, UDP, header + data)
-    header = struct.pack("!HHHH", 40000, 7, 8 + len(data), checksum or 0xFFFF)
+    header = struct.pack("!HHHH", *ports, 8 + len(data), checksum or 0xFFFF)
     return IPv6Packet(source, destination, RawPayload(UDP, header + data), hop_limit=hop_limit)
+
+
+def datagram_port(packet: IPv6Packet) -> int | None:
+    """The port a UDP datagram is for, or None for another packet."""
+    payload = packet.payload
+    if isinstance(payload, RawPayload) and payload.next_header == UDP:
+        return int.from_bytes(payload.data[2:4], "big")
+    return None
 
 
 def datagram_content(packet: IPv6Packet) -> bytes | None:

@@ -8,9 +8,10 @@ from random import Random
 import pytest
 
 from mnagent.agent.agent import Agent
-from mnagent.agent.build import IDENTIFIER_SECRET_KEY, build_agent
+from mnagent.agent.build import DUID_KEY, IDENTIFIER_SECRET_KEY, build_agent
 from mnagent.agent.dispatch import Dispatcher
 from mnagent.autoconf.autoconfiguration import AgentAutoconfiguration, KernelAutoconfiguration
+from mnagent.autoconf.dhcp6 import DUID_LENGTH
 from mnagent.core.actions import (
     AddAddress,
     Finish,
@@ -70,8 +71,9 @@ def test_tunnel_gets_its_associations_from_the_policy() -> None:
 
 def test_secret_of_interface_identifiers_is_made_once_and_kept() -> None:
     driver = AgentDriver()
-    record = only(driver.link_up(), PersistRecord)
-    assert record.key == IDENTIFIER_SECRET_KEY and len(bytes.fromhex(record.value)) == 32
+    records = of_type(driver.link_up(), PersistRecord)
+    (record,) = (each for each in records if each.key == IDENTIFIER_SECRET_KEY)
+    assert len(bytes.fromhex(record.value)) == 32
     addresses = []
     for persisted in ({record.key: record.value},) * 2 + ({record.key: "rubbish"},):
         driver.agent = build_agent(
@@ -83,6 +85,23 @@ def test_secret_of_interface_identifiers_is_made_once_and_kept() -> None:
         actions = driver.visit("2001:db8:a::/64")
         addresses.append(of_type(actions, AddAddress)[0].address)
     assert addresses[0] == addresses[1] != addresses[2]
+
+
+def test_identifier_for_dhcp6_servers_is_made_once_and_kept() -> None:
+    driver = AgentDriver()
+    records = of_type(driver.link_up(), PersistRecord)
+    (record,) = (each for each in records if each.key == DUID_KEY)
+    made = bytes.fromhex(record.value)
+    assert len(made) == DUID_LENGTH
+    for persisted, is_made_anew in ((record.value, False), ("rubbish", True), ("0004", True)):
+        driver.agent = build_agent(
+            mobile_node_configuration(),
+            random=Random(9),
+            persisted={DUID_KEY: persisted},
+            associations=[driver.keys],
+        )
+        keys = [each.key for each in of_type(driver.link_up(), PersistRecord)]
+        assert (DUID_KEY in keys) is is_made_anew
 
 
 def test_decoded_packet_is_checked_like_octets() -> None:
@@ -191,7 +210,7 @@ def test_agent_asks_for_the_time_of_its_earliest_machine() -> None:
     assert driver.agent.next_deadline() is None
     driver.link_up()
     deadline = driver.agent.next_deadline()
-    assert deadline is not None and 1004 <= deadline <= 1004.4
+    assert deadline == pytest.approx(driver.now + 0.02)
     assert sent(driver.agent.handle_timer(deadline), object)
 
 

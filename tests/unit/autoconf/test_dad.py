@@ -3,14 +3,20 @@ from __future__ import annotations
 from ipaddress import IPv6Address
 from random import Random
 
+from mnagent.autoconf.constants import MAX_MULTICAST_SOLICIT
 from mnagent.autoconf.dad import DuplicateAddressDetection
 from mnagent.core.actions import JoinGroup, LeaveGroup
 from mnagent.core.indications import AddressDuplicate, AddressUnique
 from mnagent.wire.icmp6 import EchoRequest
 from mnagent.wire.ipv6 import IPv6Packet
-from mnagent.wire.ndisc import NeighborAdvertisement, NeighborSolicitation, Nonce
+from mnagent.wire.ndisc import (
+    NeighborAdvertisement,
+    NeighborSolicitation,
+    Nonce,
+    SourceLinkLayerAddress,
+)
 from tests.support.driver import Driver
-from tests.support.matching import of_type, only, sent
+from tests.support.matching import of_type, only, reports, sent
 from tests.support.nodes import solicited_node
 from tests.support.packets import received
 from tests.support.requirement import requirement
@@ -84,6 +90,58 @@ def test_what_says_nothing_of_the_address_is_no_objection() -> None:
         IPv6Packet(OTHER, UNSPECIFIED, NeighborAdvertisement(OTHER)),
         IPv6Packet(UNSPECIFIED, solicited_node(OTHER), NeighborSolicitation(OTHER)),
         IPv6Packet(OTHER, ADDRESS, EchoRequest(1, 1)),
+        IPv6Packet(UNSPECIFIED, ADDRESS, NeighborSolicitation(ADDRESS)),
+        IPv6Packet(
+            UNSPECIFIED,
+            solicited_node(ADDRESS),
+            NeighborSolicitation(ADDRESS, (SourceLinkLayerAddress(bytes(6)),)),
+        ),
+        IPv6Packet(ADDRESS, IPv6Address("ff02::1"), NeighborAdvertisement(ADDRESS, solicited=True)),
     ]
     for packet in harmless:
         assert detection.handle(received(packet), driver.now) == []
+
+
+@requirement("RFC7527-4.1", "MOV-10")
+def test_own_probe_that_comes_back_makes_three_more_leave_each_with_its_own_nonce() -> None:
+    driver, detection = make()
+    ((_, message),) = sent(driver.note(detection.start(driver.now)), NeighborSolicitation)
+    assert detection.handle(received(probe(*message.options)), driver.now) == []  # type: ignore[arg-type]
+    outputs = driver.advance(MAX_MULTICAST_SOLICIT + 2)
+    further = sent(outputs, NeighborSolicitation)
+    assert len(further) == MAX_MULTICAST_SOLICIT
+    nonces = {message.options, *(each.options for _, each in further)}
+    assert len(nonces) == 1 + MAX_MULTICAST_SOLICIT
+    assert only(outputs, AddressUnique).address == ADDRESS
+    assert driver.now - 1000 > 4 and not reports(outputs, "loopback-detected")
+
+
+@requirement("RFC7527-4.1", "MOV-10")
+def test_link_that_reflects_every_probe_does_not_keep_the_node_off_the_network() -> None:
+    driver, detection = make()
+    outputs = driver.note(detection.start(driver.now))
+    while not of_type(outputs, AddressUnique):
+        for _, message in sent(outputs, NeighborSolicitation):
+            detection.handle(received(probe(*message.options)), driver.now)  # type: ignore[arg-type]
+        outputs = driver.advance(1)
+    assert len(driver.times_of(NeighborSolicitation)) == 1 + MAX_MULTICAST_SOLICIT
+    assert reports(outputs, "loopback-detected")[0]["address"] == str(ADDRESS)
+
+
+def test_objection_during_the_further_probes_still_counts() -> None:
+    driver, detection = make()
+    ((_, message),) = sent(detection.start(driver.now), NeighborSolicitation)
+    detection.handle(received(probe(*message.options)), driver.now)  # type: ignore[arg-type]
+    driver.advance(2)
+    assert only(detection.handle(received(probe()), driver.now), AddressDuplicate)
+
+
+def test_own_advertisement_reflected_by_the_link_is_no_objection() -> None:
+    own = bytes.fromhex("020000000010")
+    detection = DuplicateAddressDetection(
+        ADDRESS, interface=2, random=Random(1), link_layer_address=own
+    )
+    detection.start(1000.0)
+    packet = IPv6Packet(ADDRESS, IPv6Address("ff02::1"), NeighborAdvertisement(ADDRESS))
+    assert detection.handle(received(packet, link_layer_source=own), 1000.0) == []
+    assert detection.handle(received(packet), 1000.0)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from ipaddress import IPv6Address, IPv6Network
+from random import Random
 
 import pytest
 
@@ -9,6 +10,7 @@ from mnagent.autoconf.interface_id import (
     eui64_identifier,
     is_reserved_identifier,
     make_address,
+    random_identifier,
     stable_identifier,
 )
 
@@ -60,3 +62,13 @@ def test_stable_identifier_passes_over_reserved_ones(monkeypatch: pytest.MonkeyP
     plain = stable_identifier(b"secret", PREFIX, interface_name="wlan0")
     monkeypatch.setattr(interface_id, "is_reserved_identifier", lambda i: i == plain)
     assert stable_identifier(b"secret", PREFIX, interface_name="wlan0") != plain
+
+
+def test_random_identifiers_differ_and_pass_over_reserved_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    random = Random(1)
+    first, second = random_identifier(random), random_identifier(random)
+    assert first != second
+    monkeypatch.setattr(interface_id, "is_reserved_identifier", lambda i: i == first)
+    assert random_identifier(Random(1)) == second

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mnagent.autoconf.constants import MAX_PREFIXES, MAX_ROUTERS
+from mnagent.autoconf.link_memory import KnownRouter
 from mnagent.autoconf.router_discovery import Advertised, RouterDiscovery
 from mnagent.core.actions import AddDefaultRouter, RemoveDefaultRouter
 from mnagent.core.drops import DropReason
@@ -47,8 +48,8 @@ class Discovery(Driver):
 @requirement("RFC6059-5.5.1", "MOV-17", "MOV-09")
 def test_link_up_solicits_at_once_from_the_link_local_address() -> None:
     driver = Discovery()
-    driver.discovery.link_layer_address = MAC
-    driver.discovery.link_local = LINK_LOCAL
+    driver.discovery.own.link_layer_address = MAC
+    driver.discovery.own.link_local = LINK_LOCAL
     ((action, message),) = sent(driver.link_up(), RouterSolicitation)
     assert action.packet.source == LINK_LOCAL
     assert message.options == (SourceLinkLayerAddress(MAC),)
@@ -58,7 +59,7 @@ def test_link_up_solicits_at_once_from_the_link_local_address() -> None:
 @requirement("RFC4861-6.3.7", "MOV-17")
 def test_link_up_without_a_link_local_address_solicits_from_nobody() -> None:
     driver = Discovery()
-    driver.discovery.link_layer_address = MAC
+    driver.discovery.own.link_layer_address = MAC
     ((action, message),) = sent(driver.link_up(), RouterSolicitation)
     assert action.packet.source == IPv6Address("::") and message.options == ()
 
@@ -68,8 +69,13 @@ def test_unanswered_solicitations_back_off_and_never_stop() -> None:
     driver.link_up()
     driver.advance(400)
     times = driver.solicitations()
-    gaps = [b - a for a, b in pairwise(times)]
-    for gap, nominal in zip(gaps, [4, 8, 16, 32, 64, 64], strict=False):
+    quick, patient = times[:7], times[6:]
+    offsets = [round(at - times[0], 6) for at in quick]
+    assert offsets == [0, 0.02, 0.04, 0.08, 0.5, 1.5, 4]
+    gaps = [b - a for a, b in pairwise(patient)]
+    steady = [gap for gap in gaps if gap < 5]
+    assert 12 <= len(steady) <= 14, "for a minute"
+    for gap, nominal in zip(gaps[len(steady) :], [8, 16, 32, 64, 64], strict=False):
         assert nominal <= gap <= nominal * 1.1
 
 
@@ -131,7 +137,7 @@ def test_router_is_forgotten_when_its_lifetime_ends_and_others_are_asked_for() -
     outputs = driver.advance(2)
     assert only(outputs, RouterLost).router == ROUTER
     assert of_type(outputs, RemoveDefaultRouter)
-    assert len(sent(outputs, RouterSolicitation)) == 1
+    assert len(sent(outputs, RouterSolicitation)) > 1
 
 
 def test_expiry_of_one_of_two_routers_asks_nobody() -> None:
@@ -185,15 +191,20 @@ def test_same_router_with_none_of_its_prefixes_is_another_link() -> None:
     assert only(advertised.outputs, RouterFound).prefixes == (IPv6Network("2001:db8:b::/64"),)
 
 
-def test_prefixes_end_with_their_lifetime_or_by_withdrawal() -> None:
+def test_prefixes_end_with_their_lifetime_and_not_by_a_forged_shorter_one() -> None:
     driver = Discovery()
     driver.link_up()
     driver.hear("2001:db8:a::/64", "2001:db8:c::/64")
     driver.hear("2001:db8:b::/64", "2001:db8:a::/64", valid=50)
-    driver.hear("2001:db8:c::/64", valid=0, preferred=0)
     driver.advance(60)
     found = only(driver.hear().outputs, RouterFound)
-    assert found.prefixes == ()
+    assert set(found.prefixes or ()) == {
+        IPv6Network("2001:db8:a::/64"),
+        IPv6Network("2001:db8:c::/64"),
+    }, "nobody shortens the life of a prefix below two hours"
+    driver.advance(3600)
+    driver.hear(lifetime=9000)
+    assert only(driver.hear("2001:db8:a::/64", valid=0).outputs, RouterFound).prefixes == ()
 
 
 @requirement("RFC6275-11.5.1", "MOV-01")
@@ -207,3 +218,105 @@ def test_tables_a_link_can_fill_are_bounded() -> None:
         packet = router_advertisement(IPv6Address(f"fe80::{number:x}"), "2001:db8:a::/64")
         driver.discovery.handle(received(packet), driver.now)
     assert driver.discovery.drops[DropReason.CACHE_FULL] == 4
+
+
+KNOWN = KnownRouter(
+    router=ROUTER,
+    link_layer_address=ROUTER_MAC,
+    expires_at=2000.0,
+    prefixes=((IPv6Network("2001:db8:a::/64"), 2000.0),),
+    router_addresses=(IPv6Address("2001:db8:a::1"),),
+)
+
+
+@requirement("RFC6059-5.7.1", "MOV-19")
+def test_restored_router_gets_its_route_back_and_is_still_asked_to_advertise() -> None:
+    driver = Discovery()
+    driver.link_up()
+    outputs = driver.note(driver.discovery.restore(KNOWN, driver.now))
+    assert only(outputs, AddDefaultRouter).lifetime == 1000
+    found = only(outputs, RouterFound)
+    assert found.prefixes == (IPv6Network("2001:db8:a::/64"),)
+    assert found.addresses == ((IPv6Address("2001:db8:a::1"), ROUTER_MAC),)
+    assert len(sent(driver.advance(0.1), RouterSolicitation)) == 3
+    driver.advance(1000)
+    assert driver.all(RouterLost)
+
+
+def test_restored_router_takes_the_place_of_routers_in_doubt() -> None:
+    driver = Discovery()
+    driver.link_up()
+    driver.hear("2001:db8:b::/64", router=OTHER_ROUTER)
+    driver.link_up()
+    outputs = driver.discovery.restore(KNOWN, driver.now)
+    assert only(outputs, RemoveDefaultRouter).router == OTHER_ROUTER
+    assert [known.router for known in driver.discovery.routers(driver.now)] == [ROUTER]
+
+
+@requirement("RFC6059-5.7.2", "MOV-20")
+def test_advertisement_that_contradicts_a_restored_router_counts() -> None:
+    driver = Discovery()
+    driver.link_up()
+    driver.discovery.restore(KNOWN, driver.now)
+    advertised = driver.hear("2001:db8:b::/64", mac=ROUTER_MAC)
+    assert advertised.is_contradiction and advertised.is_first
+    assert only(advertised.outputs, RouterFound).prefixes == (IPv6Network("2001:db8:b::/64"),)
+
+
+def test_first_advertisement_leaves_a_restored_router_alone() -> None:
+    driver = Discovery()
+    driver.link_up()
+    driver.discovery.restore(KNOWN, driver.now)
+    outputs = driver.hear("2001:db8:a::/64", router=OTHER_ROUTER).outputs
+    assert not of_type(outputs, RemoveDefaultRouter)
+    assert len(driver.discovery.routers(driver.now)) == 2
+
+
+def test_full_table_takes_no_restored_router() -> None:
+    driver = Discovery()
+    driver.link_up()
+    for number in range(2, MAX_ROUTERS + 2):
+        driver.hear("2001:db8:a::/64", router=IPv6Address(f"fe80::{number:x}"))
+    assert driver.discovery.restore(KNOWN, driver.now) == []
+
+
+@requirement("RFC6275-11.5.1", "MOV-07")
+@pytest.mark.parametrize(
+    ("prefixes", "fields", "is_other_link"),
+    [
+        (("a", "f"), {"mac": ROUTER_MAC}, False),
+        (("a",), {"mac": ROUTER_MAC}, False),
+        ((), {"mac": MAC}, False),
+        (("a", "f"), {"mac": MAC}, False),
+        (("b", "f"), {"mac": ROUTER_MAC}, False),
+        (("b", "f"), {"mac": MAC}, True),
+        (("a", "f"), {"mac": ROUTER_MAC, "addresses": ("2001:db8:a::2",)}, True),
+        (("a", "f"), {"mac": ROUTER_MAC, "addresses": ("2001:db8:a::1",)}, False),
+    ],
+)
+def test_namesake_is_known_by_its_link_layer_address_prefixes_and_global_address(
+    prefixes: tuple[str, ...], fields: dict[str, Any], is_other_link: bool
+) -> None:
+    driver = Discovery()
+    driver.link_up()
+    driver.hear("2001:db8:a::/64", "2001:db8:f::/64", mac=ROUTER_MAC, addresses=("2001:db8:a::1",))
+    driver.hear("2001:db8:a::/64", mac=ROUTER_MAC)
+    advertised = driver.hear(*(f"2001:db8:{p}::/64" for p in prefixes), **fields)
+    assert advertised.is_contradiction is is_other_link
+
+
+def test_router_that_is_not_reachable_is_forgotten_on_request() -> None:
+    driver = Discovery()
+    driver.link_up()
+    driver.hear("2001:db8:a::/64")
+    assert only(driver.discovery.forget(ROUTER), RouterLost)
+
+
+def test_asking_once_more_doubts_nobody() -> None:
+    driver = Discovery()
+    driver.link_up()
+    assert driver.discovery.ask(driver.now) == [], "it is asking already"
+    driver.hear("2001:db8:a::/64")
+    (packet,) = driver.discovery.ask(driver.now)
+    assert sent([packet], RouterSolicitation)
+    assert not driver.all(RouterLost)

@@ -7,8 +7,16 @@ from typing import Any
 
 import pytest
 
-from mnagent.autoconf.constants import MAX_PREFIXES
+from mnagent.autoconf.constants import (
+    MAX_ADDRESSES,
+    MAX_KNOWN_DUPLICATES,
+    MAX_PREFIXES,
+    REGENERATION_ADVANCE,
+    TEMPORARY_PREFERRED_LIFETIME,
+    TEMPORARY_VALID_LIFETIME,
+)
 from mnagent.autoconf.interface_id import IdentifierKind, eui64_identifier
+from mnagent.autoconf.link_memory import KnownAddress
 from mnagent.autoconf.slaac import AddressState, Slaac, SlaacSettings
 from mnagent.core.actions import AddAddress, RemoveAddress, SendPacket
 from mnagent.core.indications import AddressLost, AddressUsable, Output
@@ -34,10 +42,16 @@ class Slaacs(Driver):
         self.slaac.link_layer_address = MAC
         super().__init__(self.slaac)
 
-    def hear(self, *prefixes: str, new_link: bool = False, **fields: Any) -> list[Output]:
+    def hear(
+        self, *prefixes: str, first: bool = False, contradiction: bool = False, **fields: Any
+    ) -> list[Output]:
         values: dict[str, Any] = {"valid_lifetime": 3600.0, "preferred_lifetime": 1800.0, **fields}
         options = [PrefixInformation(address=IPv6Address(p), **values) for p in prefixes]
-        return self.note(self.slaac.advertised(options, is_new_link=new_link, now=self.now))
+        return self.note(
+            self.slaac.advertised(
+                options, is_first=first, is_contradiction=contradiction, now=self.now
+            )
+        )
 
     def object_to(self, address: IPv6Address) -> list[Output]:
         packet = IPv6Packet(address, IPv6Address("ff02::1"), NeighborAdvertisement(address))
@@ -111,8 +125,11 @@ def test_eui64_address_is_made_from_the_link_layer_address_and_not_replaced() ->
 def test_home_address_is_never_formed(kind: IdentifierKind) -> None:
     plain = Slaacs(identifiers=kind)
     plain.hear(A)
+    (home_address,) = plain.addresses
     driver = Slaacs(identifiers=kind, never=frozenset(plain.addresses))
-    assert driver.hear(A) == []
+    driver.hear(A)
+    assert home_address not in driver.addresses
+    assert bool(driver.addresses) is (kind is not IdentifierKind.EUI64)
 
 
 def test_host_that_found_the_duplicate_itself_is_believed() -> None:
@@ -202,7 +219,7 @@ def test_link_event_puts_addresses_in_doubt_and_the_same_prefix_confirms_them() 
     outputs = driver.slaac.link_came_up()
     assert only(outputs, AddressLost).address == address
     assert list(driver.slaac.states().values()) == [AddressState.IN_DOUBT]
-    outputs = driver.hear(A, new_link=True)
+    outputs = driver.hear(A, first=True)
     assert only(outputs, AddressUsable).address == address
     assert not of_type(outputs, SendPacket), "no second detection"
 
@@ -212,7 +229,7 @@ def test_link_event_during_detection_starts_it_anew_on_confirmation() -> None:
     driver.hear(A)
     driver.slaac.link_came_up()
     assert driver.advance(5) == []
-    outputs = driver.hear(A, new_link=True)
+    outputs = driver.hear(A, first=True)
     assert of_type(outputs, SendPacket) and only(outputs, AddressUsable).optimistic
 
 
@@ -222,7 +239,7 @@ def test_other_prefix_on_a_new_link_removes_the_old_address() -> None:
     driver.hear(A)
     (old,) = driver.addresses
     driver.slaac.link_came_up()
-    outputs = driver.hear(B, new_link=True)
+    outputs = driver.hear(B, first=True)
     assert only(outputs, RemoveAddress).address == old
     assert len(driver.addresses) == 1 and driver.addresses[0] != old
 
@@ -240,3 +257,151 @@ def test_second_link_event_tells_no_second_loss() -> None:
     driver.advance(2)
     assert of_type(driver.slaac.link_came_up(), AddressLost)
     assert driver.slaac.link_came_up() == []
+
+
+@requirement("RFC6059-5.7.2", "MOV-20")
+def test_contradicting_advertisement_removes_addresses_that_were_not_in_doubt() -> None:
+    driver = Slaacs()
+    driver.hear(A)
+    driver.advance(2)
+    outputs = driver.hear(B, contradiction=True)
+    assert kinds(outputs)[:2] == ["AddressLost", "RemoveAddress"]
+    assert len(driver.addresses) == 1
+
+
+def test_first_advertisement_of_a_link_leaves_confirmed_addresses_alone() -> None:
+    driver = Slaacs()
+    driver.hear(A, B)
+    driver.advance(2)
+    known = driver.slaac.known()
+    driver.slaac.link_came_up()
+    driver.slaac.restore(known[:1], driver.now)
+    outputs = driver.hear(first=True)
+    assert only(outputs, RemoveAddress).address == known[1].address
+    assert driver.addresses == [known[0].address]
+
+
+def test_duplicate_of_an_earlier_visit_is_tried_last_on_the_next_one() -> None:
+    driver = Slaacs()
+    driver.hear(A)
+    (first,) = driver.addresses
+    driver.object_to(first)
+    (second,) = driver.addresses
+    driver.advance(2)
+    driver.slaac.link_came_up()
+    driver.slaac.remove_all()
+    driver.hear(A, first=True)
+    assert driver.addresses == [second]
+    driver.object_to(second)
+    (third,) = driver.addresses
+    assert third not in (first, second)
+
+
+def test_memory_of_duplicates_is_bounded() -> None:
+    driver = Slaacs()
+    for number in range(max(MAX_KNOWN_DUPLICATES, MAX_ADDRESSES) + 3):
+        driver.hear(f"2001:db8:{number:x}::")
+        driver.object_to(driver.addresses[-1])
+        driver.slaac.remove_all()
+    assert len(driver.slaac._known_duplicates) == MAX_KNOWN_DUPLICATES
+    assert len(driver.slaac._duplicates) == MAX_ADDRESSES
+
+
+def test_link_without_link_layer_addresses_gets_stable_identifiers() -> None:
+    driver = Slaacs(identifiers=IdentifierKind.EUI64)
+    driver.slaac.link_layer_address = b""
+    driver.hear(A)
+    other = Slaacs()
+    other.hear(A)
+    assert driver.addresses == other.addresses
+
+
+def remembered(text: str = "2001:db8:a::77", valid: float = 5000.0) -> KnownAddress:
+    return KnownAddress(address=IPv6Address(text), valid_until=valid, preferred_until=valid)
+
+
+@requirement("RFC6059-5.7.1", "MOV-19")
+def test_remembered_address_is_preferred_at_once_without_detection() -> None:
+    driver = Slaacs()
+    outputs = driver.note(driver.slaac.restore([remembered()], driver.now))
+    assert kinds(outputs) == ["AddAddress", "AddressUsable"]
+    assert not only(outputs, AddressUsable).optimistic
+    assert only(outputs, AddressUsable).valid_until == 5000.0
+    assert driver.slaac.known() == [remembered()]
+
+
+def test_remembered_address_takes_the_place_of_a_doubtful_one_but_of_no_other() -> None:
+    driver = Slaacs()
+    driver.hear(A)
+    (formed,) = driver.addresses
+    assert driver.slaac.restore([remembered()], driver.now) == []
+    driver.slaac.link_came_up()
+    outputs = driver.slaac.restore([remembered()], driver.now)
+    assert only(outputs, RemoveAddress).address == formed
+    assert only(outputs, AddressUsable).address == remembered().address
+
+
+def test_home_address_is_not_recalled() -> None:
+    driver = Slaacs(never=frozenset((remembered().address,)))
+    assert driver.slaac.restore([remembered()], driver.now) == []
+
+
+def test_address_still_checked_is_not_worth_remembering() -> None:
+    driver = Slaacs()
+    driver.hear(A)
+    assert driver.slaac.known() == []
+    driver.advance(1)
+    assert [known.address for known in driver.slaac.known()] == driver.addresses
+
+
+@requirement("RFC8981-3.4", "MOV-14")
+def test_temporary_address_has_a_successor_before_it_is_deprecated_and_ends_after_two_days() -> (
+    None
+):
+    driver = Slaacs(identifiers=IdentifierKind.TEMPORARY)
+    lifetimes = {"valid_lifetime": math.inf, "preferred_lifetime": math.inf}
+    usable = only(driver.hear(A, **lifetimes), AddressUsable)
+    assert usable.valid_until == driver.now + TEMPORARY_VALID_LIFETIME
+    lived = usable.preferred_until - driver.now
+    assert TEMPORARY_PREFERRED_LIFETIME * 0.6 <= lived <= TEMPORARY_PREFERRED_LIFETIME
+    driver.advance(lived - REGENERATION_ADVANCE - 1)
+    assert len(driver.addresses) == 1
+    driver.advance(2)
+    old, new = driver.addresses
+    assert old == usable.address != new
+    refreshed = [u for u in driver.hear(A, **lifetimes) if isinstance(u, AddressUsable)]
+    assert refreshed[0].valid_until == usable.valid_until, "no advertisement prolongs it"
+    driver.advance(TEMPORARY_VALID_LIFETIME)
+    assert old not in driver.addresses and driver.addresses
+
+
+def test_temporary_address_in_doubt_gets_no_successor() -> None:
+    driver = Slaacs(identifiers=IdentifierKind.TEMPORARY)
+    driver.hear(A, valid_lifetime=math.inf, preferred_lifetime=math.inf)
+    driver.slaac.link_came_up()
+    driver.advance(TEMPORARY_PREFERRED_LIFETIME)
+    assert len(driver.addresses) == 1
+
+
+def test_temporary_address_that_is_recalled_keeps_its_end() -> None:
+    driver = Slaacs(identifiers=IdentifierKind.TEMPORARY)
+    driver.slaac.restore([remembered(valid=3000.0)], driver.now)
+    refreshed = driver.hear(A, valid_lifetime=math.inf, preferred_lifetime=math.inf)
+    assert only(refreshed, AddressUsable).valid_until == 3000.0
+
+
+def test_temporary_addresses_are_bounded_too() -> None:
+    driver = Slaacs(identifiers=IdentifierKind.TEMPORARY)
+    lifetimes = {"valid_lifetime": math.inf, "preferred_lifetime": math.inf}
+    driver.hear(*(f"2001:db8:{n:x}::" for n in range(50)), **lifetimes)
+    assert len(driver.addresses) == MAX_PREFIXES
+    for _ in range(5):
+        driver.advance(TEMPORARY_PREFERRED_LIFETIME / 2)
+        assert len(driver.addresses) <= MAX_ADDRESSES
+
+
+def test_prefix_with_a_home_address_alone_forms_none_of_it() -> None:
+    plain = Slaacs(identifiers=IdentifierKind.EUI64)
+    plain.hear(A)
+    driver = Slaacs(identifiers=IdentifierKind.EUI64, never=frozenset(plain.addresses))
+    assert driver.hear(A) == []

@@ -77,6 +77,9 @@ def test_client_asks_status_counters_and_shutdown(path: Path) -> None:
             client = Client(path)
             assert await client.status() == {"role": "mobile-node"}
             assert await client.counters() == {"malformed": 3}
+            assert await client.handovers() == {"now": 0.0, "handovers": [], "totals": {}}
+            metrics = await asyncio.to_thread(request, path, "metrics")
+            assert "# TYPE mnagent_uptime_seconds gauge" in metrics["text"]
             await client.shutdown()
         assert agent.shutdowns == 1
 

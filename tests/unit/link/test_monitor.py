@@ -11,6 +11,7 @@ from mnagent.core.events import (
     DefaultRouterAppeared,
     DefaultRouterVanished,
     Event,
+    LinkCause,
     LinkDown,
     LinkUp,
 )
@@ -21,7 +22,7 @@ from mnagent.link.messages import (
     RouteMessage,
     RuleMessage,
 )
-from mnagent.link.monitor import DOWN_DELAY, UP_INTERVAL, LinkMonitor
+from mnagent.link.monitor import DOWN_DELAY, UP_BURST, UP_INTERVAL, LinkMonitor
 
 MAC = bytes.fromhex("020000000001")
 UP = LinkMessage(interface=3, name="wlan0", usable=True, link_layer_address=MAC, mtu=1500)
@@ -30,6 +31,7 @@ TOLD_UP = LinkUp(interface=3, name="wlan0", link_layer_address=MAC, mtu=1500)
 ADDRESS = AddressMessage(
     interface=3, address=IPv6Address("2001:db8:a::5"), prefix_length=64, valid_lifetime=100.0
 )
+AP_1, AP_2 = bytes.fromhex("02aa00000001"), bytes.fromhex("02aa00000002")
 ROUTER = IPv6Address("fe80::1")
 ROUTE = RouteMessage(
     destination=IPv6Network("::/0"), table=254, interface=3, gateway=ROUTER, protocol=9
@@ -83,19 +85,29 @@ def test_link_back_within_the_delay_is_another_up_without_a_down(monitor: LinkMo
     assert monitor.next_deadline() is None
 
 
-def test_flapping_link_is_told_once_an_interval(monitor: LinkMonitor) -> None:
-    monitor.handle(UP, 10.0)
-    monitor.handle(DOWN, 10.01)
-    assert monitor.handle(UP, 10.02) == []
-    assert monitor.next_deadline() == 10.0 + UP_INTERVAL
-    assert monitor.handle_timer(10.0 + UP_INTERVAL) == [TOLD_UP]
+def flap(monitor: LinkMonitor, at: float) -> list[Event]:
+    return monitor.handle(DOWN, at) + monitor.handle(UP, at + 0.001)
+
+
+def test_flapping_link_is_told_a_few_times_and_then_once_an_interval(monitor: LinkMonitor) -> None:
+    told = []
+    for step in range(1000):
+        now = 10.0 + step * 0.01
+        told += [now for _ in flap(monitor, now)]
+        told += [now for _ in monitor.handle_timer(now)]
+    assert told[:UP_BURST] == [10.0, 10.01, 10.02]
+    assert UP_BURST + 9.0 / UP_INTERVAL <= len(told) <= UP_BURST + 10.0 / UP_INTERVAL
+
+
+def test_link_that_moves_every_second_is_told_each_time_at_once(monitor: LinkMonitor) -> None:
+    assert [len(flap(monitor, float(second))) for second in range(200)] == [1] * 200
 
 
 def test_flapping_link_that_ends_down_is_not_told_up(monitor: LinkMonitor) -> None:
-    monitor.handle(UP, 10.0)
-    monitor.handle(DOWN, 10.01)
-    monitor.handle(UP, 10.02)
-    monitor.handle(DOWN, 10.03)
+    for step in range(UP_BURST + 1):
+        flap(monitor, 10.0 + step / 100)
+    assert monitor.next_deadline() is not None
+    monitor.handle(DOWN, 10.05)
     assert monitor.handle_timer(11.0) == [LinkDown(interface=3)]
 
 
@@ -115,8 +127,41 @@ def test_changed_link_layer_address_is_another_up(monitor: LinkMonitor) -> None:
 
 def test_association_of_a_usable_link_is_another_up(monitor: LinkMonitor) -> None:
     monitor.handle(UP, 0.0)
-    assert monitor.associated(3, 1.0) == [TOLD_UP]
+    roamed = replace(TOLD_UP, cause=LinkCause.ASSOCIATION)
+    assert monitor.associated(3, 1.0, access_point=AP_1) == [roamed]
+    assert monitor.access_point(3) == AP_1
     assert monitor.associated(4, 1.0) == []
+    assert monitor.access_point(4) == b""
+    monitor.dissociated(3)
+    monitor.dissociated(4)
+    assert monitor.access_point(3) == b""
+
+
+def test_association_that_the_carrier_told_already_is_not_told_again(monitor: LinkMonitor) -> None:
+    monitor.handle(DOWN, 0.0)
+    assert monitor.handle(UP, 5.0) == [TOLD_UP]
+    assert monitor.associated(3, 5.01, access_point=AP_1) == []
+    assert monitor.associated(3, 5.02, access_point=AP_1) == []
+    assert names(monitor.associated(3, 5.03, access_point=AP_2)) == ["LinkUp"]
+
+
+def test_association_before_the_carrier_is_told_with_it(monitor: LinkMonitor) -> None:
+    monitor.handle(DOWN, 0.0)
+    assert monitor.associated(3, 5.0, access_point=AP_1) == []
+    assert monitor.handle(UP, 5.05) == [TOLD_UP]
+    assert monitor.associated(3, 5.06, access_point=AP_1) == []
+
+
+def test_roam_that_keeps_the_carrier_is_told_each_time(monitor: LinkMonitor) -> None:
+    monitor.handle(UP, 0.0)
+    for second, access_point in enumerate((AP_1, AP_2, AP_1), start=1):
+        assert names(monitor.associated(3, float(second), access_point=access_point)) == ["LinkUp"]
+
+
+def test_resume_tells_every_usable_link_again(monitor: LinkMonitor) -> None:
+    monitor.handle(UP, 0.0)
+    monitor.handle(replace(DOWN, name="eth0", interface=4), 0.0)
+    assert monitor.resumed(100.0) == [replace(TOLD_UP, cause=LinkCause.RESUME)]
 
 
 def test_interface_that_vanishes_takes_addresses_and_link_along(monitor: LinkMonitor) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
-from mnagent.core.events import LinkDown, LinkUp
+from mnagent.core.events import LinkDown, LinkKind, LinkUp, SignalMeasured
 from mnagent.core.indications import AddressLost, AddressUsable, RouterLost
 from mnagent.mobility.movement import MAX_ROUTERS, AtHome, Attachment, Away, Detached, Movement
 from tests.support.driver import CARE_OF_A, CARE_OF_B, HOME_ADDRESS, ROUTER, router_found
@@ -170,3 +170,46 @@ def test_kernel_route_serves_every_address_of_its_interface() -> None:
     moves.link_up()
     moves.tell(router_found(CARE_OF_A, prefixes=None))
     assert care_of(moves.usable(CARE_OF_B)) == CARE_OF_B
+
+
+def test_by_kind_ethernet_takes_over_from_wi_fi_and_gives_way_when_it_goes() -> None:
+    moves = Moves("wlan0", "eth0")
+    moves.movement = Movement(
+        home_address=HOME_ADDRESS,
+        home_prefix=HOME_PREFIX,
+        interfaces=("wlan0", "eth0"),
+        by_kind=True,
+    )
+    moves.tell(LinkUp(interface=3, name="wlan0", link_layer_address=b"", kind=LinkKind.WIFI))
+    assert care_of(moves.visit(CARE_OF_A, interface=3)) == CARE_OF_A
+    moves.tell(LinkUp(interface=2, name="eth0", link_layer_address=b"", kind=LinkKind.ETHERNET))
+    assert care_of(moves.visit(CARE_OF_B)) == CARE_OF_B
+    moves.tell(SignalMeasured(interface=3, level=-40.0))
+    moves.tell(SignalMeasured(interface=9, level=-40.0))
+    assert care_of(moves.movement.attachment) == CARE_OF_B
+    assert care_of(moves.tell(LinkDown(interface=2))) == CARE_OF_A
+
+
+def test_interface_that_flapped_has_to_stay_before_the_node_moves_to_it() -> None:
+    moves = Moves("eth0", "eth1")
+    moves.link_up(3, "eth1")
+    moves.visit(CARE_OF_B, interface=3)
+    for _ in range(3):
+        moves.link_up()
+        moves.tell(LinkDown(interface=2))
+        moves.now += 0.1
+    moves.link_up()
+    assert care_of(moves.visit(CARE_OF_A)) == CARE_OF_B
+    due = moves.movement.next_deadline()
+    assert due is not None and 1.0 <= due - moves.now <= 3.0
+    moves.now = due
+    assert care_of(moves.movement.handle_timer(due)) == CARE_OF_A
+
+
+def test_interface_that_flapped_is_used_at_once_where_there_is_no_other() -> None:
+    moves = Moves("eth0", "eth1")
+    for _ in range(5):
+        moves.link_up()
+        moves.tell(LinkDown(interface=2))
+    moves.link_up()
+    assert care_of(moves.visit(CARE_OF_A)) == CARE_OF_A

@@ -23,6 +23,7 @@ from mnagent.core.actions import (
     RemovePeerBinding,
     RemoveTunnel,
     ReportEvent,
+    SendDhcpMessage,
     SendPacket,
     SetDirectPath,
     SetPeerBinding,
@@ -66,6 +67,14 @@ class RememberingSender:
         self.sent.append(action)
 
 
+class RememberingDhcp:
+    def __init__(self) -> None:
+        self.sent: list[SendDhcpMessage] = []
+
+    def send(self, action: SendDhcpMessage) -> None:
+        self.sent.append(action)
+
+
 class RefusingStore(MemoryStore):
     def put(self, key: str, value: str) -> None:
         raise OSError(errno.ENOSPC, "no space left on device")
@@ -88,6 +97,7 @@ class Bench:
         self.host = HostState(self.kernel, ManualClock())
         self.store = store or MemoryStore()
         self.sender = RememberingSender()
+        self.dhcp = RememberingDhcp()
         self.reports: list[ReportEvent] = []
         self.finished = 0
         self.routing: Any = HomeAgentRouting(self.host, tunnel_interface=TUNNEL_INTERFACE)
@@ -115,6 +125,7 @@ class Bench:
             tunnels=self.tunnels,
             routing=self.routing,
             sender=self.sender,
+            dhcp=self.dhcp,
             store=self.store,
             report=self.reports.append,
             finish=self._finish,
@@ -178,14 +189,15 @@ def test_default_router_enters_main_table_and_neighbour_cache(bench: Bench) -> N
     assert bench.routes(254) == set()
 
 
-def test_later_default_router_is_preferred(bench: Bench) -> None:
-    other = IPv6Address("fe80::2")
+def test_first_default_router_of_a_link_and_the_latest_link_are_preferred(bench: Bench) -> None:
+    other, elsewhere = IPv6Address("fe80::2"), IPv6Address("fe80::3")
     bench.perform(
         AddDefaultRouter(interface=LINK, router=ROUTER, lifetime=1800.0),
         AddDefaultRouter(interface=LINK, router=other, lifetime=float("inf")),
+        AddDefaultRouter(interface=LINK + 1, router=elsewhere, lifetime=1800.0),
     )
     metrics = {route.gateway: route.metric for route in bench.routes(254)}
-    assert metrics[other] < metrics[ROUTER]
+    assert metrics[elsewhere] < metrics[ROUTER] < metrics[other]
     assert None in {route.lifetime for route in bench.routes(254)}
 
 
@@ -312,3 +324,10 @@ def test_packet_that_cannot_be_sent_fails(bench: Bench, error: Exception, code: 
     bench.sender.failure = error
     (failure,) = bench.perform(PACKET)
     assert (failure.action, failure.errno) == (PACKET, code)
+
+
+def test_dhcp_message_goes_to_its_sockets() -> None:
+    bench = Bench()
+    message = SendDhcpMessage(interface=LINK, data=b"solicit")
+    assert bench.perform(message) == []
+    assert bench.dhcp.sent == [message]

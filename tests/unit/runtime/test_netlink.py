@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mnagent.core.events import LinkKind
 from mnagent.link.messages import (
     AddressMessage,
     LinkMessage,
@@ -43,6 +44,7 @@ def test_link_that_is_up_is_usable() -> None:
         usable=True,
         link_layer_address=bytes.fromhex("020000000001"),
         mtu=1400,
+        kind=LinkKind.WIFI,
     )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 from pathlib import Path
 
 import pytest
 
+from mnagent.runtime import process
 from mnagent.runtime.loop import BootClock, BootTimer
 from mnagent.runtime.process import (
     KEPT_CAPABILITIES,
@@ -115,3 +117,23 @@ def test_boot_timer_with_a_deadline_in_the_past_fires_at_once() -> None:
         timer.close()
 
     asyncio.run(scenario())
+
+
+def test_priority_is_asked_for_and_a_refusal_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def refuse(which: int, who: int, priority: int) -> None:
+        asked.append(priority)
+        raise PermissionError
+
+    monkeypatch.setattr(os, "setpriority", refuse)
+    process.be_prompt()
+    assert asked == [process.PRIORITY]
+
+
+def test_memory_of_the_start_is_left_alone_by_the_collector() -> None:
+    try:
+        process.settle_memory()
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()

@@ -1,0 +1,165 @@
+"""nl80211 messages, made by hand: this is what mac80211 and firmware-roaming drivers send."""
+
+from __future__ import annotations
+
+import struct
+from random import Random
+
+import pytest
+
+from mnagent.link.wireless import (
+    CTRL_ATTR_FAMILY_ID,
+    CTRL_ATTR_FAMILY_NAME,
+    CTRL_ATTR_MCAST_GROUPS,
+    CTRL_ATTR_MCAST_GRP_ID,
+    CTRL_ATTR_MCAST_GRP_NAME,
+    CTRL_CMD_DELFAMILY,
+    CTRL_CMD_NEWFAMILY,
+    GENL_ID_CTRL,
+    NL80211_ATTR_IFINDEX,
+    NL80211_ATTR_MAC,
+    NL80211_ATTR_STA_INFO,
+    NL80211_ATTR_STATUS_CODE,
+    NL80211_CMD_CONNECT,
+    NL80211_CMD_DISCONNECT,
+    NL80211_CMD_NEW_STATION,
+    NL80211_CMD_ROAM,
+    NL80211_STA_INFO_SIGNAL,
+    AssociationChange,
+    AssociationMessage,
+    FamilyMessage,
+    SignalMessage,
+    WirelessMessage,
+    decode,
+    encode_family_request,
+    encode_signal_request,
+    split,
+)
+
+FAMILY = 28
+ACCESS_POINT = bytes.fromhex("02aa00000001")
+NESTED = 0x8000
+INDEX = (NL80211_ATTR_IFINDEX, struct.pack("=I", 3))
+MAC = (NL80211_ATTR_MAC, ACCESS_POINT)
+
+
+def attributes(*pairs: tuple[int, bytes]) -> bytes:
+    return b"".join(
+        struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+        for kind, value in pairs
+    )
+
+
+def message(command: int, *pairs: tuple[int, bytes]) -> bytes:
+    return struct.pack("=BBxx", command, 1) + attributes(*pairs)
+
+
+def read(command: int, *pairs: tuple[int, bytes]) -> WirelessMessage | None:
+    return decode(FAMILY, message(command, *pairs), family=FAMILY)
+
+
+@pytest.mark.parametrize(
+    ("command", "change"),
+    [
+        (NL80211_CMD_CONNECT, AssociationChange.CONNECTED),
+        (NL80211_CMD_ROAM, AssociationChange.ROAMED),
+        (NL80211_CMD_DISCONNECT, AssociationChange.DISCONNECTED),
+    ],
+)
+def test_association_is_read_with_its_access_point(command: int, change: AssociationChange) -> None:
+    assert read(command, INDEX, MAC) == AssociationMessage(
+        interface=3, change=change, access_point=ACCESS_POINT
+    )
+
+
+def test_connect_with_status_zero_succeeded_and_with_another_failed() -> None:
+    good, bad = ((NL80211_ATTR_STATUS_CODE, struct.pack("=H", status)) for status in (0, 17))
+    assert isinstance(read(NL80211_CMD_CONNECT, INDEX, MAC, good), AssociationMessage)
+    assert read(NL80211_CMD_CONNECT, INDEX, MAC, bad) is None
+
+
+def test_access_point_of_another_length_is_none() -> None:
+    found = read(NL80211_CMD_ROAM, INDEX, (NL80211_ATTR_MAC, b"\x02"))
+    assert isinstance(found, AssociationMessage) and found.access_point == b""
+
+
+def test_signal_of_the_station_is_read() -> None:
+    level = attributes((NL80211_STA_INFO_SIGNAL, struct.pack("=b", -67)))
+    information = (NL80211_ATTR_STA_INFO | NESTED, level)
+    expected = SignalMessage(interface=3, level=-67.0)
+    assert read(NL80211_CMD_NEW_STATION, INDEX, information) == expected
+    assert read(NL80211_CMD_NEW_STATION, INDEX) is None
+
+
+@pytest.mark.parametrize("command", [1, 33, 64, 200])
+def test_other_command_is_of_no_interest(command: int) -> None:
+    assert read(command, INDEX, MAC) is None
+
+
+def test_message_of_another_family_or_without_interface_is_of_no_interest() -> None:
+    data = message(NL80211_CMD_CONNECT, INDEX, MAC)
+    assert decode(FAMILY + 1, data, family=FAMILY) is None
+    assert decode(FAMILY, data, family=None) is None
+    assert read(NL80211_CMD_CONNECT, MAC) is None
+
+
+def family(command: int) -> bytes:
+    groups = attributes(
+        *(
+            (
+                number | NESTED,
+                attributes(
+                    (CTRL_ATTR_MCAST_GRP_NAME, name + b"\0"),
+                    (CTRL_ATTR_MCAST_GRP_ID, struct.pack("=I", 5 + number)),
+                ),
+            )
+            for number, name in enumerate((b"config", b"scan", b"regulatory", b"mlme"), start=1)
+        )
+    )
+    return message(
+        command,
+        (CTRL_ATTR_FAMILY_NAME, b"nl80211\0"),
+        (CTRL_ATTR_FAMILY_ID, struct.pack("=H", FAMILY)),
+        (CTRL_ATTR_MCAST_GROUPS | NESTED, groups),
+    )
+
+
+def test_family_is_read_with_its_groups() -> None:
+    groups = {"config": 6, "scan": 7, "regulatory": 8, "mlme": 9}
+    assert decode(GENL_ID_CTRL, family(CTRL_CMD_NEWFAMILY), family=None) == FamilyMessage(
+        name="nl80211", identifier=FAMILY, groups=groups
+    )
+    gone = decode(GENL_ID_CTRL, family(CTRL_CMD_DELFAMILY), family=FAMILY)
+    assert isinstance(gone, FamilyMessage) and gone.removed
+
+
+def test_controller_message_without_identifier_is_of_no_interest() -> None:
+    name = (CTRL_ATTR_FAMILY_NAME, b"nl80211\0")
+    assert decode(GENL_ID_CTRL, message(CTRL_CMD_NEWFAMILY, name), family=None) is None
+
+
+def test_requests_are_netlink_messages() -> None:
+    ((kind, body),) = split(encode_family_request(7))
+    assert kind == GENL_ID_CTRL and body[4:] == attributes((CTRL_ATTR_FAMILY_NAME, b"nl80211\0"))
+    ((kind, body),) = split(encode_signal_request(FAMILY, 3, 8))
+    assert kind == FAMILY and body[4:] == attributes(INDEX)
+
+
+def test_datagram_of_several_messages_is_split_and_a_cut_one_ends_it() -> None:
+    data = encode_family_request(1) + encode_family_request(2)
+    assert len(list(split(data))) == 2
+    assert len(list(split(data[:-1]))) == 1
+    assert list(split(bytes(16))) == []
+
+
+def test_octets_of_any_kind_are_a_value_or_nothing() -> None:
+    random = Random(6275)
+    whole = message(NL80211_CMD_CONNECT, INDEX, MAC)
+    for _ in range(2000):
+        data = bytearray(whole[: random.randrange(len(whole) + 1)])
+        for _ in range(random.randrange(4)):
+            if data:
+                data[random.randrange(len(data))] = random.randrange(256)
+        for kind in (FAMILY, GENL_ID_CTRL):
+            decode(kind, bytes(data), family=FAMILY)
+        list(split(bytes(data)))
