@@ -39,12 +39,14 @@ _LINK_LAYER_LENGTH: Final = 6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownAddress:
-    """An address that was found unique on a link."""
+    """An address we had on a link."""
 
     address: IPv6Address
     valid_until: float
     """Instant, in seconds."""
     preferred_until: float
+    is_unique: bool = True
+    """False when we left before its detection ended, which then has to be done on return."""
 
     @property
     def prefix(self) -> IPv6Network:
@@ -141,7 +143,7 @@ def _shape(router: KnownRouter) -> object:
     return (
         {prefix for prefix, _ in router.prefixes},
         router.router_addresses,
-        {known.address for known in router.addresses},
+        {(known.address, known.is_unique) for known in router.addresses},
     )
 
 
@@ -171,6 +173,7 @@ def _encode_router(router: KnownRouter, now: float) -> dict[str, Any]:
         "addresses": [
             [str(known.address), _left(known.valid_until, now), _left(known.preferred_until, now)]
             for known in router.addresses
+            if known.is_unique
         ],
         "age": _left(now, router.seen_at),
     }

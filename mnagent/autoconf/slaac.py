@@ -150,15 +150,16 @@ class Slaac:
         return {entry.address: entry.state for entry in self._addresses.values()}
 
     def known(self) -> list[KnownAddress]:
-        """The addresses worth remembering: unique, and not in doubt."""
+        """The addresses worth remembering: those in use."""
         return [
             KnownAddress(
                 address=entry.address,
                 valid_until=entry.ends_at,
                 preferred_until=entry.deprecated_at,
+                is_unique=entry.is_unique,
             )
             for entry in self._addresses.values()
-            if entry.is_unique and entry.is_usable
+            if entry.is_usable
         ]
 
     def link_came_up(self) -> list[Output]:
@@ -211,17 +212,24 @@ class Slaac:
         return outputs
 
     def restore(self, known: Iterable[KnownAddress], now: float) -> list[Output]:
-        """These are of this link and ours, without detection (RFC 6059 5.7.1, 5.8)."""
+        """These are of this link and ours, without detection (RFC 6059 5.7.1, 5.8).
+
+        Unless we left before it had ended: then it starts anew.
+        """
         outputs: list[Output] = []
         for address in known:
             entry = self._addresses.get(address.address)
             if entry is None:
                 outputs += self._remove_doubtful(address.prefix)
                 entry = self._recall(address)
-            if entry is not None and entry.state is AddressState.IN_DOUBT:
-                entry.is_unique = True
-                entry.state = AddressState.PREFERRED
-                outputs += self._offer(entry, now)
+            if entry is None or entry.state is not AddressState.IN_DOUBT:
+                continue
+            if not address.is_unique:
+                outputs += self._probe(entry, now)
+                continue
+            entry.is_unique = True
+            entry.state = AddressState.PREFERRED
+            outputs += self._offer(entry, now)
         return outputs
 
     def handle(self, event: PacketReceived, now: float) -> list[Output]:
@@ -313,7 +321,10 @@ class Slaac:
     def _recall(self, known: KnownAddress) -> _Address | None:
         prefix = known.prefix
         is_taken = any(entry.prefix == prefix for entry in self._addresses.values())
-        if is_taken or known.address in self._settings.never or not self._has_room(prefix):
+        is_unwanted = known.address in self._settings.never or (
+            known.address in self._known_duplicates
+        )
+        if is_taken or is_unwanted or not self._has_room(prefix):
             return None
         entry = _Address(
             known.address,

@@ -1,13 +1,12 @@
 """What a handover costs, in the rig, beside what physics allows.
 
-python -m tests.bench.bench_handover [--handovers 50] [--cases unknown,known,...] [--json FILE]
+    python -m tests.bench.bench_handover [--handovers 50] [--cases unknown,known,...] [--json FILE]
 
-The mobile node moves between two foreign links, 5 ms from each access router and 20 ms one way
-from the home agent, while a correspondent sends it a packet every two milliseconds. The downlink
-gap is the time from the last packet on the old link to the first on the new, less the time
-without link. No handover can be faster than a round trip to the access router (to learn where one
-is) and one to the home agent (to tell it); with a known link the first falls away where the
-address needs no answer.
+The mobile node moves between two foreign links, 5 ms from each access router and 20 ms one way from
+the home agent, while a correspondent sends it 500 packets a second. The downlink gap is the
+time from the last packet on the old link to the first on the new, less the time without link. No
+handover can be faster than a round trip to the access router (to learn where one is) and one to the
+home agent (to tell it); with a known link the first falls away where the address needs no answer.
 
 Needs root. Each handover is told by two witnesses: the receiver of the stream (kernel timestamps)
 and an rtnetlink socket of the rig; the daemon's own record explains where the time went.

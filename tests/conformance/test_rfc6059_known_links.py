@@ -232,3 +232,19 @@ def test_answers_from_the_wire_are_what_the_tests_think() -> None:
         world.run_for(1)
         kinds = {type(decode_packet(frame.data).payload) for _, frame in net.link_a.frames[-40:]}
         assert {NeighborAdvertisement, RouterAdvertisement} <= kinds
+
+
+@requirement("RFC6059-5.7.1", "MOV-19")
+def test_three_moves_in_two_seconds_end_in_the_right_place() -> None:
+    with World(seed=11) as world:
+        net = Topology(world)
+        net.register_in(net.link_a, PREFIX_A)
+        for link in (net.link_b, net.link_a, net.link_b):
+            net.move(link)
+            world.run_for(0.3)
+        silence(net.router_a)
+        net.move(net.link_a)
+        # This world's host checks its link-local address anew each time; the probe waits for it.
+        world.run_until(lambda: net.is_registered_in(PREFIX_A), timeout=2)
+        world.run_for(3)
+        assert net.is_registered_in(PREFIX_A)

@@ -122,6 +122,14 @@ def test_record_is_believed_for_two_hours_at_most() -> None:
     assert restored.addresses[0].valid_until == NOW + RESTORED_LIFETIME
 
 
+def test_address_that_was_not_found_unique_is_not_recorded() -> None:
+    known = router()
+    doubtful = replace(known, addresses=(replace(known.addresses[0], is_unique=False),))
+    (restored,) = decode(encode(doubtful))["wlan0"].routers
+    assert restored.addresses == ()
+    assert LinkMemory([doubtful]).remember(known), "worth a record now"
+
+
 def test_record_of_other_identifiers_is_void_and_the_home_address_never_comes_back() -> None:
     text = encode(router())
     assert decode(text, identifiers="temporary") == {}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from ipaddress import IPv6Address
 from random import Random
 from typing import Any
@@ -346,12 +347,37 @@ def test_home_address_is_not_recalled() -> None:
     assert driver.slaac.restore([remembered()], driver.now) == []
 
 
-def test_address_still_checked_is_not_worth_remembering() -> None:
+@requirement("RFC4429-3.3", "MOV-19")
+def test_address_left_while_it_was_checked_is_usable_again_and_checked_anew() -> None:
     driver = Slaacs()
+    driver.hear(A)
+    (known,) = driver.slaac.known()
+    assert not known.is_unique
+    driver.slaac.link_came_up()
+    outputs = driver.note(driver.slaac.restore([known], driver.now))
+    assert kinds(outputs) == ["JoinGroup", "SendPacket", "AddAddress", "AddressUsable"]
+    assert only(outputs, AddressUsable).optimistic
+    driver.advance(1)
+    assert driver.slaac.known() == [replace(known, is_unique=True)]
+
+
+def test_address_in_doubt_or_not_usable_yet_is_not_worth_remembering() -> None:
+    driver = Slaacs(optimistic=False)
     driver.hear(A)
     assert driver.slaac.known() == []
     driver.advance(1)
-    assert [known.address for known in driver.slaac.known()] == driver.addresses
+    driver.slaac.link_came_up()
+    assert driver.slaac.known() == []
+
+
+def test_remembered_address_that_turned_out_to_be_a_duplicate_is_not_recalled() -> None:
+    driver = Slaacs()
+    driver.hear(A)
+    (known,) = driver.slaac.known()
+    driver.object_to(known.address)
+    driver.slaac.link_came_up()
+    driver.slaac.remove_all()
+    assert driver.slaac.restore([known], driver.now) == []
 
 
 @requirement("RFC8981-3.4", "MOV-14")
