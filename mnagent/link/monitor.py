@@ -40,7 +40,7 @@ from mnagent.link.messages import (
 
 DOWN_DELAY = 0.15
 """Seconds a link must be down before `LinkDown`."""
-UP_INTERVAL = 0.4
+UP_INTERVAL = 0.2
 """Seconds between two `LinkUp` of one interface, in the long run."""
 UP_BURST = 3
 """`LinkUp` of one interface that may follow each other at once."""
