@@ -151,8 +151,9 @@ def test_mobile_node_as_a_server_of_datagrams_alone_is_talked_to_directly() -> N
             since = boottime()
             for end in (server, client):
                 await end.wait_for(lambda r: r["kind"] == "received" and r["at"] > since + 0.2)
+            for end in (client, server):
                 end.end_input()
-            for end in (server, client):
+            for end in (client, server):
                 await end.wait(timeout=5)
                 assert end.of_kind("finished")[0]["duplicates"] == 0
             assert await path_to_correspondent(roaming.mobile_node) == "direct"
