@@ -13,7 +13,7 @@ from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any, Protocol
 
-from mnagent.config import Autoconfiguration, Configuration, NewConnections, Role
+from mnagent.config import Autoconfiguration, Configuration, Dhcp6, NewConnections, Role
 from mnagent.core.actions import Action, ReportEvent, TunnelEnd
 from mnagent.core.events import Event
 from mnagent.core.security import SecurityAssociation
@@ -204,7 +204,7 @@ class _Assembler:
             persisted=self._store.load(),
             associations=self._key_sets,
         )
-        process.drop_capabilities()
+        process.drop_capabilities(opens_low_ports=_leases_addresses(configuration))
         return Assembly(
             configuration=configuration,
             clock=self._clock,
@@ -381,6 +381,16 @@ class _Assembler:
             report=lambda event: listeners.report(event),
             finish=lambda: listeners.finish(),
         )
+
+
+def _leases_addresses(configuration: Configuration) -> bool:
+    """True when the DHCPv6 client may have to open its port."""
+    node = configuration.mobile_node
+    return (
+        node is not None
+        and node.autoconfiguration is Autoconfiguration.AGENT
+        and node.dhcp6 is not Dhcp6.OFF
+    )
 
 
 def _stop_sequences(sequences: SequenceKeeper) -> None:

@@ -18,11 +18,10 @@ PR_SET_DUMPABLE = 4
 PR_CAPBSET_DROP = 24
 PR_SET_NO_NEW_PRIVS = 38
 CAP_NET_BIND_SERVICE = 10
-"""For the DHCPv6 client's port; the daemon runs without it where DHCPv6 is not needed."""
+"""For the DHCPv6 client's port, which is opened when an interface asks for it."""
 CAP_NET_ADMIN = 12
 CAP_NET_RAW = 13
 NEEDED_CAPABILITIES = (1 << CAP_NET_ADMIN) | (1 << CAP_NET_RAW)
-KEPT_CAPABILITIES = NEEDED_CAPABILITIES | (1 << CAP_NET_BIND_SERVICE)
 _CAPABILITY_VERSION_3 = 0x20080522
 _LAST_CAPABILITY = 63
 
@@ -86,13 +85,16 @@ def forbid_core_dumps() -> None:
     ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-def drop_capabilities() -> None:
-    """Keep `KEPT_CAPABILITIES`, as far as they are there. Call before threads start: they inherit
-    it."""
-    kept = KEPT_CAPABILITIES & effective_capabilities()
+def drop_capabilities(*, opens_low_ports: bool) -> None:
+    """Keep what is needed, as far as it is there. Call before threads start: they inherit it.
+
+    ``opens_low_ports`` keeps CAP_NET_BIND_SERVICE as well.
+    """
+    wanted = NEEDED_CAPABILITIES | (opens_low_ports << CAP_NET_BIND_SERVICE)
+    kept = wanted & effective_capabilities()
     library = ctypes.CDLL(None, use_errno=True)
     for capability in range(_LAST_CAPABILITY + 1):
-        if not KEPT_CAPABILITIES >> capability & 1:
+        if not wanted >> capability & 1:
             library.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
     header = _CapabilityHeader(_CAPABILITY_VERSION_3, 0)
     data = (_CapabilityData * 2)()

@@ -404,16 +404,21 @@ def test_second_daemon_does_not_start_and_does_no_harm(machine: Machine) -> None
     assert machine.stop() == EXIT_STOPPED
 
 
+@pytest.mark.parametrize(
+    ("role", "kept"), [("mobile-node", 0x3400), ("home-agent", 0x3000), ("correspondent", 0x3000)]
+)
 def test_daemon_keeps_only_the_network_capabilities_and_cannot_be_dumped(
-    machine: Machine,
+    machine: Machine, role: str, kept: int
 ) -> None:
+    """CAP_NET_ADMIN and CAP_NET_RAW; on a mobile node CAP_NET_BIND_SERVICE for DHCPv6's port."""
+    machine.write_configuration(role)
     machine.start()
     assert machine.process is not None
     process = Path(f"/proc/{machine.process.pid}")
     capabilities = dict(
         line.split(":\t") for line in (process / "status").read_text().splitlines() if "Cap" in line
     )
-    assert {int(capabilities[name], 16) for name in ("CapEff", "CapPrm", "CapBnd")} == {0x3000}
+    assert {int(capabilities[name], 16) for name in ("CapEff", "CapPrm", "CapBnd")} == {kept}
     assert re.search(r"Max core file size +0 +0", (process / "limits").read_text())
     machine.stop()
 

@@ -13,7 +13,7 @@ import pytest
 from mnagent.runtime import process
 from mnagent.runtime.loop import BootClock, BootTimer
 from mnagent.runtime.process import (
-    KEPT_CAPABILITIES,
+    NEEDED_CAPABILITIES,
     PrivilegeError,
     ServiceManager,
     StateInUse,
@@ -74,7 +74,9 @@ def test_capabilities_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("mnagent.runtime.process.effective_capabilities", lambda: 0)
     with pytest.raises(PrivilegeError, match="CAP_NET_ADMIN and CAP_NET_RAW"):
         require_capabilities()
-    monkeypatch.setattr("mnagent.runtime.process.effective_capabilities", lambda: KEPT_CAPABILITIES)
+    monkeypatch.setattr(
+        "mnagent.runtime.process.effective_capabilities", lambda: NEEDED_CAPABILITIES
+    )
     require_capabilities()
 
 
