@@ -206,14 +206,24 @@ def test_care_of_address_duplicate_is_not_used() -> None:
             ready = roaming.mobile_node.find("care-of-address-ready", after=move.link_up_at)
             assert ready is not None
             taken = IPv6Address(ready.details["address"])
-            move = roaming.move(LINK_B)
-            await roaming.settled(move)
-            # Somebody else has the address by the time the node comes back.
+            await roaming.mobile_node.stop()
+            # Somebody else has the address by the time the node comes back, to a link that it does
+            # not remember: on a known link nobody is asked again (RFC 6059 5.7.1).
             roaming.topology["router-a"].ip(f"addr add {taken}/64 dev access nodad")
-            move = roaming.move(LINK_A)
-            await roaming.mobile_node.wait_for(
-                "duplicate-address", after=move.link_up_at, timeout=5
+            for record in (roaming.directory / "mobile-node.state" / "records").glob(
+                "known-links*"
+            ):
+                record.unlink()
+            restarted_at = boottime()
+            await roaming.mobile_node.start()
+            event = await roaming.mobile_node.wait_for(
+                "duplicate-address", after=restarted_at, timeout=15
             )
+            assert event.details["address"] == str(taken)
+            accepted = await roaming.mobile_node.wait_for(
+                "binding-accepted", after=event.at, timeout=15
+            )
+            assert accepted.details["care_of_address"] != str(taken)
 
     run(scenario)
 
