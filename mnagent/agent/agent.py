@@ -36,6 +36,7 @@ from mnagent.core.events import (
     LinkDown,
     LinkUp,
     PacketReceived,
+    TrafficSeen,
     TunnelActivity,
 )
 from mnagent.ipsec.policy import SecurityPolicyDatabase
@@ -154,6 +155,8 @@ class Agent:
                 self._addresses.get(event.interface, {}).pop(str(event.address), None)
             case TunnelActivity():
                 self._handovers.carried(event, now)
+            case TrafficSeen():
+                self._handovers.traffic_seen(event, now)
             case ActionFailed():
                 return [self._report_failure(event)]
         return []
@@ -194,6 +197,7 @@ class Agent:
                 case SendPacket():
                     if isinstance(action.packet.payload, RouterSolicitation):
                         self._handovers.solicited(action.interface or 0, now)
+                    self._handovers.sent(action, now)
                     finished += self._protect(action)
                 case SetTunnel():
                     finished.append(self._protect_payload(action))

@@ -4,6 +4,9 @@ A link event opens a record that is not shown yet. It becomes a handover once th
 somewhere else than before: with another care-of address, on another interface, or at home instead
 of away. A link that flapped, or a roam within one link, is none and leaves no record. An attachment
 without a link event (renumbering, another router) is a handover that starts there and then.
+
+A correspondent belongs to the handover when its registration started with it; one met later on the
+same link has nothing to do with the handover.
 """
 
 from __future__ import annotations
@@ -12,13 +15,19 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from mnagent.core.actions import ReportEvent
-from mnagent.core.events import LinkCause, LinkDown, LinkUp, TunnelActivity
+from mnagent.core.actions import ReportEvent, SendPacket
+from mnagent.core.events import LinkCause, LinkDown, LinkUp, TrafficSeen, TunnelActivity
+from mnagent.wire.mobility import BindingUpdate, CareOfTestInit, HomeTestInit
 
 MAX_HANDOVERS: Final = 256
 """Handovers remembered; the oldest goes first."""
 MAX_OPEN_TIME: Final = 60.0
 """Seconds after which a link event is no longer taken for the cause of what happens."""
+CORRESPONDENT_START_TIME: Final = 5.0
+"""Seconds from the attachment within which a registration with a correspondent is part of the
+handover: a full table of them starts within two."""
+MAX_CORRESPONDENTS: Final = 16
+"""Correspondents noted of one handover: those with the latest traffic, which are told first."""
 BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds, in seconds, of the distribution of each phase."""
 PHASES: Final = {
@@ -32,6 +41,20 @@ PHASES: Final = {
     "first-packet-in": "first_packet_in_at",
 }
 """Name of each phase, and the field of the record that tells when it was reached."""
+CORRESPONDENT_PHASES: Final = {
+    "return-routability-started": "tests_started_at",
+    "return-routability-done": "tests_passed_at",
+    "correspondent-binding-update": "update_sent_at",
+    "correspondent-binding-acknowledgement": "acknowledged_at",
+    "first-direct-packet-out": "first_packet_out_at",
+    "first-direct-packet-in": "first_packet_in_at",
+}
+"""Name of each phase of a correspondent, and its key in the record."""
+_CORRESPONDENT_REPORTS: Final = {
+    "addresses-tested": "tests_passed_at",
+    "direct-path": "acknowledged_at",
+    "correspondent-deregistered": "acknowledged_at",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +88,8 @@ class HandoverRecord:
     first_packet_in_at: float | None = None
     at_home: bool = False
     correspondents: dict[str, dict[str, float]] = field(default_factory=dict)
-    """By correspondent: phase of route optimization to its instant."""
+    """By correspondent: a value of CORRESPONDENT_PHASES to its instant; missing what was not
+    reached, or not needed."""
 
 
 @dataclass(slots=True)
@@ -93,7 +117,8 @@ class HandoverLog:
         self._names: dict[int, str] = {}
         self._open_interface: int | None = None
         self._count = 0
-        self._phases = {name: _Distribution() for name in PHASES}
+        self._attached_at = 0.0
+        self._phases = {name: _Distribution() for name in (*PHASES, *CORRESPONDENT_PHASES)}
 
     @property
     def records(self) -> tuple[HandoverRecord, ...]:
@@ -165,6 +190,23 @@ class HandoverLog:
             if count > before:
                 self._mark(name, now)
 
+    def sent(self, action: SendPacket, now: float) -> None:
+        """A packet left: one of a registration with a correspondent, perhaps."""
+        message = action.packet.payload
+        correspondent = str(action.packet.logical_destination)
+        if isinstance(message, HomeTestInit | CareOfTestInit):
+            self._mark_correspondent(correspondent, "tests_started_at", now)
+        elif isinstance(message, BindingUpdate) and not message.home_registration:
+            self._mark_correspondent(correspondent, "update_sent_at", now)
+
+    def traffic_seen(self, traffic: TrafficSeen, now: float) -> None:
+        """Packets of a correspondent: those that go directly end its part of the handover."""
+        correspondent = str(traffic.peer)
+        if traffic.direct and traffic.packets_out:
+            self._mark_correspondent(correspondent, "first_packet_out_at", now)
+        if traffic.direct_in and traffic.packets_in:
+            self._mark_correspondent(correspondent, "first_packet_in_at", now)
+
     def observe(self, report: ReportEvent, now: float) -> None:
         """Note the phase a report stands for, if it is one."""
         details = dict(report.details)
@@ -180,6 +222,9 @@ class HandoverLog:
                 self._mark_newest("update_sent_at", now)
             case "binding-accepted" | "deregistered":
                 self._mark_newest("acknowledged_at", now)
+            case name if name in _CORRESPONDENT_REPORTS:
+                phase = _CORRESPONDENT_REPORTS[name]
+                self._mark_correspondent(details["correspondent"], phase, now)
 
     def _mark_newest(self, name: str, now: float) -> None:
         """On the way home the update goes before it is known that the node will be there."""
@@ -197,6 +242,7 @@ class HandoverLog:
         self, where: tuple[int | None, str], now: float, *, index: int | None = None
     ) -> None:
         before, self._attached = self._attached, where
+        self._attached_at = now if where != before else self._attached_at
         record, self._open = self._open, None
         if where == before:
             return
@@ -235,6 +281,24 @@ class HandoverLog:
         self._records[-1] = replace(record, **changes)
         if record.number:
             phase = next(phase for phase, field_name in PHASES.items() if field_name == name)
+            self._phases[phase].add(now - record.link_up_at)
+
+    def _mark_correspondent(self, correspondent: str, name: str, now: float) -> None:
+        """Note a phase of a correspondent in the newest record, the first time it is reached."""
+        if not self._records:
+            return
+        record = self._records[-1]
+        reached = record.correspondents.get(correspondent, {})
+        is_packet = name in ("first_packet_out_at", "first_packet_in_at")
+        if name in reached or (is_packet and "acknowledged_at" not in reached):
+            return
+        is_late = now - self._attached_at > CORRESPONDENT_START_TIME
+        if not reached and (is_late or len(record.correspondents) >= MAX_CORRESPONDENTS):
+            return
+        changed = {**record.correspondents, correspondent: {**reached, name: now}}
+        self._records[-1] = replace(record, correspondents=changed)
+        if record.number:
+            phase = next(p for p, key in CORRESPONDENT_PHASES.items() if key == name)
             self._phases[phase].add(now - record.link_up_at)
 
 

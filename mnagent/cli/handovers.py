@@ -20,6 +20,14 @@ COLUMNS = (
     ("out", "first_packet_out_at"),
     ("in", "first_packet_in_at"),
 )
+CORRESPONDENT_COLUMNS = (
+    ("tests", "tests_started_at"),
+    ("passed", "tests_passed_at"),
+    ("BU", "update_sent_at"),
+    ("BA", "acknowledged_at"),
+    ("out", "first_packet_out_at"),
+    ("in", "first_packet_in_at"),
+)
 WIDTH = 8
 
 
@@ -51,6 +59,24 @@ def render(answer: Mapping[str, Any]) -> Iterator[str]:
             f"{one.get('number', 0):>4}  {duration(now - start):>11}  "
             f"{one.get('interface') or '-':<10}  {one.get('cause', ''):<11}{times}  {where}"
         )
+    yield from _correspondents(handovers)
+
+
+def _correspondents(handovers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The direct paths, where there are any."""
+    if not any(one.get("correspondents") for one in handovers):
+        return
+    yield ""
+    yield "The same for each correspondent: address tests, its binding, and what went directly:"
+    heads = "".join(f"{name:>{WIDTH}}" for name, _ in CORRESPONDENT_COLUMNS)
+    yield f"{'#':>4}{heads}  correspondent"
+    for one in handovers:
+        start = float(one["link_up_at"])
+        for correspondent, reached in dict(one.get("correspondents") or {}).items():
+            times = "".join(
+                f"{_since(start, reached.get(name)):>{WIDTH}}" for _, name in CORRESPONDENT_COLUMNS
+            )
+            yield f"{one.get('number', 0):>4}{times}  {correspondent}"
 
 
 def _since(start: float, instant: float | None) -> str:

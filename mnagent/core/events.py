@@ -149,7 +149,9 @@ class TrafficSeen:
     protocol: int | None = None
     """Upper-layer protocol of the last packet."""
     direct: bool = False
-    """Carried on the direct path, not through the tunnel."""
+    """The last packet out, or in where none went out, took the direct path, not the tunnel."""
+    direct_in: bool = False
+    """The last packet in did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

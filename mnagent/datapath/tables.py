@@ -134,4 +134,6 @@ class Traffic:
     destination_port: int | None = None
     """Port at the peer of the last packet, None where the protocol has none."""
     direct: bool = False
-    """The last packet did not take the tunnel."""
+    """The last packet out, or in where none went out, did not take the tunnel."""
+    direct_in: bool = False
+    """The last packet in did not take the tunnel."""

@@ -454,6 +454,8 @@ class CorrespondentRegistration:
                 case SendPacket():
                     outputs.append(output)
                 case AddressesTested():
+                    details = (("correspondent", str(self.correspondent)),)
+                    outputs.append(ReportEvent(name="addresses-tested", details=details))
                     outputs += self._on_tokens(now)
                 case _:  # AddressTestsFailed
                     outputs += self._suspend("no-answer-to-tests", now)

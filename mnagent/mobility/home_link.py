@@ -262,7 +262,8 @@ class HomeLink:
         self._state = HomeLinkState.IN_USE
         self._advertisements_left = MAX_NEIGHBOR_ADVERTISEMENT
         report = ReportEvent(name="returned-home", details=(("interface", str(self._interface)),))
-        return [self._use(), *self._advertise(now), report]
+        # Told first: what follows, such as deregistrations, is of the time at home.
+        return [report, self._use(), *self._advertise(now)]
 
     def _use(self) -> UseHomeLink:
         return UseHomeLink(

@@ -120,13 +120,38 @@ PHASES = {
 }
 
 
+CORRESPONDENT_PHASES = {
+    "tests begin": "tests_started_at",
+    "tests passed": "tests_passed_at",
+    "BU": "update_sent_at",
+    "BA": "acknowledged_at",
+    "first out": "first_packet_out_at",
+    "first in": "first_packet_in_at",
+}
+
+
+def correspondent_rows(records: Iterable[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """The same for each correspondent of each handover."""
+    rows = []
+    for record in records:
+        start = record["link_up_at"]
+        where = "home" if record.get("at_home") else str(record.get("care_of_address"))
+        for correspondent, reached in dict(record.get("correspondents") or {}).items():
+            times = [_since(start, reached.get(name)) for name in CORRESPONDENT_PHASES.values()]
+            rows.append((correspondent, where, *times))
+    return rows
+
+
+def _since(start: float, instant: float | None) -> str:
+    return "-" if instant is None else f"{(instant - start) * 1000:.1f}"
+
+
 def phase_rows(records: Iterable[dict[str, Any]]) -> list[tuple[str, ...]]:
     """The daemon's record of each handover: cause, where to, and the time of each phase."""
     rows = []
     for record in records:
         start = record["link_up_at"]
-        instants = [record.get(name) for name in PHASES.values()]
-        times = ["-" if at is None else f"{(at - start) * 1000:.1f}" for at in instants]
+        times = [_since(start, record.get(name)) for name in PHASES.values()]
         where = "home" if record.get("at_home") else str(record.get("care_of_address"))
         rows.append((str(record.get("cause")), where, *times))
     return rows
@@ -380,7 +405,7 @@ the last kind of traffic had resumed.</p>
 <p>The mobile node's own record, milliseconds from the link event.</p>
 
 {phases}
-
+{_correspondents_section(result)}
 <h2>Checks</h2>
 
 <ul>{checks}</ul>
@@ -414,6 +439,17 @@ def _flows_section(result: Result) -> str:
 the home agent still saw after the direct path was in use.</p>
 
 {_table(FLOW_COLUMNS, flow_rows(result.flows))}
+"""
+
+
+def _correspondents_section(result: Result) -> str:
+    rows = correspondent_rows(result.records)
+    if not rows:
+        return ""
+    return f"""
+<p>For each correspondent: address tests, its binding, and the first packets that went directly.</p>
+
+{_table(("correspondent", "to", *CORRESPONDENT_PHASES), rows)}
 """
 
 

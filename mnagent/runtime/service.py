@@ -71,7 +71,8 @@ SIGNAL_INTERVAL = 5.0
 ACTIVITY_INTERVAL = 1.0
 """Seconds between two looks at what the tunnel carried."""
 FIRST_PACKET_PATIENCE = 3.0
-"""Seconds after a movement during which the first packets are looked for more often."""
+"""Seconds after a movement, or a change to a direct path, during which the first packets are looked
+for more often."""
 FIRST_PACKET_SHARE = 0.02
 """Of the time since the movement: how exactly their time is known, and what it may cost."""
 MIN_ACTIVITY_INTERVAL = 0.001
@@ -134,6 +135,7 @@ def traffic_seen(traffic: Traffic) -> TrafficSeen:
         destination_port=traffic.destination_port,
         protocol=traffic.protocol,
         direct=traffic.direct,
+        direct_in=traffic.direct_in,
     )
 
 
@@ -175,6 +177,7 @@ class Service:
         self._activity: dict[IPv6Address, tuple[int, int]] = {}
         self._moved_at = self._started_at
         self._awaited: dict[IPv6Address, tuple[int, int]] | None = None
+        self._is_direct_awaited = False
         self._manager = process.ServiceManager(dict(os.environ))
         self._monitor = LinkMonitor(
             assembly.interface_names,
@@ -369,6 +372,7 @@ class Service:
             self._timers.set("signal", now + SIGNAL_INTERVAL)
         elif name == "activity":
             self._pending.extend(self._read_activity())
+            self._pending.extend(self._read_traffic())
             self._timers.set("activity", now + self._activity_interval(now))
         elif name == "watchdog":
             self._manager.notify("WATCHDOG=1")
@@ -393,13 +397,18 @@ class Service:
             if before.get(home) != counts
         ]
 
+    def _read_traffic(self) -> list[Event]:
+        """What pairs of addresses carried since the last look."""
+        return [traffic_seen(traffic) for traffic in self._parts.datapath.take_traffic()]
+
     def _activity_interval(self, now: float) -> float:
-        """Short after a movement until something went each way."""
+        """Short after a movement until something went each way, which for direct paths, of which
+        there may be many, is not waited for."""
         elapsed = now - self._moved_at
         if self._awaited is None or elapsed > FIRST_PACKET_PATIENCE:
             self._awaited = None
             return ACTIVITY_INTERVAL
-        if all(
+        if not self._is_direct_awaited and all(
             counts[0] > before[0] and counts[1] > before[1]
             for home, counts in self._activity.items()
             for before in (self._awaited.get(home, (0, 0)),)
@@ -408,9 +417,10 @@ class Service:
             return ACTIVITY_INTERVAL
         return max(MIN_ACTIVITY_INTERVAL, elapsed * FIRST_PACKET_SHARE)
 
-    def _await_first_packets(self) -> None:
+    def _await_first_packets(self, *, directly: bool = False) -> None:
         if self._parts.takeover is None:
             return
+        self._is_direct_awaited = directly
         self._moved_at = self._clock.now()
         self._awaited = dict(self._activity)
         self._timers.set("activity", self._moved_at + MIN_ACTIVITY_INTERVAL)
@@ -425,6 +435,8 @@ class Service:
         details = dict(event.details)
         if event.name == "care-of-address-ready":
             self._await_first_packets()
+        elif event.name == "direct-path":
+            self._await_first_packets(directly=True)
         text = " ".join(f"{name}={value}" for name, value in details.items())
         logger.log(logging.WARNING if event.warning else logging.INFO, "%s %s", event.name, text)
         self._control.publish(
@@ -438,7 +450,7 @@ class Service:
     def _on_handed_up(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.read(self._parts.wake_descriptor, 8)
-        self._feed(map(traffic_seen, self._parts.datapath.take_traffic()))
+        self._feed(self._read_traffic())
         self._feed(
             DatagramReceived(
                 data=packet.data,

@@ -739,6 +739,7 @@ def test_traffic_of_the_tunnel_and_of_the_direct_path_is_told() -> None:
             protocol=17,
             destination_port=6000,
             direct=True,
+            direct_in=True,
         ),
         OTHER_HOME: Traffic(
             local=HOME, peer=OTHER_HOME, packets_in=1, protocol=17, destination_port=5000

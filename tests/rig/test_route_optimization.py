@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from mnagent.agent.handovers import CORRESPONDENT_PHASES
 from mnagent.rig.capture import read_capture
 from mnagent.rig.checks import ENCAPSULATED_IPV6, MOBILITY, OuterPacket, outer_packets
 from mnagent.rig.daemon import AgentDaemon
@@ -90,6 +91,24 @@ def test_roaming_with_route_optimization_has_a_direct_path_per_foreign_link(stor
     away = [handover for handover in story.handovers if handover.destination != HOME]
     assert all(handover.direct_at is not None for handover in away)
     assert [h.direct_at for h in story.handovers if h.destination == HOME] == [None]
+
+
+def test_roaming_with_route_optimization_records_the_phases_of_the_correspondent(
+    story: Result,
+) -> None:
+    away = [r for r in story.records if r["number"] and not r["at_home"]]
+    assert len(away) == 3
+    for record in away:
+        reached = record["correspondents"][str(CORRESPONDENT)]
+        assert reached.keys() == set(CORRESPONDENT_PHASES.values())
+        tested = reached["tests_started_at"] <= reached["tests_passed_at"]
+        assert tested and reached["tests_passed_at"] <= reached["update_sent_at"]
+        assert record["acknowledged_at"] <= reached["update_sent_at"] < reached["acknowledged_at"]
+        packets = (reached["first_packet_out_at"], reached["first_packet_in_at"])
+        assert all(
+            reached["acknowledged_at"] <= at < reached["acknowledged_at"] + 3 for at in packets
+        )
+    assert "acknowledged_at" in story.records[-1]["correspondents"][str(CORRESPONDENT)]
 
 
 def test_roaming_with_payload_under_esp_goes_direct(tmp_path: Path) -> None:

@@ -469,7 +469,7 @@ cdef class _Core:
         ):
             pairs[local, peer] = Traffic(
                 local=local, peer=peer, packets_in=packets, protocol=protocol,
-                destination_port=port, direct=direct,
+                destination_port=port, direct=direct, direct_in=direct,
             )
         for local, peer, packets, protocol, port, direct in take_table(
             self.outbound_worker.traffic, self.outbound_reader
@@ -478,6 +478,7 @@ cdef class _Core:
             pairs[local, peer] = Traffic(
                 local=local, peer=peer, packets_in=entry.packets_in if entry else 0,
                 packets_out=packets, protocol=protocol, destination_port=port, direct=direct,
+                direct_in=entry.direct_in if entry else False,
             )
         return list(pairs.values())
 

@@ -6,11 +6,24 @@ from ipaddress import IPv6Address
 
 import pytest
 
-from mnagent.agent.handovers import MAX_HANDOVERS, MAX_OPEN_TIME, HandoverLog, HandoverRecord
-from mnagent.core.actions import ReportEvent
-from mnagent.core.events import LinkCause, LinkDown, LinkUp, TunnelActivity
+from mnagent.agent.handovers import (
+    CORRESPONDENT_PHASES,
+    CORRESPONDENT_START_TIME,
+    MAX_CORRESPONDENTS,
+    MAX_HANDOVERS,
+    MAX_OPEN_TIME,
+    PHASES,
+    HandoverLog,
+    HandoverRecord,
+)
+from mnagent.core.actions import ReportEvent, SendPacket
+from mnagent.core.events import LinkCause, LinkDown, LinkUp, TrafficSeen, TunnelActivity
+from mnagent.wire.ipv6 import IPv6Packet
+from mnagent.wire.mobility import BindingUpdate, CareOfTestInit, HomeTestInit, MobilityMessage
 
 HOME = IPv6Address("2001:db8:1::10")
+CARE_OF = IPv6Address("2001:db8:b::1")
+PEER = IPv6Address("2001:db8:c::99")
 
 
 class Story:
@@ -35,6 +48,15 @@ class Story:
     def carried(self, out: int, back: int, now: float) -> None:
         activity = TunnelActivity(home_address=HOME, packets_out=out, packets_in=back)
         self.log.carried(activity, now)
+
+    def send(self, message: MobilityMessage, now: float, *, peer: IPv6Address = PEER) -> None:
+        self.log.sent(SendPacket(packet=IPv6Packet(CARE_OF, peer, message)), now)
+
+    def tell(self, name: str, now: float) -> None:
+        self.log.observe(ReportEvent(name=name, details=(("correspondent", str(PEER)),)), now)
+
+    def traffic(self, now: float, **fields: int | bool) -> None:
+        self.log.traffic_seen(TrafficSeen(local=HOME, peer=PEER, **fields), now)  # type: ignore[arg-type]
 
     def register(self, address: str, now: float, *, index: int = 2) -> None:
         self.ready(address, now, index=index)
@@ -97,7 +119,7 @@ def test_every_phase_of_a_move_is_noted_once(story: Story) -> None:
         first_packet_in_at=10.061,
     )
     phases = story.log.totals["phases"]
-    assert {phase["count"] for phase in phases.values()} == {1}
+    assert {phases[name]["count"] for name in PHASES} == {1}
     assert phases["binding-acknowledgement"]["buckets"]["0.05"] == 0
     assert phases["binding-acknowledgement"]["buckets"]["0.1"] == 1
 
@@ -181,3 +203,75 @@ def test_log_forgets_the_oldest() -> None:
     assert len(story.log.records) == MAX_HANDOVERS
     assert story.log.records[0].link_up_at == 3.0
     assert story.log.totals["count"] == MAX_HANDOVERS + 2
+
+
+def update(*, lifetime: float = 420, home_registration: bool = False) -> BindingUpdate:
+    return BindingUpdate(sequence=1, lifetime=lifetime, home_registration=home_registration)
+
+
+def test_every_phase_of_a_correspondent_is_noted_once(story: Story) -> None:
+    story.link_up(10.0)
+    story.register(str(CARE_OF), 10.02)
+    for later in (0.0, 0.5):
+        story.traffic(
+            10.02 + later / 1000, direct=True, packets_out=1, direct_in=True, packets_in=1
+        )
+        story.send(CareOfTestInit(bytes(8)), 10.03 + later)
+        story.send(HomeTestInit(bytes(8)), 10.031 + later)
+        story.tell("addresses-tested", 10.08 + later)
+        story.send(update(), 10.081 + later)
+        story.tell("direct-path", 10.12 + later)
+        story.traffic(10.121 + later, packets_out=1, packets_in=1)
+        story.traffic(10.122 + later, direct=True, packets_out=1, packets_in=1)
+        story.traffic(10.17 + later, direct=True, direct_in=True, packets_in=1)
+    assert story.last.correspondents == {
+        str(PEER): {
+            "tests_started_at": 10.03,
+            "tests_passed_at": 10.08,
+            "update_sent_at": 10.081,
+            "acknowledged_at": 10.12,
+            "first_packet_out_at": 10.122,
+            "first_packet_in_at": 10.17,
+        }
+    }
+    phases = story.log.totals["phases"]
+    assert {phases[name]["count"] for name in CORRESPONDENT_PHASES} == {1}
+    assert phases["first-direct-packet-in"]["seconds"] == pytest.approx(0.17)
+
+
+def test_update_for_the_home_agent_is_no_correspondents(story: Story) -> None:
+    story.send(update(home_registration=True), 1.02)
+    assert story.last.correspondents == {}
+
+
+def test_correspondent_met_later_is_not_of_the_handover(story: Story) -> None:
+    story.send(HomeTestInit(bytes(8)), 1.02 + CORRESPONDENT_START_TIME)
+    assert story.last.correspondents == {}
+
+
+def test_correspondents_of_the_first_attachment_are_noted_and_not_counted(story: Story) -> None:
+    story.send(HomeTestInit(bytes(8)), 1.02)
+    assert story.last.correspondents == {str(PEER): {"tests_started_at": 1.02}}
+    assert story.log.totals["phases"]["return-routability-started"]["count"] == 0
+
+
+def test_correspondents_of_one_handover_are_bounded(story: Story) -> None:
+    for number in range(MAX_CORRESPONDENTS + 3):
+        story.send(HomeTestInit(bytes(8)), 1.02, peer=IPv6Address(int(PEER) + number))
+    assert len(story.last.correspondents) == MAX_CORRESPONDENTS
+    assert str(PEER) in story.last.correspondents
+
+
+def test_correspondents_deregistration_at_home_is_of_the_return(story: Story) -> None:
+    story.link_up(10.0)
+    story.home(10.05)
+    story.send(update(lifetime=0), 10.051)
+    story.tell("correspondent-deregistered", 10.09)
+    reached = {"update_sent_at": 10.051, "acknowledged_at": 10.09}
+    assert story.last.correspondents == {str(PEER): reached}
+
+
+def test_correspondents_without_a_handover_are_ignored() -> None:
+    story = Story()
+    story.send(HomeTestInit(bytes(8)), 1.0)
+    assert story.log.records == ()

@@ -46,6 +46,16 @@ def test_render_shows_each_phase_in_milliseconds() -> None:
     assert second.split()[-1] == "(home)"
 
 
+def test_render_shows_the_correspondents_of_a_handover() -> None:
+    reached = {"tests_started_at": 40.012, "tests_passed_at": 40.1, "update_sent_at": 40.1001}
+    first, second = ANSWER["handovers"]
+    with_peer = {**first, "correspondents": {"2001:db8:c::99": reached}}
+    shown = list(render({**ANSWER, "handovers": [with_peer, second]}))
+    assert shown[4] == ""
+    assert shown[6].split() == ["#", "tests", "passed", "BU", "BA", "out", "in", "correspondent"]
+    assert shown[7].split() == ["1", "12.0", "100.0", "100.1", "-", "-", "-", "2001:db8:c::99"]
+
+
 def test_render_without_handovers_says_so() -> None:
     assert list(render({"handovers": []})) == ["No handover yet."]
 

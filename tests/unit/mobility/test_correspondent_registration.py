@@ -285,7 +285,8 @@ def test_update_waits_for_a_home_registration_that_lasts() -> None:
     where = care_of(CARE_OF_A)
     driver.note(driver.registration.start(where, driver.now, home_bound_until=driver.now + 3))
     driver.answer_home_test()
-    assert driver.answer_care_of_test() == []
+    outputs = driver.answer_care_of_test()
+    assert reports(outputs, "addresses-tested") and sent(outputs, BindingUpdate) == []
     assert driver.registration.state is CorrespondentState.WAITING
     outputs = driver.note(driver.registration.home_registered(driver.now + 600, driver.now))
     assert sent(outputs, BindingUpdate)

@@ -16,6 +16,7 @@ from mnagent.rig.report import (
     Timeline,
     as_html,
     as_json,
+    correspondent_rows,
     flow_rows,
     phases_picture,
     plain_table,
@@ -140,3 +141,17 @@ def test_report_of_flows_shows_each_stay_and_the_whole() -> None:
     assert "round trip directly" in as_html(optimized, [])
     assert json.loads(as_json(optimized))["flows"][0]["rtt_direct_ms"] == 40.0
     assert "flows" not in json.loads(as_json(result(handover())))
+
+
+def test_report_shows_the_phases_of_each_correspondent() -> None:
+    reached = {"tests_started_at": 10.02, "acknowledged_at": 10.1}
+    record = {
+        "link_up_at": 10.0,
+        "care_of_address": "2001:db8:a::10",
+        "correspondents": {"2001:db8:c::99": reached},
+    }
+    expected = ("2001:db8:c::99", "2001:db8:a::10", "20.0", "-", "-", "100.0", "-", "-")
+    assert correspondent_rows([record, {"link_up_at": 1.0}]) == [expected]
+    page = as_html(replace(result(handover()), records=[record]), [])
+    assert "tests passed" in page
+    assert "tests passed" not in as_html(result(handover()), [])
