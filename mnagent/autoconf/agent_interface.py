@@ -16,6 +16,7 @@ from dataclasses import replace
 from ipaddress import IPv6Address
 from random import Random
 
+from mnagent.autoconf.announcement import AddressAnnouncer
 from mnagent.autoconf.constants import NEIGHBOR_DISCOVERY_HOP_LIMIT
 from mnagent.autoconf.dad import DuplicateAddressDetection
 from mnagent.autoconf.dhcp6 import DHCP6_OFF, Dhcp6Client, Dhcp6Settings
@@ -87,6 +88,7 @@ class AgentInterface:
         self.dhcp6 = Dhcp6Client(link.interface, name=link.name, settings=dhcp6, random=random)
         self._dna = SimpleDna(self._own, memory)
         self._reachability = RouterReachability(self._own, random=random)
+        self._announcer = AddressAnnouncer(self._own, random=random)
         self._link_local_detection: DuplicateAddressDetection | None = None
         self.is_memory_changed = False
         """More than lifetimes, since whoever keeps the record cleared it."""
@@ -128,7 +130,7 @@ class AgentInterface:
                 outputs = self._on_packet(event, now)
             case _:
                 return []  # routes of others
-        return self._noted(outputs, now)
+        return self._followed(outputs, now)
 
     def address_refused(self, address: IPv6Address, now: float) -> list[Output]:
         """The host could not configure it."""
@@ -154,7 +156,7 @@ class AgentInterface:
                 outputs += self._on_unreachable(verdict.router, now)
             else:
                 outputs.append(verdict)
-        return self._noted(outputs, now)
+        return self._followed(outputs, now)
 
     def next_deadline(self) -> float | None:
         detection = self._link_local_detection
@@ -172,6 +174,7 @@ class AgentInterface:
     def _on_link_down(self) -> list[Output]:
         self._dna.stop()
         self._reachability.clear()
+        self._announcer.clear()
         return [
             *self._stop_link_local_detection(),
             *self.routers.link_went_down(),
@@ -215,12 +218,13 @@ class AgentInterface:
 
     def _doubt(self, now: float) -> list[Output]:
         self._reachability.clear()
+        self._announcer.clear()
         return [
             *self._stop_link_local_detection(),
             *self.slaac.link_came_up(),
             *self.routers.link_came_up(now),
             *self._dna.link_came_up(now),
-            *self.dhcp6.link_came_up(now),
+            *self.dhcp6.link_came_up(now, link_layer_address=self._own.link_layer_address),
         ]
 
     def _expire_routers(self, now: float) -> list[Output]:
@@ -308,10 +312,14 @@ class AgentInterface:
         # It was the last one: this may be another link (RFC 6275 11.5.1).
         return [report, *self._doubt(now)]
 
-    def _noted(self, outputs: list[Output], now: float) -> list[Output]:
+    def _followed(self, outputs: list[Output], now: float) -> list[Output]:
+        """The announcements go behind all else: whoever uses an address does so first."""
+        if any(isinstance(output, AddressUsable) for output in outputs):
+            self._note(now)
+        return [*outputs, *self._announcer.follow(outputs, self.routers.routers(now))]
+
+    def _note(self, now: float) -> None:
         """Remember the routers with the addresses there are now."""
-        if not any(isinstance(output, AddressUsable) for output in outputs):
-            return outputs
         addresses = self.slaac.known()
         leased = tuple(a for a, s in self.dhcp6.states().items() if s is AddressState.PREFERRED)
         for router in self.routers.routers(now):
@@ -321,7 +329,6 @@ class AgentInterface:
                 entry = replace(router, addresses=own, leased=leased)
                 is_changed = self._memory.remember(entry)
                 self.is_memory_changed = self.is_memory_changed or is_changed
-        return outputs
 
     # The link-local address, which the host makes.
 

@@ -11,6 +11,9 @@ Our own solicitation, reflected by an access point, is known by its nonce. Then 
 and if one of those comes back too, the address is taken as unique, and people are told. RFC 7527
 4.1 would go on for ever: an access point that reflects everything would keep the node off the
 network.
+
+An optimistic address, in use meanwhile, is answered for (RFC 4429 3.3): without the override flag,
+so that no neighbour forgets whom it knew by that address, and never to the unspecified address.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ from mnagent.wire.ndisc import (
     NeighborSolicitation,
     Nonce,
     SourceLinkLayerAddress,
+    TargetLinkLayerAddress,
 )
 
 NONCE_LENGTH: Final = 6
@@ -52,6 +56,7 @@ class DuplicateAddressDetection:
         random: Random,
         transmits: int = DUP_ADDR_DETECT_TRANSMITS,
         link_layer_address: bytes = b"",
+        is_optimistic: bool = False,
     ) -> None:
         """Prepare a run.
 
@@ -61,11 +66,13 @@ class DuplicateAddressDetection:
             random: for nonces.
             transmits: solicitations to send; 0 takes the address as unique (RFC 4862 5.1).
             link_layer_address: our own; an advertisement in a frame from it is our own, reflected.
+            is_optimistic: the address is used meanwhile, and answered for.
         """
         self.address = address
         self._interface = interface
         self._random = random
         self._link_layer_address = link_layer_address
+        self._is_optimistic = is_optimistic
         self._is_looped_back = False
         self._was_extended = False
         self._transmits_left = transmits
@@ -95,7 +102,7 @@ class DuplicateAddressDetection:
                 event.packet, message
             )
         if not is_conflict:
-            return []
+            return self._answer(event) if isinstance(message, NeighborSolicitation) else []
         duplicate = AddressDuplicate(interface=self._interface, address=self.address)
         return [*self.stop(), duplicate]
 
@@ -136,6 +143,31 @@ class DuplicateAddressDetection:
             return []
         details = (("address", str(self.address)), ("interface", str(self._interface)))
         return [ReportEvent(name="loopback-detected", details=details, warning=True)]
+
+    def _answer(self, event: PacketReceived) -> list[Output]:
+        """To whoever resolves the address: in the frame's own terms, which need no resolution."""
+        asking = event.packet.source
+        if (
+            not self._is_optimistic
+            or not self._link_layer_address
+            or asking == UNSPECIFIED_ADDRESS
+            or asking.is_multicast
+            or event.link_layer_source == self._link_layer_address
+        ):
+            return []
+        message = NeighborAdvertisement(
+            self.address,
+            solicited=True,
+            options=(TargetLinkLayerAddress(self._link_layer_address),),
+        )
+        packet = IPv6Packet(self.address, asking, message, hop_limit=NEIGHBOR_DISCOVERY_HOP_LIMIT)
+        return [
+            SendPacket(
+                packet=packet,
+                interface=self._interface,
+                link_layer_destination=event.link_layer_source or None,
+            )
+        ]
 
     def _is_objection(self, event: PacketReceived, message: NeighborAdvertisement) -> bool:
         if message.solicited and event.packet.destination.is_multicast:

@@ -209,8 +209,9 @@ class Dhcp6Client:
 
     # What happens on the link.
 
-    def link_came_up(self, now: float) -> list[Output]:
+    def link_came_up(self, now: float, *, link_layer_address: bytes = b"") -> list[Output]:
         """Doubt the leases and have them confirmed (RFC 8415 18.2.12)."""
+        self._leases.link_layer_address = link_layer_address
         self._forget_routers()
         outputs = self._leases.doubt()
         if not self._leases:

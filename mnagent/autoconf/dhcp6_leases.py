@@ -72,6 +72,7 @@ class Leases:
         self._transmits = transmits
         self._leases: dict[IPv6Address, _Lease] = {}
         self._duplicates: list[IPv6Address] = []
+        self.link_layer_address = b""
 
     def __bool__(self) -> bool:
         return bool(self._leases)
@@ -173,6 +174,8 @@ class Leases:
             interface=self._interface,
             random=self._random,
             transmits=self._transmits,
+            link_layer_address=self.link_layer_address,
+            is_optimistic=self._optimistic,
         )
         lease.state = AddressState.TENTATIVE
         offer: list[Output] = []
@@ -219,6 +222,7 @@ class Leases:
                 prefix_length=LEASED_PREFIX_LENGTH,
                 valid_lifetime=_left(lease.valid_until, now),
                 preferred_lifetime=_left(lease.preferred_until, now),
+                optimistic=not lease.is_unique,
             ),
             AddressUsable(
                 interface=self._interface,

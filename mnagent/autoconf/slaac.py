@@ -13,10 +13,10 @@ identifier of RFC 7217 takes its place. On the next visit it is the last one tri
 Temporary addresses (RFC 8981) are random, end after two days, are deprecated after one at most,
 and have a successor before that.
 
-Optimistic addresses are configured through the host's kernel, which defends them with the override
-flag set where RFC 4429 3.3 wants it clear for one second. A kernel has no switch for that once its
-own detection is off; what it costs is that a real duplicate's neighbours may see our link-layer
-address for that second.
+Optimistic addresses are configured through the host's kernel, which would answer for them with the
+override flag set where RFC 4429 3.3 wants it clear, and has no switch for that once its own
+detection is off. So the host keeps solicitations for them from the kernel
+(`AddAddress.optimistic`), and the detection answers.
 """
 
 from __future__ import annotations
@@ -356,6 +356,7 @@ class Slaac:
             random=self._random,
             transmits=self._settings.transmits,
             link_layer_address=self.link_layer_address,
+            is_optimistic=self._settings.optimistic,
         )
         entry.detection = detection
         entry.state = AddressState.TENTATIVE
@@ -425,6 +426,7 @@ class Slaac:
                 prefix_length=INTERFACE_IDENTIFIER_BITS,
                 valid_lifetime=_left(entry.ends_at, now),
                 preferred_lifetime=_left(entry.deprecated_at, now),
+                optimistic=not entry.is_unique,
             ),
             AddressUsable(
                 interface=self._interface,

@@ -50,6 +50,8 @@ class AddAddress:
     """Seconds, None for ever."""
     preferred_lifetime: float | None = None
     """Seconds, None for ever; 0 keeps the kernel from choosing it as a source."""
+    optimistic: bool = False
+    """Its uniqueness is still checked: the kernel must not answer for it, we do (RFC 4429 3.3)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

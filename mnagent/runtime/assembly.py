@@ -196,7 +196,7 @@ class _Assembler:
         dhcp = DhcpSockets()
         self._stack.callback(dhcp.close)
         executor = self._make_executor(
-            engine, tunnels, dhcp=dhcp, routing=routing, listeners=listeners
+            engine, tunnels, shield=shield, dhcp=dhcp, routing=routing, listeners=listeners
         )
         agent = build(
             configuration,
@@ -364,6 +364,7 @@ class _Assembler:
         engine: Datapath,
         tunnels: TunnelKeeper,
         *,
+        shield: Shield,
         dhcp: DhcpSockets,
         routing: MobileNodeRouting | HomeAgentRouting | None,
         listeners: _Listeners,
@@ -380,6 +381,7 @@ class _Assembler:
             store=self._store,
             report=lambda event: listeners.report(event),
             finish=lambda: listeners.finish(),
+            silence=shield.silence,
         )
 
 

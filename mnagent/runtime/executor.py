@@ -76,7 +76,9 @@ class Executor:
         store: Store,
         report: Callable[[ReportEvent], None],
         finish: Callable[[], None],
+        silence: Callable[[frozenset[IPv6Address]], None] = lambda addresses: None,
     ) -> None:
+        """``silence`` keeps the kernel from answering for addresses whose uniqueness is checked."""
         self._kernel = kernel
         self._host = host
         self._tunnels = tunnels
@@ -84,6 +86,8 @@ class Executor:
         self._store = store
         self._report = report
         self._finish = finish
+        self._silence = silence
+        self._optimistic: frozenset[IPv6Address] = frozenset()
         self._router_metrics: dict[str, int] = {}
         self._methods: dict[type[Any], Callable[[Any], None]] = {
             SendPacket: sender.send,
@@ -127,6 +131,16 @@ class Executor:
                 unsafe = unsafe or isinstance(action, PersistRecord)
         return failures
 
+    def _keep_silent(self, address: IPv6Address, *, optimistic: bool) -> None:
+        """Before the address is there: a neighbour may ask as soon as we have sent something."""
+        if optimistic == (address in self._optimistic):
+            return
+        self._optimistic ^= {address}
+        try:
+            self._silence(self._optimistic)
+        except OSError as error:
+            logger.warning("the kernel answers for addresses that are not checked yet: %s", error)
+
     def _perform_one(self, action: Action) -> ActionFailed | None:
         try:
             self._methods[type(action)](action)
@@ -148,6 +162,7 @@ class Executor:
             address=action.address,
             prefix_length=action.prefix_length,
         )
+        self._keep_silent(action.address, optimistic=action.optimistic)
         self._host.set_address(
             own,
             valid_lifetime=action.valid_lifetime,
@@ -172,6 +187,7 @@ class Executor:
             prefix_length=action.prefix_length,
         )
         self._host.remove_address(own)
+        self._keep_silent(action.address, optimistic=False)
         if not self._host.has_address_in(own.interface, own.prefix):
             self._host.remove_route(_prefix_purpose(own))
 

@@ -30,6 +30,8 @@ add table netdev {table} {{ flags owner; }}
 add set netdev {table} local {{ type ipv6_addr; }}
 add set netdev {table} spis {{ typeof esp spi; }}
 add chain netdev {table} shield
+add chain netdev {table} optimistic
+add rule netdev {table} shield icmpv6 type nd-neighbor-solicit jump optimistic
 add rule netdev {table} shield ip6 daddr != @local return
 add rule netdev {table} shield meta l4proto 135 counter drop
 add rule netdev {table} shield meta l4proto esp esp spi @spis counter drop
@@ -126,6 +128,15 @@ class Shield:
             self._library.run(f"flush chain {chain}\ndelete chain {chain}\n")
         except NftablesError:
             logger.debug("the ingress chain of interface %d was gone", interface)
+
+    def silence(self, addresses: Iterable[IPv6Address]) -> None:
+        """Keep the kernel from answering Neighbor Solicitations for these, all there are."""
+        chain = f"netdev {self._table} optimistic"
+        rules = "".join(
+            f"add rule {chain} @th,64,128 {int(address):#x} counter drop\n"
+            for address in sorted(addresses)
+        )
+        self._library.run(f"flush chain {chain}\n{rules}")
 
     def guard(
         self,

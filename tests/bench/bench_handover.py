@@ -93,7 +93,7 @@ CASES = {
         forget_links=True,
     ),
     "dhcp6": Case(
-        title="unknown link, DHCPv6 with rapid commit (Kea on the access router)",
+        title="unknown link, DHCPv6 with rapid commit (dnsmasq on the access router)",
         settings={"advertising": RadvdTiming(managed=True)},
         forget_links=True,
         router_round_trips=2,
@@ -216,7 +216,8 @@ class Bench:
         }
 
     async def _forget(self, roaming: Roaming) -> None:
-        """A daemon that has never seen the next link: started anew, its memory of links gone."""
+        """A daemon that has never seen the next link, nor its router the daemon: started anew, its
+        memory of links gone, and that of the router on its neighbours."""
         await roaming.mobile_node.stop()
         records = roaming.directory / "mobile-node.state" / "records"
         for record in (path for pattern in REMEMBERED for path in records.glob(pattern)):
@@ -227,6 +228,8 @@ class Bench:
             "binding-accepted", after=started_at, timeout=RESUME_TIMEOUT
         )
         await asyncio.sleep(DWELL)
+        router = "router-b" if roaming.topology.position == LINK_A else "router-a"
+        roaming.topology[router].ip(f"neigh flush dev {ACCESS}")
 
     async def _round_trips(self, roaming: Roaming) -> dict[str, float]:
         """Measured with ping from the node, the smallest of several; seconds."""

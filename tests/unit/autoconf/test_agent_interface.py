@@ -135,7 +135,8 @@ def test_known_router_that_answers_brings_router_and_address_back_in_that_order(
     assert unicast_probes(outputs) == [ROUTER]
     outputs = node.answer()
     names = [type(output).__name__ for output in outputs]
-    assert names == ["AddDefaultRouter", "RouterFound", "AddAddress", "AddressUsable"]
+    expected = ["AddDefaultRouter", "RouterFound", "AddAddress", "AddressUsable"]
+    assert names == [*expected, "SendPacket", "SendPacket"]  # its announcements
     assert only(outputs, AddressUsable).address == address
     assert node.states == {address: AddressState.PREFERRED}
 

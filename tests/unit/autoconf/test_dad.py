@@ -2,11 +2,14 @@ from __future__ import annotations
 
 from ipaddress import IPv6Address
 from random import Random
+from typing import Any
+
+import pytest
 
 from mnagent.autoconf.constants import MAX_MULTICAST_SOLICIT
 from mnagent.autoconf.dad import DuplicateAddressDetection
 from mnagent.core.actions import JoinGroup, LeaveGroup
-from mnagent.core.indications import AddressDuplicate, AddressUnique
+from mnagent.core.indications import AddressDuplicate, AddressUnique, Output
 from mnagent.wire.icmp6 import EchoRequest
 from mnagent.wire.ipv6 import IPv6Packet
 from mnagent.wire.ndisc import (
@@ -14,6 +17,7 @@ from mnagent.wire.ndisc import (
     NeighborSolicitation,
     Nonce,
     SourceLinkLayerAddress,
+    TargetLinkLayerAddress,
 )
 from tests.support.driver import Driver
 from tests.support.matching import of_type, only, reports, sent
@@ -145,3 +149,53 @@ def test_own_advertisement_reflected_by_the_link_is_no_objection() -> None:
     packet = IPv6Packet(ADDRESS, IPv6Address("ff02::1"), NeighborAdvertisement(ADDRESS))
     assert detection.handle(received(packet, link_layer_source=own), 1000.0) == []
     assert detection.handle(received(packet), 1000.0)
+
+
+OWN_MAC, ASKING_MAC = bytes.fromhex("020000000010"), bytes.fromhex("020000000099")
+
+
+def answering(
+    *, source: IPv6Address = OTHER, frame: bytes = ASKING_MAC, **fields: bool | bytes
+) -> list[Output]:
+    """What comes of a question for an address that is in use while it is checked."""
+    values = {"link_layer_address": OWN_MAC, "is_optimistic": True, **fields}
+    detection = DuplicateAddressDetection(ADDRESS, interface=2, random=Random(1), **values)  # type: ignore[arg-type]
+    driver = Driver(detection)
+    detection.start(driver.now)
+    event = received(probe(source=source), link_layer_source=frame)
+    return detection.handle(event, driver.now)
+
+
+@requirement("RFC4429-3.3", "MOV-16")
+def test_optimistic_address_is_answered_for_without_override() -> None:
+    ((action, message),) = sent(answering(), NeighborAdvertisement)
+    assert message == NeighborAdvertisement(
+        ADDRESS, solicited=True, options=(TargetLinkLayerAddress(OWN_MAC),)
+    )
+    assert (action.packet.source, action.packet.destination) == (ADDRESS, OTHER)
+    assert (action.packet.hop_limit, action.link_layer_destination) == (255, ASKING_MAC)
+
+
+@requirement("RFC4429-3.3", "MOV-16")
+def test_optimistic_address_is_given_up_and_not_answered_for_when_claimed() -> None:
+    outputs = answering(source=UNSPECIFIED)
+    assert only(outputs, AddressDuplicate).address == ADDRESS
+    assert sent(outputs, NeighborAdvertisement) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"is_optimistic": False},
+        {"link_layer_address": b""},
+        {"frame": OWN_MAC},
+        {"source": IPv6Address("ff02::1")},
+    ],
+)
+def test_question_that_is_not_ours_to_answer_is_not_answered(changes: dict[str, Any]) -> None:
+    assert answering(**changes) == []
+
+
+def test_answer_without_a_known_frame_leaves_the_resolution_to_the_host() -> None:
+    ((action, _),) = sent(answering(frame=b""), NeighborAdvertisement)
+    assert action.link_layer_destination is None

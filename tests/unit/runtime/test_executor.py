@@ -100,6 +100,8 @@ class Bench:
         self.dhcp = RememberingDhcp()
         self.reports: list[ReportEvent] = []
         self.finished = 0
+        self.silenced: list[frozenset[IPv6Address]] = []
+        self.silence_fails = False
         self.routing: Any = HomeAgentRouting(self.host, tunnel_interface=TUNNEL_INTERFACE)
         if not home_agent:
             self.routing = MobileNodeRouting(
@@ -129,7 +131,13 @@ class Bench:
             store=self.store,
             report=self.reports.append,
             finish=self._finish,
+            silence=self._silence,
         )
+
+    def _silence(self, addresses: frozenset[IPv6Address]) -> None:
+        self.silenced.append(addresses)
+        if self.silence_fails:
+            raise OSError(5, "no")
 
     def guard(self, **_: Any) -> None:
         """No shield here."""
@@ -144,6 +152,9 @@ class Bench:
 
     def routes(self, table: int) -> set[Route]:
         return {route for route in self.kernel.routes.values() if route.table == table}
+
+
+OTHER_CARE_OF = IPv6Address("2001:db8:a::7")
 
 
 @pytest.fixture
@@ -169,6 +180,25 @@ def test_address_comes_and_goes_with_its_prefix_route(bench: Bench) -> None:
         assert bench.perform(remove) == []
     assert (LINK, CARE_OF) not in bench.kernel.addresses
     assert bench.routes(254) == set()
+
+
+def test_kernel_is_silent_about_an_address_until_it_is_unique(bench: Bench) -> None:
+    bench.perform(replace(ADD, optimistic=True), replace(ADD, optimistic=True))
+    bench.perform(replace(ADD, address=OTHER_CARE_OF))
+    bench.perform(ADD)
+    assert bench.silenced == [frozenset((CARE_OF,)), frozenset()]
+
+
+def test_kernel_is_not_silent_about_an_address_that_is_gone(bench: Bench) -> None:
+    bench.perform(replace(ADD, optimistic=True))
+    bench.perform(RemoveAddress(interface=LINK, address=CARE_OF, prefix_length=64))
+    assert bench.silenced[-1] == frozenset()
+
+
+def test_kernel_that_cannot_be_kept_silent_is_no_failure_of_the_address(bench: Bench) -> None:
+    bench.silence_fails = True
+    assert bench.perform(replace(ADD, optimistic=True)) == []
+    assert bench.perform(ADD) == []
 
 
 def test_prefix_route_stays_while_another_address_needs_it(bench: Bench) -> None:
