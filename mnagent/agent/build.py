@@ -14,6 +14,7 @@ from mnagent.agent.roles import CorrespondentRole, HomeAgentRole, MobileNodeRole
 from mnagent.autoconf.autoconfiguration import AgentAutoconfiguration, KernelAutoconfiguration
 from mnagent.autoconf.dhcp6 import DUID_LENGTH, Dhcp6Settings, make_duid
 from mnagent.autoconf.interface_id import IdentifierKind
+from mnagent.autoconf.lease_record import LEASES_KEY
 from mnagent.autoconf.link_memory import KNOWN_LINKS_KEY
 from mnagent.autoconf.slaac import SlaacSettings
 from mnagent.config.model import (
@@ -217,7 +218,8 @@ def _build_autoconfiguration(
         first_actions += (PersistRecord(key=DUID_KEY, value=duid.hex()),)
     dhcp6 = Dhcp6Settings(
         duid=duid,
-        enabled=configuration.dhcp6 is Dhcp6.AUTO,
+        enabled=configuration.dhcp6 is not Dhcp6.OFF,
+        stateless=configuration.dhcp6 is Dhcp6.STATELESS,
         optimistic=configuration.optimistic,
         never=never,
     )
@@ -227,6 +229,7 @@ def _build_autoconfiguration(
         interfaces=configuration.interfaces,
         dhcp6=dhcp6,
         persisted_links=persisted.get(KNOWN_LINKS_KEY),
+        persisted_leases=persisted.get(LEASES_KEY),
     )
     return agent, first_actions
 

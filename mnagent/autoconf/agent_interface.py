@@ -90,8 +90,14 @@ class AgentInterface:
         self._reachability = RouterReachability(self._own, random=random)
         self._announcer = AddressAnnouncer(self._own, random=random)
         self._link_local_detection: DuplicateAddressDetection | None = None
+        self._kept_shape: object = None
         self.is_memory_changed = False
         """More than lifetimes, since whoever keeps the record cleared it."""
+
+    @property
+    def name(self) -> str:
+        """Of the interface."""
+        return self._name
 
     @property
     def drops(self) -> Counter[DropReason]:
@@ -141,7 +147,9 @@ class AgentInterface:
 
     def remove_all(self) -> list[Output]:
         """Undo everything, for a node that stops."""
-        return [*self.slaac.remove_all(), *self.dhcp6.release(), *self._on_link_down()]
+        outputs = [*self.slaac.remove_all(), *self.dhcp6.release(), *self._on_link_down()]
+        self._note_leases()
+        return outputs
 
     def handle_timer(self, now: float) -> list[Output]:
         """Do what is due."""
@@ -316,7 +324,13 @@ class AgentInterface:
         """The announcements go behind all else: whoever uses an address does so first."""
         if any(isinstance(output, AddressUsable) for output in outputs):
             self._note(now)
+        self._note_leases()
         return [*outputs, *self._announcer.follow(outputs, self.routers.routers(now))]
+
+    def _note_leases(self) -> None:
+        shape = self.dhcp6.kept()
+        self.is_memory_changed |= shape != self._kept_shape
+        self._kept_shape = shape
 
     def _note(self, now: float) -> None:
         """Remember the routers with the addresses there are now."""

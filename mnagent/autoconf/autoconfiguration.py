@@ -20,6 +20,7 @@ from typing import Final
 from mnagent.autoconf.agent_interface import AgentInterface
 from mnagent.autoconf.constants import MAX_KNOWN_INTERFACES, PERSIST_DELAY, SUSPECT_DELAY
 from mnagent.autoconf.dhcp6 import DHCP6_OFF, Dhcp6Settings
+from mnagent.autoconf.lease_record import LEASES_KEY, KeptLeases, decode_leases, encode_leases
 from mnagent.autoconf.link_memory import (
     KNOWN_LINKS_KEY,
     LinkMemory,
@@ -72,6 +73,7 @@ class AgentAutoconfiguration:
         interfaces: tuple[str, ...] = (),
         dhcp6: Dhcp6Settings = DHCP6_OFF,
         persisted_links: str | None = None,
+        persisted_leases: str | None = None,
     ) -> None:
         """Configure nothing yet.
 
@@ -81,6 +83,7 @@ class AgentAutoconfiguration:
             interfaces: names to configure; empty takes all.
             dhcp6: how leases are asked for.
             persisted_links: the record KNOWN_LINKS_KEY of an earlier run, or None.
+            persisted_leases: the record LEASES_KEY of an earlier run, or None.
         """
         self._settings = settings
         self._dhcp6_settings = dhcp6
@@ -89,6 +92,10 @@ class AgentAutoconfiguration:
         self._interfaces: dict[int, AgentInterface] = {}
         self._memories: dict[str, LinkMemory] = {}
         self._persisted_links = persisted_links
+        self._persisted_leases = persisted_leases
+        self._kept_leases: dict[str, KeptLeases] = {}
+        """Of interfaces that have not come up yet."""
+        self._recorded_leases: dict[str, KeptLeases] = {}
         self._persist_at: float | None = None
 
     @property
@@ -131,6 +138,8 @@ class AgentAutoconfiguration:
         outputs: list[Output] = []
         for interface in self._interfaces.values():
             outputs += interface.remove_all()
+            if now is not None:
+                self._watch_memory(interface, now)
         if now is not None and self._persist_at is not None:
             outputs += self._persist(now)
         return outputs
@@ -149,6 +158,9 @@ class AgentAutoconfiguration:
                 memory=self._memory_of(event.name),
             )
             self._interfaces[event.interface] = interface
+            kept = self._kept_leases.pop(event.name, None)
+            if kept is not None:
+                interface.dhcp6.restore(kept, now)
         return interface.link_came_up(event, now)
 
     def _on_failure(self, event: ActionFailed, now: float) -> list[Output]:
@@ -161,6 +173,10 @@ class AgentAutoconfiguration:
 
     def _restore(self, now: float) -> None:
         """Only now is there a time to count its lifetimes from."""
+        leases, self._persisted_leases = self._persisted_leases, None
+        if leases is not None:
+            self._kept_leases = decode_leases(leases, now=now, never=self._settings.never)
+            self._recorded_leases = dict(self._kept_leases)
         text, self._persisted_links = self._persisted_links, None
         self._memories |= decode_record(
             text,
@@ -186,7 +202,18 @@ class AgentAutoconfiguration:
         record = encode_record(
             self._memories, identifiers=self._settings.identifiers.value, now=now
         )
-        return [PersistRecord(key=KNOWN_LINKS_KEY, value=record)]
+        return [PersistRecord(key=KNOWN_LINKS_KEY, value=record), *self._persist_leases(now)]
+
+    def _persist_leases(self, now: float) -> list[Output]:
+        kept = dict(self._kept_leases)
+        for interface in self._interfaces.values():
+            leases = interface.dhcp6.kept()
+            if leases is not None:
+                kept[interface.name] = leases
+        if kept == self._recorded_leases:
+            return []
+        self._recorded_leases = kept
+        return [PersistRecord(key=LEASES_KEY, value=encode_leases(kept, now))]
 
 
 @dataclass(slots=True)

@@ -13,7 +13,8 @@
 A link event puts the leases in doubt and asks the servers whether they fit the link. The router
 advertisement that follows decides as well, often sooner: prefixes that cover a lease, or were there
 when it was made, mean that the link is the same; none of them means another link, where
-solicitation starts at once. The same interface always shows the same DUID and IAID, so that a
+solicitation starts at once. Leases outlive a crash (lease_record), and are confirmed in the same
+way before they are used again. The same interface always shows the same DUID and IAID, so that a
 server gives the same addresses after a restart.
 
 A NotOnLink answer to Confirm is taken at once, where RFC 8415 18.2.10.3 would wait for another
@@ -38,6 +39,7 @@ from mnagent.autoconf import dhcp6_exchange as timing
 from mnagent.autoconf.constants import DUP_ADDR_DETECT_TRANSMITS
 from mnagent.autoconf.dhcp6_exchange import Retransmission, Schedule, is_max_timeout
 from mnagent.autoconf.dhcp6_leases import Leases
+from mnagent.autoconf.lease_record import KeptLeases
 from mnagent.autoconf.slaac import AddressState
 from mnagent.core.actions import ReportEvent, SendDhcpMessage
 from mnagent.core.drops import DropReason
@@ -122,6 +124,8 @@ class Dhcp6Settings:
     """Identifies this node to servers, the same for ever (RFC 8415 11)."""
     enabled: bool = True
     """Do as the M and O flags of routers say; else never send anything."""
+    stateless: bool = False
+    """Ask for information at most, never for addresses."""
     rapid_commit: bool = True
     """Take addresses from the first answer where the server allows it."""
     optimistic: bool = True
@@ -202,6 +206,25 @@ class Dhcp6Client:
     def phase(self) -> Phase:
         """What the client is doing."""
         return self._phase
+
+    def kept(self) -> KeptLeases | None:
+        """What is worth keeping across a crash, None without leases."""
+        if not self._leases or self._server is None:
+            return None
+        return KeptLeases(
+            server=self._server, prefixes=self._leased_under, addresses=self._leases.kept()
+        )
+
+    def restore(self, kept: KeptLeases, now: float) -> None:
+        """Leases of an earlier run, before the first link event, which has them confirmed; then
+        they are renewed, as nobody knows how long that run has been over."""
+        if not self._settings.enabled or self._settings.stateless:
+            return
+        self._server, self._leased_under = kept.server, kept.prefixes
+        for address, valid_until, preferred_until in kept.addresses:
+            self._leases.restore(address, valid_until=valid_until, preferred_until=preferred_until)
+        self._renew_at = now
+        self._rebind_at = min((until for _, until, _ in kept.addresses), default=math.inf)
 
     def states(self) -> dict[IPv6Address, AddressState]:
         """Every leased address and where it stands."""
@@ -388,9 +411,11 @@ class Dhcp6Client:
         """Do what the routers ask for, unless it is being done."""
         if not self._settings.enabled:
             return []
-        if self._is_managed and self._phase in (Phase.IDLE, Phase.INFORMING, Phase.INFORMED):
+        may_lease = self._is_managed and not self._settings.stateless
+        if may_lease and self._phase in (Phase.IDLE, Phase.INFORMING, Phase.INFORMED):
             return self._begin(Phase.SOLICITING, now)
-        if self._has_other and self._phase is Phase.IDLE:
+        # A server that gives addresses gives information too (RFC 4861 4.2).
+        if (self._has_other or self._is_managed) and self._phase is Phase.IDLE:
             return self._begin(Phase.INFORMING, now)
         return []
 

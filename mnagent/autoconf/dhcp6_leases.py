@@ -108,6 +108,19 @@ class Leases:
         lease.valid_until, lease.preferred_until = valid_until, preferred_until
         return self._offer(lease, now) if lease.is_usable else []
 
+    def kept(self) -> tuple[tuple[IPv6Address, float, float], ...]:
+        """Every address, with the instants at which it ends and is deprecated."""
+        return tuple(
+            (lease.address, lease.valid_until, lease.preferred_until)
+            for lease in self._leases.values()
+        )
+
+    def restore(self, address: IPv6Address, *, valid_until: float, preferred_until: float) -> None:
+        """A lease of an earlier run, in doubt. Somebody may have taken the address meanwhile."""
+        if not self.is_full:
+            lease = _Lease(address, valid_until, preferred_until, AddressState.IN_DOUBT)
+            self._leases[address] = lease
+
     def confirm(self, now: float) -> list[Output]:
         """The link is the one that they were leased on: an address needs no new detection there
         (RFC 6059 5.7.1)."""

@@ -32,6 +32,8 @@ class Dhcp6(enum.Enum):
 
     AUTO = "auto"
     """As the M and O flags of routers say."""
+    STATELESS = "stateless"
+    """Information (DNS servers) at most, where they say so; never addresses."""
     OFF = "off"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -49,6 +50,7 @@ DROPS = {
 WORDS = {
     "kea": {
         "renew": "DHCP6_LEASE_RENEW",
+        "rebind": "DHCP6_LEASE_REBIND",
         "decline": "DHCP6_DECLINE_LEASE",
         "release": "DHCP6_RELEASE_NA",
     },
@@ -72,9 +74,9 @@ def server(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @asynccontextmanager
-async def managed_links() -> AsyncIterator[Roaming]:
+async def managed_links(**mobile_node: str) -> AsyncIterator[Roaming]:
     """The rig, its foreign links without stateless addresses, the home agent running."""
-    settings = RoamingSettings(advertising=RadvdTiming(managed=True))
+    settings = RoamingSettings(advertising=RadvdTiming(managed=True), mobile_node=mobile_node)
     async with Roaming(settings) as roaming:
         await roaming.home_agent.start()
         yield roaming
@@ -85,12 +87,14 @@ async def registered(roaming: Roaming, after: float, timeout: float = 15.0) -> D
     return await roaming.mobile_node.wait_for("binding-accepted", after=after, timeout=timeout)
 
 
-async def heard(host: Host, server: str, message: str, *, timeout: float = 10.0) -> None:
-    """Wait until a server tells of a message."""
+async def heard(
+    host: Host, server: str, message: str, *, timeout: float = 10.0, since: int = 0
+) -> None:
+    """Wait until a server tells of a message, after so many characters of its log."""
     word = WORDS[server][message]
     try:
         async with asyncio.timeout(timeout):
-            while word not in log_of(host, server):
+            while word not in log_of(host, server)[since:]:
                 await asyncio.sleep(0.05)
     except TimeoutError:
         raise AssertionError(f"no {message}: {log_of(host, server)[-3000:]}") from None
@@ -193,5 +197,94 @@ def test_mobile_node_after_a_short_loss_of_carrier_keeps_its_lease(server: str) 
             first = await registered(roaming, roaming.move(LINK_A).link_up_at)
             second = await registered(roaming, roaming.move(LINK_A).link_up_at)
             assert first.details["care_of_address"] == second.details["care_of_address"]
+
+    asyncio.run(scenario())
+
+
+RECORDED = 11.0
+"""Seconds until the record of a new lease is on disk."""
+
+
+def test_mobile_node_after_a_crash_keeps_its_lease_and_renews_it(server: str) -> None:
+    async def scenario() -> None:
+        async with managed_links() as roaming:
+            router = roaming.hosts["router-a"]
+            pool = replace(POOL, renew_after=40, preferred_lifetime=100, valid_lifetime=200)
+            await start_dhcp_server(router, server, ACCESS, pool)
+            await roaming.mobile_node.start()
+            first = await registered(roaming, roaming.move(LINK_A).link_up_at)
+            await asyncio.sleep(RECORDED)
+            await roaming.mobile_node.kill()
+            written, restarted_at = len(log_of(router, server)), boottime()
+            await roaming.mobile_node.start()
+            second = await registered(roaming, restarted_at)
+            assert first.details["care_of_address"] == second.details["care_of_address"]
+            await heard(router, server, "renew", since=written)
+            counters = (await roaming.mobile_node.status())["counters"]
+            assert counters.keys().isdisjoint(DROPS)
+
+    asyncio.run(scenario())
+
+
+def test_mobile_node_rebinds_a_lease_whose_server_was_away() -> None:
+    if shutil.which(SERVERS["kea"].program) is None:
+        pytest.skip("needs kea-dhcp6")
+
+    async def scenario() -> None:
+        async with managed_links() as roaming:
+            router = roaming.hosts["router-a"]
+            process = await start_dhcp_server(router, "kea", ACCESS, POOL)
+            await roaming.mobile_node.start()
+            first = await registered(roaming, roaming.move(LINK_A).link_up_at)
+            process.send_signal(signal.SIGSTOP)
+            await asyncio.sleep(2 * POOL.renew_after + 0.5)
+            process.send_signal(signal.SIGCONT)
+            await heard(router, "kea", "rebind", timeout=15)
+            status = await roaming.mobile_node.status()
+            assert status["mobile_node"]["care_of_address"] == first.details["care_of_address"]
+            assert roaming.mobile_node.find("path-doubtful", after=0.0) is None
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("name", ["kea", "dhcpd"])
+def test_mobile_node_drops_a_lease_that_a_server_says_is_of_another_link(name: str) -> None:
+    if shutil.which(SERVERS[name].program) is None:
+        pytest.skip(f"needs {SERVERS[name].program}")
+
+    async def scenario() -> None:
+        async with managed_links() as roaming:
+            await start_dhcp_server(roaming.hosts["router-a"], name, ACCESS, POOL)
+            await start_dhcp_server(roaming.hosts["router-b"], name, ACCESS, POOL_B)
+            await roaming.mobile_node.start()
+            await registered(roaming, roaming.move(LINK_A).link_up_at)
+            # The routers keep quiet, so that only the server can tell.
+            advertiser = next(p for p in roaming.hosts["router-b"].processes if "radvd" in p.name)
+            advertiser.send_signal(signal.SIGSTOP)
+            move = roaming.move(LINK_B)
+            async with asyncio.timeout(10):
+                while True:
+                    counters = (await roaming.mobile_node.status())["counters"]
+                    if counters.get("drop-server-refused"):
+                        break
+                    await asyncio.sleep(0.05)
+            assert "2001:db8:a:" not in addresses_of(roaming)
+            advertiser.send_signal(signal.SIGCONT)
+            event = await registered(roaming, move.link_up_at)
+            assert IPv6Address(event.details["care_of_address"]) in POOL_B.prefix
+
+    asyncio.run(scenario())
+
+
+def test_mobile_node_that_is_stateless_takes_information_alone(server: str) -> None:
+    async def scenario() -> None:
+        async with managed_links(dhcp6="stateless") as roaming:
+            await start_dhcp_server(roaming.hosts["router-a"], server, ACCESS, POOL)
+            await roaming.mobile_node.start()
+            move = roaming.move(LINK_A)
+            await roaming.mobile_node.wait_for(
+                "dhcp6-information", after=move.link_up_at, timeout=10
+            )
+            assert not any(str(address) in addresses_of(roaming) for address in LEASED)
 
     asyncio.run(scenario())

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, IPv6Network
 from random import Random
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytest
 from mnagent.autoconf.autoconfiguration import AgentAutoconfiguration
 from mnagent.autoconf.constants import MAX_KNOWN_INTERFACES, MAX_ROUTERS, PERSIST_DELAY
 from mnagent.autoconf.dhcp6 import Dhcp6Settings
+from mnagent.autoconf.lease_record import LEASES_KEY, KeptLeases, decode_leases, encode_leases
 from mnagent.autoconf.link_memory import KNOWN_LINKS_KEY
 from mnagent.autoconf.slaac import AddressState, SlaacSettings
 from mnagent.core.actions import (
@@ -18,6 +19,7 @@ from mnagent.core.actions import (
     LeaveGroup,
     PersistRecord,
     RemoveAddress,
+    SendDhcpMessage,
 )
 from mnagent.core.drops import DropReason
 from mnagent.core.events import (
@@ -41,6 +43,7 @@ from mnagent.wire.ndisc import (
     RouterSolicitation,
     TargetLinkLayerAddress,
 )
+from tests.support.dhcp_server import ScriptedServer
 from tests.support.driver import Driver
 from tests.support.matching import of_type, only, reports, sent
 from tests.support.packets import received, router_advertisement
@@ -433,3 +436,42 @@ def test_neighbor_messages_from_afar_are_not_heard() -> None:
     packet = IPv6Packet(ROUTER, LINK_LOCAL, message, hop_limit=254)
     event = PacketReceived(packet=packet, interface=2, link_layer_source=ROUTER_MAC)
     assert node.tell(event) == []
+
+
+def test_leases_are_recorded_and_restored_and_forgotten_once_released() -> None:
+    settings = Dhcp6Settings(duid=bytes(18))
+    kept = KeptLeases(
+        server=b"server",
+        prefixes=frozenset((IPv6Network(A),)),
+        addresses=((IPv6Address("2001:db8:a::1000"), 5000.0, 5000.0),),
+    )
+    persisted = encode_leases({"eth0": kept, "eth9": kept}, 1000.0)
+    node = Node(dhcp6=settings, persisted_leases=persisted)
+    node.link_up()
+    assert node.states == {IPv6Address("2001:db8:a::1000"): AddressState.IN_DOUBT}
+    node.know_own_address()
+    node.hear(A)
+    written = of_type(node.advance(PERSIST_DELAY + 1), PersistRecord)
+    assert [record.key for record in written] == [KNOWN_LINKS_KEY], "nothing new about leases"
+    written = of_type(node.note(node.machine.remove_all(node.now)), PersistRecord)
+    (record,) = (each for each in written if each.key == LEASES_KEY)
+    assert decode_leases(record.value, now=0.0, never=frozenset()).keys() == {"eth9"}
+
+
+def test_leases_are_recorded_when_given_and_when_ended() -> None:
+    node = Node(dhcp6=Dhcp6Settings(duid=bytes(18)))
+    node.link_up()
+    node.know_own_address()
+    server = ScriptedServer()
+    for message in of_type(node.hear(A, managed=True), SendDhcpMessage):
+        answer = server.answer(message.data)
+        assert answer is not None
+        node.tell(DhcpMessageReceived(data=answer, interface=2, source=ROUTER))
+    written = of_type(node.advance(PERSIST_DELAY + 1), PersistRecord)
+    (record,) = (each for each in written if each.key == LEASES_KEY)
+    (found,) = decode_leases(record.value, now=node.now, never=frozenset()).values()
+    assert [address for address, *_ in found.addresses] == list(server.addresses)
+    node.hear(B)  # another link
+    written = of_type(node.advance(PERSIST_DELAY), PersistRecord)
+    (record,) = (each for each in written if each.key == LEASES_KEY)
+    assert decode_leases(record.value, now=node.now, never=frozenset()) == {}

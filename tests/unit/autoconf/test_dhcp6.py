@@ -701,6 +701,90 @@ def test_address_that_the_host_refuses_is_given_up() -> None:
 # Another link, or the same.
 
 
+def restarted(bench: Bench, settings: Dhcp6Settings = SETTINGS) -> Bench:
+    """Another run with the leases of one that crashed, and the same server."""
+    kept = bench.client.kept()
+    assert kept is not None
+    again = Bench(bench.server, settings, link_local=None)
+    again.client.restore(kept, again.now)
+    again.client.link_local_changed(LINK_LOCAL, again.now)
+    again.note(again.client.link_came_up(again.now))
+    return again
+
+
+def test_lease_that_outlives_a_crash_is_confirmed_checked_and_renewed() -> None:
+    bench = Bench()
+    bench.bind()
+    bench.server.received.clear()
+    again = restarted(bench)
+    assert again.client.states() == {FIRST: AddressState.IN_DOUBT}
+    outputs = again.advance(0.1)
+    assert bench.server.types() == [M.CONFIRM, M.RENEW]
+    assert of_type(outputs, AddressUsable)[0].address == FIRST
+    assert of_type(outputs, AddressUsable)[0].optimistic, "somebody may have taken it meanwhile"
+    assert again.client.phase is Phase.BOUND
+    again.advance(1)
+    assert again.client.states() == {FIRST: AddressState.PREFERRED}
+
+
+def test_lease_that_the_server_forgot_meanwhile_is_asked_for_again() -> None:
+    bench = Bench()
+    bench.bind()
+    again = restarted(bench)
+    bench.server.association_status = Dhcp6Status.NO_BINDING
+    again.advance(0.015)
+    bench.server.association_status = Dhcp6Status.SUCCESS
+    again.advance(0.1)
+    assert bench.server.types()[-3:] == [M.CONFIRM, M.RENEW, M.REQUEST]
+
+
+def test_lease_that_outlives_a_crash_on_another_link_is_dropped() -> None:
+    bench = Bench()
+    bench.bind()
+    again = restarted(bench)
+    again.advertise(PREFIX_B, managed=False)
+    assert again.client.states() == {} and again.client.kept() is None
+
+
+def test_lease_that_outlives_a_crash_holds_where_no_server_answers() -> None:
+    bench = Bench()
+    bench.bind()
+    bench.server.is_silent = True
+    again = restarted(bench)
+    again.advance(11)
+    assert again.client.phase is Phase.RENEWING
+    assert FIRST in {usable.address for usable in again.all(AddressUsable)}
+
+
+@pytest.mark.parametrize("changes", [{"enabled": False}, {"stateless": True}])
+def test_lease_of_an_earlier_run_is_not_taken_where_leases_are_forbidden(
+    changes: dict[str, bool],
+) -> None:
+    bench = Bench()
+    bench.bind()
+    assert restarted(bench, replace(SETTINGS, **changes)).client.states() == {}
+
+
+def test_leases_of_an_earlier_run_are_bounded() -> None:
+    bench = Bench()
+    bench.bind()
+    kept = bench.client.kept()
+    assert kept is not None
+    many = tuple((IPv6Address(int(FIRST) + n), 1e6, 1e6) for n in range(MAX_LEASES + 2))
+    bench.client.restore(replace(kept, addresses=many), bench.now)
+    assert len(bench.client.states()) == MAX_LEASES
+
+
+@pytest.mark.parametrize(("managed", "other"), [(True, False), (False, True), (True, True)])
+def test_stateless_client_asks_for_information_alone(managed: bool, other: bool) -> None:
+    bench = Bench(settings=replace(SETTINGS, stateless=True))
+    bench.advertise(PREFIX_A, managed=managed, other=other)
+    outputs = bench.advance(1)
+    assert bench.server.types() == [M.INFORMATION_REQUEST]
+    assert reports(outputs, "dhcp6-information")
+    assert bench.client.states() == {} and bench.client.kept() is None
+
+
 def test_link_event_doubts_the_lease_and_a_server_confirms_it() -> None:
     bench = Bench()
     bench.bind()
