@@ -88,6 +88,10 @@ anybody can forge, bring about."""
 RESTART_DELAY: Final = 2.0
 """Seconds in the tunnel after which a correspondent that took a binding before, and now refuses the
 Home Address option, is asked again: most likely it is being restarted."""
+EARLY_HOME_TEST_DELAY: Final = 0.02
+"""Seconds that a Home Test Init stays behind a Binding Update to the home agent where nothing else
+holds it back: on its heels it would come before the home agent has set the tunnel up, be dropped,
+and be sent again only after INITIAL_BINDACK_TIMEOUT."""
 MAX_IMMEDIATE_RETRIES: Final = 3
 """Statuses 135 to 138 in a row that are answered with another try."""
 
@@ -173,6 +177,8 @@ class CorrespondentRegistrationSettings:
     """Seconds in the tunnel after the first failure."""
     max_failures: int = MAX_RO_FAILURE
     """Sendings of one message without an answer before the tunnel is fallen back on."""
+    early_tunnel: bool = False
+    """The tunnel is in use before the home agent has acknowledged it."""
     keep_home_token_young: bool = True
     """Fetch home tokens ahead of need while there is traffic."""
 
@@ -442,8 +448,15 @@ class CorrespondentRegistration:
         self._timers.cancel(_Timer.TRANSMIT)
 
     def _run_tests(self, now: float) -> list[Output]:
-        home_only = self._state is CorrespondentState.DEREGISTERING
-        return self._on_tests(self._tests.start(self._care_of, now, home_only=home_only), now)
+        is_early = self._settings.early_tunnel and self._home_bound_until is None
+        is_tunnelled = self._care_of is not None
+        tests = self._tests.start(
+            self._care_of,
+            now,
+            home_only=self._state is CorrespondentState.DEREGISTERING,
+            home_test_delay=EARLY_HOME_TEST_DELAY if is_early and is_tunnelled else 0.0,
+        )
+        return self._on_tests(tests, now)
 
     def _on_tests(self, given: list[AddressTestOutput] | DropReason, now: float) -> list[Output]:
         if isinstance(given, DropReason):

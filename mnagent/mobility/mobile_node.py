@@ -197,6 +197,7 @@ class MobileNode:
                 home_address=settings.home_address,
                 home_agent_address=settings.home_agent_address,
                 idle_timeout=settings.correspondent_idle_timeout,
+                early_tunnel=settings.optimistic_tunnel,
             ),
             settings.route_optimization,
             random=random,

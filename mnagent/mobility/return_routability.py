@@ -111,10 +111,14 @@ class _AddressTest:
     def fresh_token(self, now: float) -> KeygenToken | None:
         return self.token if self.token is not None and self.token.is_fresh(now) else None
 
-    def begin(self, now: float) -> bytes | None:
-        """Start over. The cookie to send now, or None when the rate limit says to wait."""
+    def begin(self, now: float, *, delay: float = 0.0) -> bytes | None:
+        """Start over. The cookie to send now, or None when the delay or the rate limit says to
+        wait."""
         self._timeout = INITIAL_BINDACK_TIMEOUT
         self._unanswered = 0
+        if delay:
+            self._cookie, self.deadline = None, now + delay
+            return None
         return self._next_cookie(now)
 
     def stop(self) -> None:
@@ -197,7 +201,12 @@ class ReturnRoutability:
     # What the registration asks for.
 
     def start(
-        self, care_of: CareOf | None, now: float, *, home_only: bool = False
+        self,
+        care_of: CareOf | None,
+        now: float,
+        *,
+        home_only: bool = False,
+        home_test_delay: float = 0.0,
     ) -> list[AddressTestOutput]:
         """Fetch the tokens that are missing.
 
@@ -207,6 +216,7 @@ class ReturnRoutability:
             care_of: where we are; None on the home link, whose tests do not go through a tunnel.
             now: seconds.
             home_only: a deregistration needs the home token alone (RFC 6275 11.6.1).
+            home_test_delay: seconds that the first Home Test Init is held back.
         """
         is_same = (
             care_of is not None
@@ -219,6 +229,8 @@ class ReturnRoutability:
         self.stop()
         self._is_wanted = True
         self._is_home_only = home_only or care_of is None
+        if home_test_delay and self.home_token(now) is None:
+            self._home_test.begin(now, delay=home_test_delay)
         return self._continue(now)
 
     def refresh_home_token(self, now: float) -> list[AddressTestOutput]:

@@ -8,6 +8,7 @@ from mnagent.core.actions import RemoveDirectPath, SetDirectPath
 from mnagent.core.drops import DropReason
 from mnagent.mobility.constants import MAX_RR_BINDING_LIFETIME, MAX_TOKEN_LIFETIME
 from mnagent.mobility.correspondent_registration import (
+    EARLY_HOME_TEST_DELAY,
     HOME_TOKEN_REFRESH_AGE,
     MAX_IMMEDIATE_RETRIES,
     MAX_ROUTE_OPTIMIZATION_RETRY_DELAY,
@@ -278,6 +279,34 @@ def test_care_of_address_come_back_to_after_telling_another_is_registered_again(
     driver.registration.leave()
     outputs = driver.start(CARE_OF_A)
     assert of_type(outputs, SetDirectPath) == [] and sent(outputs, CareOfTestInit)
+
+
+def test_home_test_through_an_early_tunnel_leaves_the_home_agent_time_to_set_it_up() -> None:
+    driver = CorrespondentDriver(early_tunnel=True)
+    outputs = driver.start(CARE_OF_A, is_bound=False)
+    assert sent(outputs, CareOfTestInit) and sent(outputs, HomeTestInit) == []
+    outputs = driver.advance(EARLY_HOME_TEST_DELAY)
+    assert len(sent(outputs, HomeTestInit)) == 1
+    driver.answer_home_test()
+    driver.answer_care_of_test()
+    assert driver.registration.state is CorrespondentState.WAITING
+
+
+@pytest.mark.parametrize(("early", "is_bound"), [(True, True), (False, False)])
+def test_home_test_that_finds_the_tunnel_or_waits_for_it_leaves_at_once(
+    early: bool, is_bound: bool
+) -> None:
+    driver = CorrespondentDriver(early_tunnel=early)
+    assert sent(driver.start(CARE_OF_A, is_bound=is_bound), HomeTestInit)
+
+
+def test_home_token_that_is_young_needs_no_delay() -> None:
+    driver = CorrespondentDriver(early_tunnel=True)
+    driver.establish()
+    driver.note(driver.registration.leave())
+    outputs = driver.start(CARE_OF_B, is_bound=False)
+    assert sent(outputs, CareOfTestInit)
+    assert sent(driver.advance(EARLY_HOME_TEST_DELAY * 2), HomeTestInit) == []
 
 
 def test_update_waits_for_a_home_registration_that_lasts() -> None:
