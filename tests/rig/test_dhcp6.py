@@ -50,7 +50,7 @@ DROPS = {
 WORDS = {
     "kea": {
         "renew": "DHCP6_LEASE_RENEW",
-        "rebind": "DHCP6_LEASE_REBIND",
+        "rebind": "REBIND (type 6) received",
         "decline": "DHCP6_DECLINE_LEASE",
         "release": "DHCP6_RELEASE_NA",
     },
