@@ -1,8 +1,9 @@
 """Autoconfiguration of all interfaces, in the two ways an administrator can choose.
 
 `AgentAutoconfiguration` makes addresses and default routes itself. `KernelAutoconfiguration` takes
-those that the kernel or another daemon makes. Both solicit routers on every link event, and both
-tell the same: RouterFound, RouterLost, AddressUsable, AddressLost.
+those that the kernel or another daemon makes. Both solicit routers on every link event, both ask a
+router that has been silent for long whether it is still there, and both tell the same: RouterFound,
+RouterLost, AddressUsable, AddressLost.
 
 An address the host calls tentative is not offered unless optimistic; a duplicate never is.
 """
@@ -18,7 +19,12 @@ from random import Random
 from typing import Final
 
 from mnagent.autoconf.agent_interface import AgentInterface
-from mnagent.autoconf.constants import MAX_KNOWN_INTERFACES, PERSIST_DELAY, SUSPECT_DELAY
+from mnagent.autoconf.constants import (
+    MAX_KNOWN_INTERFACES,
+    NEIGHBOR_DISCOVERY_HOP_LIMIT,
+    PERSIST_DELAY,
+    SUSPECT_DELAY,
+)
 from mnagent.autoconf.dhcp6 import DHCP6_OFF, Dhcp6Settings
 from mnagent.autoconf.lease_record import LEASES_KEY, KeptLeases, decode_leases, encode_leases
 from mnagent.autoconf.link_memory import (
@@ -27,9 +33,11 @@ from mnagent.autoconf.link_memory import (
     decode_record,
     encode_record,
 )
+from mnagent.autoconf.nud import RouterReachability, RouterUnreachable
+from mnagent.autoconf.own_address import is_answer
 from mnagent.autoconf.router_discovery import RouterDiscovery
 from mnagent.autoconf.slaac import AddressState, SlaacSettings
-from mnagent.core.actions import AddAddress, PersistRecord
+from mnagent.core.actions import AddAddress, PersistRecord, ReportEvent
 from mnagent.core.drops import DropReason
 from mnagent.core.events import (
     ActionFailed,
@@ -38,13 +46,14 @@ from mnagent.core.events import (
     DefaultRouterAppeared,
     DefaultRouterVanished,
     DhcpMessageReceived,
+    LinkCause,
     LinkDown,
     LinkUp,
     PacketReceived,
 )
 from mnagent.core.indications import AddressLost, AddressUsable, Output, RouterFound, RouterLost
 from mnagent.core.timers import earliest
-from mnagent.wire.ndisc import RouterAdvertisement
+from mnagent.wire.ndisc import NeighborAdvertisement, RouterAdvertisement
 
 AutoconfigurationEvent = (
     LinkUp
@@ -218,7 +227,9 @@ class AgentAutoconfiguration:
 
 @dataclass(slots=True)
 class _KernelInterface:
+    link: LinkUp
     routers: RouterDiscovery
+    reachability: RouterReachability
     addresses: dict[IPv6Address, AddressUsable] = field(default_factory=dict)
     in_doubt: set[IPv6Address] = field(default_factory=set)
     routes: set[IPv6Address] = field(default_factory=set)
@@ -281,6 +292,7 @@ class KernelAutoconfiguration:
                 return self._on_route(interface, event)
             case DefaultRouterVanished():
                 interface.routes.discard(event.router)
+                interface.reachability.forget(event.router)
                 return [RouterLost(interface=event.interface, router=event.router)]
             case _:
                 return self._on_packet(interface, event, now)
@@ -289,6 +301,11 @@ class KernelAutoconfiguration:
         outputs: list[Output] = []
         for index, interface in self._interfaces.items():
             outputs += interface.routers.handle_timer(now)
+            for verdict in interface.reachability.handle_timer(now):
+                if isinstance(verdict, RouterUnreachable):
+                    outputs += self._on_unreachable(index, interface, verdict.router, now)
+                else:
+                    outputs.append(verdict)
             if interface.doubt_ends_at is not None and interface.doubt_ends_at <= now:
                 outputs += self._trust_again(index, interface)
         return outputs
@@ -296,6 +313,7 @@ class KernelAutoconfiguration:
     def next_deadline(self) -> float | None:
         return earliest(
             *(entry.routers.next_deadline() for entry in self._interfaces.values()),
+            *(entry.reachability.next_deadline() for entry in self._interfaces.values()),
             *(entry.doubt_ends_at for entry in self._interfaces.values()),
         )
 
@@ -309,20 +327,29 @@ class KernelAutoconfiguration:
         interface = self._interfaces.get(event.interface)
         if interface is None:
             routers = RouterDiscovery(event.interface, random=self._random, configure_routes=False)
-            interface = _KernelInterface(routers)
+            reachability = RouterReachability(routers.own, random=self._random)
+            interface = _KernelInterface(event, routers, reachability)
             self._interfaces[event.interface] = interface
+        interface.link = event
         interface.routers.own.link_layer_address = event.link_layer_address
+        if event.cause is LinkCause.SUSPICION and interface.reachability.is_watching:
+            return [*interface.reachability.suspect(now), *interface.routers.ask(now)]
+        return self._doubt(event.interface, interface, now)
+
+    def _doubt(self, index: int, interface: _KernelInterface, now: float) -> list[Output]:
+        interface.reachability.clear()
         outputs: list[Output] = []
         for address in interface.addresses:
             if address not in interface.in_doubt:
                 interface.in_doubt.add(address)
-                outputs.append(AddressLost(interface=event.interface, address=address))
-        outputs += [RouterLost(interface=event.interface, router=r) for r in interface.routes]
+                outputs.append(AddressLost(interface=index, address=address))
+        outputs += [RouterLost(interface=index, router=r) for r in interface.routes]
         if interface.in_doubt or interface.routes:
             interface.doubt_ends_at = now + SUSPECT_DELAY
         return [*outputs, *interface.routers.link_came_up(now)]
 
     def _on_link_down(self, index: int, interface: _KernelInterface) -> list[Output]:
+        interface.reachability.clear()
         outputs: list[Output] = interface.routers.link_went_down()
         for address in tuple(interface.addresses):
             outputs += self._lose(interface, index, address)
@@ -365,10 +392,43 @@ class KernelAutoconfiguration:
     def _on_packet(
         self, interface: _KernelInterface, event: PacketReceived, now: float
     ) -> list[Output]:
-        if not isinstance(event.packet.payload, RouterAdvertisement):
-            return []
-        advertised = interface.routers.handle(event, now)
-        return [] if advertised is None else list(advertised.outputs)
+        message, reachability = event.packet.payload, interface.reachability
+        outputs: list[Output] = []
+        if isinstance(message, RouterAdvertisement):
+            advertised = interface.routers.handle(event, now)
+            if advertised is None:
+                return []
+            outputs = list(advertised.outputs)
+            router = advertised.router
+            if message.router_lifetime:
+                reachability.router_advertised(
+                    router.router,
+                    link_layer_address=router.link_layer_address,
+                    reachable_time=message.reachable_time,
+                    now=now,
+                )
+            else:
+                reachability.forget(router.router)
+        elif (
+            isinstance(message, NeighborAdvertisement)
+            and event.packet.hop_limit == NEIGHBOR_DISCOVERY_HOP_LIMIT
+            and is_answer(event, message)
+        ):
+            reachability.answered(message.target, now)
+        if not event.packet.destination.is_multicast:
+            reachability.packet_received(event.link_layer_source, now)
+        return outputs
+
+    def _on_unreachable(
+        self, index: int, interface: _KernelInterface, router: IPv6Address, now: float
+    ) -> list[Output]:
+        """With another router in use there is no movement; else this may be another link (RFC 6275
+        11.5.1)."""
+        details = (("router", str(router)), ("interface", interface.link.name))
+        report = ReportEvent(name="router-unreachable", details=details, warning=True)
+        if any(each.router != router for each in interface.routers.routers(now)):
+            return [report, *interface.routers.forget(router)]
+        return [report, *self._doubt(index, interface, now)]
 
     def _trust_again(self, index: int, interface: _KernelInterface) -> list[Output]:
         """Nothing contradicted them: addresses configured by hand get no new announcement."""

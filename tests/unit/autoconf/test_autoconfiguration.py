@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv6Address, IPv6Network
 from random import Random
 from typing import Any
@@ -12,7 +13,13 @@ from mnagent.autoconf.autoconfiguration import (
     AutoconfigurationEvent,
     KernelAutoconfiguration,
 )
-from mnagent.autoconf.constants import SUSPECT_DELAY
+from mnagent.autoconf.constants import (
+    MAX_RANDOM_FACTOR,
+    MAX_UNREACHABILITY_PROBES,
+    REACHABLE_TIME,
+    SUSPECT_DELAY,
+    UNREACHABILITY_PROBE_INTERVAL,
+)
 from mnagent.autoconf.slaac import AddressState, SlaacSettings
 from mnagent.core.actions import AddAddress, RemoveAddress, RemoveDefaultRouter
 from mnagent.core.drops import DropReason
@@ -22,14 +29,16 @@ from mnagent.core.events import (
     AddressVanished,
     DefaultRouterAppeared,
     DefaultRouterVanished,
+    LinkCause,
     LinkDown,
     LinkUp,
 )
 from mnagent.core.indications import AddressLost, AddressUsable, Output, RouterFound, RouterLost
+from mnagent.wire.icmp6 import EchoRequest
 from mnagent.wire.ipv6 import IPv6Packet
-from mnagent.wire.ndisc import NeighborAdvertisement, RouterSolicitation
+from mnagent.wire.ndisc import NeighborAdvertisement, NeighborSolicitation, RouterSolicitation
 from tests.support.driver import Driver
-from tests.support.matching import kinds, of_type, only, sent
+from tests.support.matching import kinds, of_type, only, reports, sent
 from tests.support.packets import received, router_advertisement
 from tests.support.requirement import requirement
 
@@ -292,3 +301,109 @@ def test_kernel_link_that_goes_takes_addresses_and_routes_along() -> None:
     assert driver.tell(AddressVanished(interface=2, address=ADDRESS)) == []
     action = AddAddress(interface=2, address=ADDRESS, prefix_length=64)
     assert driver.tell(ActionFailed(action=action, errno=1)) == []
+
+
+# Is the router still there, where the kernel configures?
+
+ROUTER_MAC = bytes.fromhex("020000000001")
+SILENCE = REACHABLE_TIME * MAX_RANDOM_FACTOR + 1
+GIVEN_UP = SILENCE + MAX_UNREACHABILITY_PROBES * UNREACHABILITY_PROBE_INTERVAL
+
+
+class Watching(Autoconfigurations):
+    """A node that follows the kernel, on a link with a router that has advertised itself."""
+
+    def __init__(self) -> None:
+        super().__init__(KernelAutoconfiguration(random=Random(1)))
+        self.link_up()
+        self.appear(LINK_LOCAL)
+        self.appear()
+        self.tell(DefaultRouterAppeared(interface=2, router=ROUTER))
+        self.hear("2001:db8:a::/64", mac=ROUTER_MAC)
+
+    def probes(self, duration: float) -> list[IPv6Address]:
+        outputs = self.advance(duration)
+        return [message.target for _, message in sent(outputs, NeighborSolicitation)]
+
+    def be_asked(self, router: IPv6Address = ROUTER) -> None:
+        """Go on until the router is asked for the first time."""
+        end = self.now + SILENCE
+        while router not in self.probes(0.1):
+            assert self.now < end, "never asked"
+
+    def answer(self, router: IPv6Address = ROUTER, **fields: Any) -> list[Output]:
+        message = NeighborAdvertisement(router, router=True, solicited=True)
+        packet = IPv6Packet(router, LINK_LOCAL, message, hop_limit=255)
+        return self.tell(received(replace(packet, **fields), link_layer_source=bytes(6)))
+
+
+@requirement("RFC6275-11.5.1", "MOV-02")
+def test_router_the_kernel_uses_that_answers_no_more_means_another_link() -> None:
+    node = Watching()
+    outputs = node.advance(GIVEN_UP)
+    assert len(sent(outputs, NeighborSolicitation)) == MAX_UNREACHABILITY_PROBES
+    assert reports(outputs, "router-unreachable")[0]["router"] == str(ROUTER)
+    assert AddressLost(interface=2, address=ADDRESS) in outputs
+    assert RouterLost(interface=2, router=ROUTER) in outputs
+    assert sent(outputs, RouterSolicitation)
+
+
+@requirement("RFC6275-11.5.1", "MOV-02")
+def test_router_the_kernel_uses_that_answers_is_left_alone() -> None:
+    node = Watching()
+    node.be_asked()
+    assert node.answer() == []
+    assert of_type(node.advance(5), AddressLost) == []
+
+
+def test_answer_that_may_come_from_elsewhere_proves_nothing_of_the_kernels_router() -> None:
+    node = Watching()
+    node.be_asked()
+    node.answer(hop_limit=64)
+    assert of_type(node.advance(5), AddressLost)
+
+
+def test_packet_from_the_kernels_router_proves_that_it_is_there() -> None:
+    node = Watching()
+    node.be_asked()
+    packet = IPv6Packet(ROUTER, ADDRESS, EchoRequest(1, 1))
+    node.tell(received(packet, link_layer_source=ROUTER_MAC))
+    assert of_type(node.advance(5), AddressLost) == []
+
+
+def test_unreachable_router_beside_another_is_no_movement_for_the_kernels_addresses() -> None:
+    node = Watching()
+    packet = router_advertisement(OTHER_ROUTER, "2001:db8:a::/64", mac=MAC)
+    node.tell(received(packet, link_layer_source=MAC))
+    outputs: list[Output] = []
+    for _ in range(int(GIVEN_UP * 10)):
+        step = node.advance(0.1)
+        outputs += step
+        if any(message.target == OTHER_ROUTER for _, message in sent(step, NeighborSolicitation)):
+            node.answer(OTHER_ROUTER)
+    assert [each.router for each in of_type(outputs, RouterLost)] == [ROUTER]
+    assert of_type(outputs, AddressLost) == []
+
+
+@requirement("RFC6275-11.5.1", "MOV-02")
+def test_suspicion_asks_the_kernels_router_before_anything_is_doubted() -> None:
+    node = Watching()
+    link = LinkUp(interface=2, name="eth0", link_layer_address=MAC, cause=LinkCause.SUSPICION)
+    outputs = node.tell(link)
+    assert sent(outputs, NeighborSolicitation) and of_type(outputs, AddressLost) == []
+    assert of_type(node.advance(2), AddressLost)
+
+
+@pytest.mark.parametrize("how", ["resigns", "route-vanishes", "link-down", "new-link"])
+def test_router_the_kernel_uses_no_more_is_asked_no_more(how: str) -> None:
+    node = Watching()
+    match how:
+        case "resigns":
+            node.hear(mac=ROUTER_MAC, lifetime=0)
+        case "route-vanishes":
+            node.tell(DefaultRouterVanished(interface=2, router=ROUTER))
+        case "link-down":
+            node.tell(LinkDown(interface=2))
+        case _:
+            node.link_up()
+    assert node.probes(GIVEN_UP) == []
