@@ -240,7 +240,8 @@ class MobileNode:
         return str(self.registration.state.value)
 
     def handle(self, event: MobileNodeEvent, now: float) -> list[Output]:
-        """Only actions come out: indications of the machines below end here."""
+        """Actions come out, and `AttachmentDoubtful` for autoconfiguration: all other indications
+        of the machines below end here."""
         match event:
             case PacketReceived():
                 return self._settle(self._on_packet(event, now), now)
