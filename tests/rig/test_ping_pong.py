@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from typing import Any
 from mnagent.control.client import Client
 from mnagent.rig.host import boottime
 from mnagent.rig.impairment import Impairment
+from mnagent.rig.namespace import run
 from mnagent.rig.roaming import Roaming, RoamingSettings
 from mnagent.rig.topology import (
+    ACCESS,
     FOREIGN_PREFIXES,
     HOME_ADDRESS,
     LINK_A,
@@ -32,6 +35,19 @@ PERIOD = 1.0
 """Seconds between two moves."""
 MEMORY_ALLOWANCE = 1024
 """Kilobytes that the daemon may grow between the two looks."""
+HAND_UP_SLOTS = 512
+"""Packets in each of the engine's rings for what it hands up: their memory is the system's until
+they have been used once, so they are, before the first look."""
+SOLICITATIONS = f"""
+import socket, struct, time
+link = socket.if_nametoindex("{ACCESS}")
+ours = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+ours.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+target = socket.inet_pton(socket.AF_INET6, "fe80::dead")
+for _ in range({HAND_UP_SLOTS} + 100):
+    ours.sendto(struct.pack("!BBHI", 135, 0, 0, 0) + target, ("ff02::1", 0, 0, link))
+    time.sleep(0.002)
+"""
 DETECTION = 1.5
 """Seconds until duplicate address detection of the last address is over."""
 
@@ -76,6 +92,17 @@ async def look(roaming: Roaming) -> Look:
     )
 
 
+async def use_rings(roaming: Roaming) -> None:
+    """Have the engine hand up more packets than fit."""
+    handed_up = "handed-up"
+    before = (await roaming.mobile_node.status())["counters"][handed_up]
+    router = roaming.topology["router-a"]
+    command = ("ip", "netns", "exec", router.name, sys.executable, "-c", SOLICITATIONS)
+    await asyncio.to_thread(run, *command)
+    after = (await roaming.mobile_node.status())["counters"][handed_up]
+    assert after - before > HAND_UP_SLOTS
+
+
 async def ping_pong(roaming: Roaming, moves: int) -> None:
     """One move a period, whether or not the last is through."""
     next_at = boottime()
@@ -94,6 +121,7 @@ async def play() -> tuple[Look, Look, dict[str, Any], dict[str, Any]]:
         await roaming.mobile_node.start()
         await roaming.settled(roaming.move(LINK_A))
         await ping_pong(roaming, WARM_UP)
+        await use_rings(roaming)
         before = await look(roaming)
         await ping_pong(roaming, HANDOVERS + HANDOVERS % 2)
         after = await look(roaming)
