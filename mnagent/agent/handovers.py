@@ -19,7 +19,7 @@ from mnagent.core.actions import ReportEvent, SendPacket
 from mnagent.core.events import LinkCause, LinkDown, LinkUp, TrafficSeen, TunnelActivity
 from mnagent.wire.mobility import BindingUpdate, CareOfTestInit, HomeTestInit
 
-MAX_HANDOVERS: Final = 256
+MAX_HANDOVERS: Final = 128
 """Handovers remembered; the oldest goes first."""
 MAX_OPEN_TIME: Final = 60.0
 """Seconds after which a link event is no longer taken for the cause of what happens."""

@@ -19,7 +19,7 @@ Methods:
 ``metrics``   an object whose ``text`` is the state in Prometheus' text format.
 ``shutdown``  the agent deregisters and leaves; the empty result comes at once, the end later.
 ``events``    an empty result, then, for as long as the connection lasts, one line an event; first
-              those remembered (up to 512), then new ones as they happen:
+              those remembered (up to 256), then new ones as they happen:
 
     <- {"event": {"name": "binding-accepted", "at": 81.25, "details": {"status": "0", ...},
                   "warning": false}}

@@ -35,7 +35,7 @@ from mnagent.control.schema import (
 MAX_CLIENTS = 16
 MAX_QUEUED_LINES = 1024
 """Lines waiting for one client; more than the event history, so that it fits."""
-MAX_EVENT_HISTORY = 512
+MAX_EVENT_HISTORY = 256
 """Events remembered for those who ask later; the oldest go first."""
 LAST_WORDS_TIMEOUT = 1.0
 """Seconds a client that has no more requests gets to read what is still on its way to it."""
