@@ -54,6 +54,7 @@ from mnagent.datapath.verdicts cimport DROP_SEQUENCE_EXHAUSTED, TUNNELLED, VERDI
 from mnagent.core.actions import TunnelEnd
 from mnagent.core.security import Direction, EspMode, EspTransform
 from mnagent.datapath.tables import HandedUp, SequenceExhausted, Traffic
+from mnagent.datapath.tables import Tables as PublishedTables
 
 TRANSFORMS = {
     EspTransform.AES_CBC_HMAC_SHA256_128: AES_CBC,
@@ -203,6 +204,10 @@ cdef class _Core:
         self.associations = associations
         self.activities = activities
         self.latest = tables
+
+    def change(self, changes):
+        """Put changes in force; everything else stays as it is."""
+        self.publish(changes.applied_to(self.latest or PublishedTables()))
 
     def _association(self, description):
         handle = self.associations.get((description.spi, description.direction))
