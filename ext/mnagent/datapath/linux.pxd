@@ -15,6 +15,7 @@ cdef extern from *:
     #include <netinet/in.h>
     #include <sys/eventfd.h>
     #include <sys/ioctl.h>
+    #include <sys/prctl.h>
     #include <sys/socket.h>
     #include <sys/uio.h>
     #include <time.h>
@@ -94,6 +95,7 @@ cdef extern from *:
     int SOL_SOCKET, SOL_PACKET, SO_ATTACH_FILTER, SO_RCVBUFFORCE, SO_SNDBUF, SO_SNDTIMEO
     int PACKET_VNET_HDR, PACKET_QDISC_BYPASS, PACKET_IGNORE_OUTGOING
     int ETH_P_ALL, ETH_P_IPV6
+    int PR_SET_TIMERSLACK
     int EFD_NONBLOCK, EFD_CLOEXEC
     int CLOCK_MONOTONIC, CLOCK_MONOTONIC_COARSE
     unsigned long TUNSETOFFLOAD, TUNSETVNETHDRSZ
@@ -109,6 +111,8 @@ cdef extern from *:
     int close(int fd) nogil
     int dup(int fd) nogil
     int usleep(unsigned int microseconds) nogil
+    int nanosleep(const timespec* asked, timespec* remaining) nogil
+    int prctl(int operation, unsigned long, unsigned long, unsigned long, unsigned long) nogil
     ssize_t read(int fd, void* buffer, size_t length) nogil
     ssize_t write(int fd, const void* buffer, size_t length) nogil
     ssize_t readv(int fd, const iovec* vectors, int count) nogil
