@@ -1,15 +1,16 @@
 """The loops of the two threads: batch in, batch out. A lone packet never waits for company."""
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
 from mnagent.datapath._coalesce cimport flush_tunnel
 from mnagent.datapath._inbound cimport inbound
 from mnagent.datapath._outbound cimport outbound, release_held
-from mnagent.datapath._tables cimport MAX_PORTS, Port, Tables
+from mnagent.datapath._memory cimport reader_leave, reader_pass
+from mnagent.datapath._tables cimport MAX_PORTS, Port, Ports, Tables
 from mnagent.datapath._traffic cimport monotonic_milliseconds
 from mnagent.datapath._worker cimport BATCH, RECEIVE_SLOT, VNET_LENGTH, Arrival, Worker
-from mnagent.datapath.atomics cimport load_word, store_word
+from mnagent.datapath.atomics cimport load_word
 from mnagent.datapath.linux cimport (
     EAGAIN,
     EINTR,
@@ -40,15 +41,23 @@ cdef enum:
 
 
 cdef bint begin_round(Loop* loop) noexcept nogil:
-    """Pass a quiescent point and take the tables in force; False when there are new ones."""
+    """Pass a quiescent point; False when the tables have changed since the last one."""
     cdef Worker* worker = loop.worker
-    cdef Tables* tables
-    store_word(&worker.epoch, worker.epoch + 1)
-    tables = <Tables*>load_word(&loop.shared.tables)
-    if tables == worker.tables:
+    cdef uint64_t generation
+    reader_pass(&worker.epoch)
+    generation = load_word(&worker.tables.generation)
+    if generation == worker.generation:
         return True
-    worker.tables = tables
+    worker.generation = generation
     return False
+
+
+cdef bint may_wait(Loop* loop) noexcept nogil:
+    """Hold nothing of the tables from here on. False when they have just changed: who changed them
+    may have thought that this thread was not about to wait.
+    """
+    reader_leave(&loop.worker.epoch)
+    return load_word(&loop.worker.tables.generation) == loop.worker.generation
 
 
 cdef void clear_wake(Loop* loop) noexcept nogil:
@@ -93,15 +102,17 @@ cdef void run_outbound(Loop* loop) noexcept nogil:
     waited[0].fd = loop.wake
     waited[1].fd = loop.tunnel
     waited[0].events = waited[1].events = POLLIN
+    loop.worker.tables = <Tables*><uintptr_t>loop.shared.tables
     while not load_word(&loop.shared.stop):
         if not begin_round(loop):
             release_held(loop.worker)
-        if read_tunnel(loop, &broken) == BATCH:
+        if read_tunnel(loop, &broken) == BATCH or not may_wait(loop):
             continue
         poll(waited, 1 if broken else 2, BROKEN_DEVICE_PAUSE if broken else -1)
         broken = False
         if waited[0].revents:
             clear_wake(loop)
+    reader_leave(&loop.worker.epoch)
 
 
 cdef void prepare_messages(Loop* loop, mmsghdr* messages, iovec* vectors) noexcept nogil:
@@ -153,16 +164,16 @@ cdef uint32_t read_port(
     return taken
 
 
-cdef uint32_t watch_ports(const Tables* tables, int wake, pollfd* waited) noexcept nogil:
+cdef uint32_t watch_ports(const Ports* ports, int wake, pollfd* waited) noexcept nogil:
+    """Nothing is known to wait at any of them yet."""
     cdef uint32_t at
+    memset(waited, 0, (MAX_PORTS + 1) * sizeof(pollfd))
     waited[0].fd = wake
     waited[0].events = POLLIN
-    if tables == NULL:
-        return 1
-    for at in range(tables.port_count):
-        waited[at + 1].fd = tables.ports[at].descriptor
+    for at in range(ports.count):
+        waited[at + 1].fd = ports.ports[at].descriptor
         waited[at + 1].events = POLLIN
-    return tables.port_count + 1
+    return ports.count + 1
 
 
 cdef void let_frames_gather() noexcept nogil:
@@ -179,24 +190,30 @@ cdef void run_inbound(Loop* loop) noexcept nogil:
     cdef pollfd waited[MAX_PORTS + 1]
     cdef mmsghdr messages[BATCH]
     cdef iovec vectors[BATCH]
-    cdef uint32_t watched, at, taken, most = 0
+    cdef uint32_t watched = 0, at, taken, most
+    cdef uint64_t version = 0
+    cdef Ports* ports
     prepare_messages(loop, messages, vectors)
-    loop.worker.tables = NULL
-    watched = watch_ports(NULL, loop.wake, waited)
+    waited[0].revents = 0
+    loop.worker.tables = <Tables*><uintptr_t>loop.shared.tables
     # Timers of a thread are 50 microseconds late by default.
     prctl(PR_SET_TIMERSLACK, <unsigned long>1000, 0, 0, 0)
     while not load_word(&loop.shared.stop):
-        if not begin_round(loop):
-            watched = watch_ports(loop.worker.tables, loop.wake, waited)
+        if waited[0].revents:
+            clear_wake(loop)
+        begin_round(loop)
+        ports = <Ports*><uintptr_t>load_word(&loop.worker.tables.ports)
+        if ports.version != version:
+            version = ports.version
+            watched = watch_ports(ports, loop.wake, waited)
+        most = 0
+        for at in range(1, watched):
+            if waited[at].revents:
+                taken = read_port(loop, &ports.ports[at - 1], messages)
+                if taken > most:
+                    most = taken
+        reader_leave(&loop.worker.epoch)
         if BUSY <= most < BATCH:
             let_frames_gather()
         poll(waited, watched, 0 if most == BATCH else -1)
-        most = 0
-        if waited[0].revents:
-            clear_wake(loop)
-            continue
-        for at in range(1, watched):
-            if waited[at].revents:
-                taken = read_port(loop, &loop.worker.tables.ports[at - 1], messages)
-                if taken > most:
-                    most = taken
+    reader_leave(&loop.worker.epoch)

@@ -10,7 +10,7 @@ from mnagent.datapath._coalesce cimport flush_tunnel
 from mnagent.datapath._core cimport _Core
 from mnagent.datapath._inbound cimport inbound
 from mnagent.datapath._outbound cimport outbound, release_held
-from mnagent.datapath._tables cimport ETHERNET_LENGTH, Tables
+from mnagent.datapath._tables cimport ETHERNET_LENGTH
 from mnagent.datapath._traffic cimport monotonic_milliseconds
 from mnagent.datapath._worker cimport VNET_LENGTH, Arrival, Capture, Worker, worker_use_memory
 from mnagent.datapath.linux cimport virtio_net_hdr
@@ -62,21 +62,21 @@ cdef class Pipeline(_Core):
         self.outbound_worker.traffic.pending = self.inbound_worker.traffic.pending = False
         return bool(pending)
 
-    cdef _take_tables(self, Worker* worker):
-        worker.tables = <Tables*>self.shared.tables
-        if worker.tables == NULL:
-            raise RuntimeError("publish tables first")
+    cdef bint _take_tables(self, Worker* worker):
+        """Whether they are the same as the last time."""
+        cdef bint same = worker.generation == self.tables.generation
+        worker.tables = self.tables
+        worker.generation = self.tables.generation
+        return same
 
     def process_outbound(self, packets, offloads=None):
         """Carry packets as if read from the TUN device; ``offloads`` are their virtio headers."""
         cdef Worker* worker = self.outbound_worker
-        cdef Tables* before = worker.tables
         cdef virtio_net_hdr vnet
         cdef uint8_t* copied
         cdef bytes packet, header
         cdef uint32_t length
-        self._take_tables(worker)
-        if before != worker.tables:
+        if not self._take_tables(worker):
             release_held(worker)
         for at, packet in enumerate(packets):
             header = bytes(VNET_LENGTH) if offloads is None else offloads[at]

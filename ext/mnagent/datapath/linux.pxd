@@ -18,6 +18,7 @@ cdef extern from *:
     #include <sys/prctl.h>
     #include <sys/socket.h>
     #include <sys/uio.h>
+    #include <malloc.h>
     #include <time.h>
     #include <unistd.h>
     #include <linux/filter.h>
@@ -110,6 +111,7 @@ cdef extern from *:
     int eventfd(unsigned int initial, int flags) nogil
     int close(int fd) nogil
     int dup(int fd) nogil
+    size_t malloc_usable_size(void* at) nogil
     int usleep(unsigned int microseconds) nogil
     int nanosleep(const timespec* asked, timespec* remaining) nogil
     int prctl(int operation, unsigned long, unsigned long, unsigned long, unsigned long) nogil
