@@ -184,7 +184,11 @@ class _Assembler:
             configuration.host.tunnel_interface, home_agent=_home_agent_address(configuration)
         )
         self._stack.callback(shield.close)
-        resolver = NextHopResolver(self._kernel, tunnel_interface=self._device.interface)
+        resolver = NextHopResolver(
+            self._kernel,
+            tunnel_interface=self._device.interface,
+            remembers=configuration.role is Role.HOME_AGENT,
+        )
         routing = self._make_routing()
         tunnels = self._make_tunnels(engine, resolver, shield=shield, routing=routing)
         sequences = SequenceKeeper(self._store, engine)

@@ -212,23 +212,13 @@ class LinuxKernel:
 
     def path(self, destination: IPv6Address, *, source: IPv6Address, interface: int | None) -> Path:
         """See `Kernel.path`."""
-        message = new_message(
-            netlink.RTM_GETROUTE, 0, family=socket.AF_INET6, dst_len=128, src_len=128
-        )
-        message["attrs"] = [("RTA_DST", str(destination)), ("RTA_SRC", str(source))]
-        if interface is not None:
-            message["attrs"].append(("RTA_OIF", interface))
-        answer = self._requests.ask(message)
-        index = answer.get_attr("RTA_OIF")
-        if index is None or answer["type"] not in (netlink.RTN_UNICAST, 2):
+        answer = self._requests.ask_for_route(destination, source=source, interface=interface)
+        if answer.interface is None or answer.route_type not in (netlink.RTN_UNICAST, 2):
             raise OSError(errno.ENETUNREACH, "no unicast route")
-        gateway = answer.get_attr("RTA_GATEWAY")
-        metrics = answer.get_attr("RTA_METRICS")
-        mtu = metrics.get_attr("RTAX_MTU") if metrics is not None else None
         return Path(
-            interface=index,
-            neighbour=IPv6Address(gateway) if gateway else destination,
-            mtu=mtu or MAX_MTU,
+            interface=answer.interface,
+            neighbour=answer.gateway or destination,
+            mtu=answer.mtu or MAX_MTU,
         )
 
     def link_layer_address(self, interface: int, neighbour: IPv6Address) -> bytes | None:

@@ -11,7 +11,9 @@ import errno
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
@@ -81,6 +83,9 @@ NUD_USABLE = 0x02 | NUD_STALE | 0x08 | 0x10 | 0x40 | 0x80
 """REACHABLE, STALE, DELAY, PROBE, NOARP, PERMANENT."""
 RT_TABLE_MAIN = 254
 RTN_UNICAST = 1
+RTA_DST, RTA_SRC, RTA_OIF, RTA_GATEWAY, RTA_METRICS = 1, 2, 4, 5, 8
+RTAX_MTU = 2
+NLA_TYPE_MASK = 0x3FFF
 
 _TYPES: dict[int, Any] = {
     **dict.fromkeys((RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK), ifinfmsg),
@@ -90,6 +95,11 @@ _TYPES: dict[int, Any] = {
     **dict.fromkeys((RTM_NEWRULE, RTM_DELRULE, RTM_GETRULE), fibmsg),
 }
 _HEADER = struct.Struct("=IHHII")
+_RTMSG = struct.Struct("=8BI")
+_RTMSG_TYPE = 7
+_RTA = struct.Struct("=HH")
+_RTA_ADDRESS = struct.Struct("=HH16s")
+_RTA_WORD = struct.Struct("=HHI")
 _BUFFER = 1 << 16
 
 
@@ -117,6 +127,38 @@ def _decode(message_type: int, data: bytes) -> Any:
     message = _TYPES[message_type](data)
     message.decode()
     return message
+
+
+@dataclass(frozen=True, slots=True)
+class RouteAnswer:
+    """What the kernel says about the way of one packet."""
+
+    route_type: int
+    interface: int | None
+    gateway: IPv6Address | None
+    mtu: int | None
+    """Octets, None where the route says nothing."""
+
+
+def _attributes(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
+    while offset + _RTA.size <= len(data):
+        length, kind = _RTA.unpack_from(data, offset)
+        if length < _RTA.size:
+            return
+        yield kind & NLA_TYPE_MASK, data[offset + _RTA.size : offset + length]
+        offset += (length + 3) & ~3
+
+
+def _read_route(part: bytes) -> RouteAnswer:
+    found = dict(_attributes(part, _HEADER.size + _RTMSG.size))
+    gateway, interface = found.get(RTA_GATEWAY), found.get(RTA_OIF)
+    metrics = dict(_attributes(found.get(RTA_METRICS, b""), 0))
+    return RouteAnswer(
+        route_type=part[_HEADER.size + _RTMSG_TYPE],
+        interface=None if interface is None else int.from_bytes(interface, sys.byteorder),
+        gateway=None if gateway is None else IPv6Address(gateway),
+        mtu=int.from_bytes(metrics.get(RTAX_MTU, b""), sys.byteorder) or None,
+    )
 
 
 class RequestSocket:
@@ -159,11 +201,46 @@ class RequestSocket:
         return answers
 
     def _exchange(self, message: Any) -> Iterator[Any]:
-        self._sequence = (self._sequence + 1) & 0x7FFFFFFF
-        message["header"]["sequence_number"] = self._sequence
+        message["header"]["sequence_number"] = self._next_sequence()
         message.reset()
         message.encode()
-        self._socket.sendto(bytes(message.data), (0, 0))
+        for message_type, part in self._transact(bytes(message.data)):
+            if message_type in _TYPES:
+                yield _decode(message_type, part)
+
+    def ask_for_route(
+        self, destination: IPv6Address, *, source: IPv6Address, interface: int | None
+    ) -> RouteAnswer:
+        """Where a packet would go. By hand, for a home agent asks at every movement of a mobile
+        node."""
+        attributes = (
+            _RTA_ADDRESS.pack(20, RTA_DST, destination.packed)
+            + _RTA_ADDRESS.pack(20, RTA_SRC, source.packed)
+            + (b"" if interface is None else _RTA_WORD.pack(8, RTA_OIF, interface))
+        )
+        body = _RTMSG.pack(socket.AF_INET6, 128, 128, 0, 0, 0, 0, 0, 0) + attributes
+        header = _HEADER.pack(
+            _HEADER.size + len(body),
+            RTM_GETROUTE,
+            NLM_F_REQUEST | NLM_F_ACK,
+            self._next_sequence(),
+            0,
+        )
+        found: RouteAnswer | None = None
+        for message_type, part in self._transact(header + body):
+            if message_type == RTM_NEWROUTE and found is None:
+                found = _read_route(part)
+        if found is None:
+            raise OSError(errno.ENOENT, "no answer from the kernel")
+        return found
+
+    def _next_sequence(self) -> int:
+        self._sequence = (self._sequence + 1) & 0x7FFFFFFF
+        return self._sequence
+
+    def _transact(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """Send a request that bears the latest sequence number; what comes until its end."""
+        self._socket.sendto(data, (0, 0))
         while True:
             data, sender = self._socket.recvfrom(_BUFFER)
             if sender[0] != 0:
@@ -180,8 +257,7 @@ class RequestSocket:
                     if code:
                         raise OSError(code, os.strerror(code))
                     return
-                if message_type in _TYPES:
-                    yield _decode(message_type, part)
+                yield message_type, part
 
     _interrupted = False
 

@@ -35,6 +35,8 @@ class Datapath(Protocol):
 
     def sequences(self) -> dict[int, tuple[int, int]]: ...
 
+    def take_sequences_in_need(self) -> dict[int, tuple[int, int]]: ...
+
     def counters(self) -> dict[str, int]: ...
 
     def activity(self) -> dict[IPv6Address, tuple[int, int]]: ...
@@ -92,6 +94,9 @@ class FakeDatapath:
 
     def sequences(self) -> dict[int, tuple[int, int]]:
         return dict(self.spis)
+
+    def take_sequences_in_need(self) -> dict[int, tuple[int, int]]:
+        return self.sequences()
 
     def counters(self) -> dict[str, int]:
         return {}
