@@ -10,6 +10,7 @@ import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 CLONE_NEWNET = 0x40000000
 TUNSETIFF = 0x400454CA
@@ -45,7 +46,7 @@ class Namespaces:
         self.prefix = f"{prefix}-{os.getpid()}"
         self._names: list[str] = []
 
-    def __enter__(self) -> Namespaces:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
