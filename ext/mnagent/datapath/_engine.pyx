@@ -9,6 +9,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
 from mnagent.datapath._core cimport _Core
+from mnagent.datapath._ring cimport ReceiveRing
 from mnagent.datapath._loops cimport ARENA_LENGTH, Loop, run_inbound, run_outbound
 from mnagent.datapath._tables cimport ETHERNET_LENGTH, MAX_PORTS, Ports
 from mnagent.datapath._worker cimport BATCH, RECEIVE_SLOT, VNET_LENGTH, worker_use_devices
@@ -38,8 +39,10 @@ cdef class Engine(_Core):
     ``tun_fd`` is a TUN device opened with IFF_TUN | IFF_NO_PI | IFF_VNET_HDR; it stays the
     caller's.
     ``wake_fd`` is an eventfd that is signalled when something is handed up.
+    ``behind_ingress`` receives what programs at the links' ingress leave: see `KernelEngine`.
     """
 
+    cdef bint behind_ingress
     cdef Loop outbound_loop
     cdef Loop inbound_loop
     cdef object ports
@@ -49,7 +52,8 @@ cdef class Engine(_Core):
     cdef uint8_t* arena
     cdef uint8_t* receive_memory
 
-    def __cinit__(self, *, tun_fd, wake_fd):
+    def __cinit__(self, *, tun_fd, wake_fd, behind_ingress=False):
+        self.behind_ingress = behind_ingress
         self.arena = <uint8_t*>malloc(ARENA_LENGTH)
         self.receive_memory = <uint8_t*>malloc(BATCH * RECEIVE_SLOT)
         if self.arena == NULL or self.receive_memory == NULL:
@@ -74,7 +78,7 @@ cdef class Engine(_Core):
         loop.worker = self.outbound_worker if is_outbound else self.inbound_worker
         loop.memory = self.arena if is_outbound else self.receive_memory
 
-    def __init__(self, *, tun_fd, wake_fd):
+    def __init__(self, *, tun_fd, wake_fd, behind_ingress=False):
         os.set_blocking(tun_fd, False)
         cdef int header_length = VNET_LENGTH
         if ioctl(tun_fd, TUNSETVNETHDRSZ, &header_length) < 0:
@@ -103,8 +107,12 @@ cdef class Engine(_Core):
 
     def attach(self, interface):
         """Receive from an interface too. Idempotent; OSError when it is gone."""
-        self._port(interface).open_receiver()
+        self._port(interface).open_receiver(behind_ingress=self.behind_ingress)
         self._use_ports()
+
+    def has_link_header(self, interface):
+        """Whether an attached interface is one of Ethernet."""
+        return self.ports[interface].link_length > 0
 
     def detach(self, interface):
         """Stop receiving from and sending to an interface. Nothing happens when it was not
@@ -158,6 +166,7 @@ cdef class Engine(_Core):
                 ports.ports[at].interface = interface
                 ports.ports[at].descriptor = port.receiver.fileno()
                 ports.ports[at].link_length = port.link_length
+                ports.ports[at].ring = &(<ReceiveRing>port.ring).ring
                 at += 1
         ports.count = at
 
@@ -180,6 +189,14 @@ cdef class Engine(_Core):
                 outbound_epoch & 1 and load_word(&self.outbound_worker.epoch) == outbound_epoch
             ) or (inbound_epoch & 1 and load_word(&self.inbound_worker.epoch) == inbound_epoch):
                 usleep(20)
+
+    def counters(self):
+        """Every verdict of both directions, and what the ports did."""
+        found = super().counters()
+        for port in self.ports.values():
+            port.refresh_overruns()
+        found["receive-overruns"] = sum(port.overruns for port in self.ports.values())
+        return found
 
     def start(self):
         """Start both threads."""
