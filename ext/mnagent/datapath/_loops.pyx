@@ -7,6 +7,7 @@ from mnagent.datapath._coalesce cimport flush_tunnel
 from mnagent.datapath._inbound cimport inbound
 from mnagent.datapath._outbound cimport outbound, release_held
 from mnagent.datapath._memory cimport reader_leave, reader_pass
+from mnagent.datapath._ring cimport ring_release, ring_take
 from mnagent.datapath._tables cimport MAX_PORTS, Port, Ports, Tables
 from mnagent.datapath._traffic cimport monotonic_milliseconds
 from mnagent.datapath._worker cimport BATCH, RECEIVE_SLOT, VNET_LENGTH, Arrival, Worker
@@ -17,16 +18,16 @@ from mnagent.datapath.linux cimport (
     MSG_DONTWAIT,
     POLLIN,
     PR_SET_TIMERSLACK,
+    TP_STATUS_COPY,
     errno,
-    iovec,
-    mmsghdr,
     nanosleep,
     poll,
     pollfd,
     prctl,
     read,
-    recvmmsg,
+    recv,
     timespec,
+    tpacket2_hdr,
     virtio_net_hdr,
     write,
 )
@@ -115,16 +116,6 @@ cdef void run_outbound(Loop* loop) noexcept nogil:
     reader_leave(&loop.worker.epoch)
 
 
-cdef void prepare_messages(Loop* loop, mmsghdr* messages, iovec* vectors) noexcept nogil:
-    cdef int at
-    memset(messages, 0, BATCH * sizeof(mmsghdr))
-    for at in range(BATCH):
-        vectors[at].iov_base = loop.memory + at * RECEIVE_SLOT
-        vectors[at].iov_len = RECEIVE_SLOT
-        messages[at].msg_hdr.msg_iov = &vectors[at]
-        messages[at].msg_hdr.msg_iovlen = 1
-
-
 cdef void take_frame(
     Loop* loop, const Port* port, uint8_t* frame, uint32_t length
 ) noexcept nogil:
@@ -141,25 +132,38 @@ cdef void take_frame(
     inbound(loop.worker, &arrival, frame + head, length - head)
 
 
-cdef uint32_t read_port(
-    Loop* loop, const Port* port, mmsghdr* messages
+cdef void take_slot(
+    Loop* loop, const Port* port, const tpacket2_hdr* head, uint8_t* room
 ) noexcept nogil:
+    """A frame in the ring; one that was too large for it waits in the socket."""
+    cdef ssize_t length
+    if head.tp_status & TP_STATUS_COPY:
+        length = recv(port.descriptor, room, RECEIVE_SLOT, MSG_DONTWAIT)
+        if length >= VNET_LENGTH:
+            take_frame(loop, port, room, <uint32_t>length)
+    else:
+        take_frame(
+            loop, port, <uint8_t*>head + head.tp_mac - VNET_LENGTH, head.tp_snaplen + VNET_LENGTH
+        )
+
+
+cdef uint32_t read_port(Loop* loop, const Port* port) noexcept nogil:
     """Take what is there, up to a batch; returns how many frames.
 
     Frames that arrive while the first ones are decrypted still join their runs: nothing waits for
     them.
     """
-    cdef uint32_t taken = 0, at
-    cdef int got
+    cdef uint32_t taken = 0
+    cdef tpacket2_hdr* head
     loop.worker.traffic.now = monotonic_milliseconds()
     while taken < BATCH:
-        got = recvmmsg(port.descriptor, messages + taken, BATCH - taken, MSG_DONTWAIT, NULL)
-        if got <= 0:
+        head = ring_take(port.ring)
+        if head == NULL:
             break
-        for at in range(taken, taken + <uint32_t>got):
-            take_frame(loop, port, loop.memory + at * RECEIVE_SLOT, messages[at].msg_len)
-        taken += <uint32_t>got
+        take_slot(loop, port, head, loop.memory + taken * RECEIVE_SLOT)
+        taken += 1
     flush_tunnel(loop.worker)
+    ring_release(port.ring)
     signal_python(loop)
     return taken
 
@@ -188,12 +192,9 @@ cdef void let_frames_gather() noexcept nogil:
 
 cdef void run_inbound(Loop* loop) noexcept nogil:
     cdef pollfd waited[MAX_PORTS + 1]
-    cdef mmsghdr messages[BATCH]
-    cdef iovec vectors[BATCH]
     cdef uint32_t watched = 0, at, taken, most
     cdef uint64_t version = 0
     cdef Ports* ports
-    prepare_messages(loop, messages, vectors)
     waited[0].revents = 0
     loop.worker.tables = <Tables*><uintptr_t>loop.shared.tables
     # Timers of a thread are 50 microseconds late by default.
@@ -209,7 +210,7 @@ cdef void run_inbound(Loop* loop) noexcept nogil:
         most = 0
         for at in range(1, watched):
             if waited[at].revents:
-                taken = read_port(loop, &ports.ports[at - 1], messages)
+                taken = read_port(loop, &ports.ports[at - 1])
                 if taken > most:
                     most = taken
         reader_leave(&loop.worker.epoch)

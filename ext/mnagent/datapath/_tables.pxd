@@ -11,6 +11,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from mnagent.datapath._esp cimport Association
 from mnagent.datapath._memory cimport Memory
 from mnagent.datapath.atomics cimport load_word
+from mnagent.datapath._ring cimport Ring
 from mnagent.datapath.octets cimport hash_address, same_address
 from mnagent.datapath.protocols cimport HOME_TEST, HOME_TEST_INIT, PROTOCOL_MOBILITY
 
@@ -139,6 +140,7 @@ cdef struct Port:
     int interface
     int descriptor
     uint32_t link_length
+    Ring* ring
 
 
 cdef struct Ports:

@@ -1,6 +1,6 @@
 # Publication between threads: acquire and release on words and pointers.
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 cdef extern from *:
     """
@@ -14,6 +14,8 @@ cdef extern from *:
     """
     uint64_t load_word "mnagent_load"(uint64_t* at) nogil
     void store_word "mnagent_store"(uint64_t* at, uint64_t value) nogil
+    uint32_t load_half_word "mnagent_load"(uint32_t* at) nogil
+    void store_half_word "mnagent_store"(uint32_t* at, uint32_t value) nogil
     uint64_t add_word "mnagent_add"(uint64_t* at, uint64_t value) nogil
     uint64_t swap_word "mnagent_swap"(uint64_t* at, uint64_t value) nogil
     # What was stored before it is seen by whoever loads behind a fence of their own.
