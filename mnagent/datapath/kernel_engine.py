@@ -213,24 +213,26 @@ class KernelEngine:
         entry, key = self._tunnels.get(home), home.packed
         if entry is not None and entry.hold and key in self._adopted["tunnels"]:
             return
-        if entry is not None and key not in self._written["tunnels"]:
-            if self._maps["activities"].lookup(key) is None:
-                self._maps["activities"].update(key, bytes(16))
+        is_new = entry is not None and key not in self._written["tunnels"]
+        if is_new and self._maps["activities"].lookup(key) is None:
+            self._maps["activities"].update(key, bytes(16))
         self._set("tunnels", key, None if entry is None else kernel_tables.encode_tunnel(entry))
         if entry is None and key not in self._adopted["tunnels"]:
             self._maps["activities"].delete(key)
 
     def _write_peer(self, home: IPv6Address) -> None:
-        entry = self._peers.get(home)
-        value = entry and kernel_tables.encode_path(entry, entry, is_safe=self._cuts_rightly)
-        self._set("peers", home.packed, value)
+        self._set("peers", home.packed, self._encode(self._peers.get(home), home))
 
     def _write_path(self, pair: tuple[IPv6Address, IPv6Address]) -> None:
-        entry = self._paths.get(pair)
-        value = entry and kernel_tables.encode_path(
-            entry, self._peers.get(pair[1]), is_safe=self._cuts_rightly
-        )
-        self._set("paths", pair[0].packed + pair[1].packed, value)
+        key = pair[0].packed + pair[1].packed
+        self._set("paths", key, self._encode(self._paths.get(pair), pair[1]))
+
+    def _encode(
+        self, entry: DirectPathEntry | PeerBindingEntry | None, peer: IPv6Address
+    ) -> bytes | None:
+        if entry is None:
+            return None
+        return kernel_tables.encode_path(entry, self._peers.get(peer), is_safe=self._cuts_rightly)
 
     def _cuts_rightly(self, interface: int) -> bool:
         known = self._is_safe.get(interface)
@@ -369,7 +371,10 @@ class KernelEngine:
         """For people: what serves what."""
         with self._lock:
             tunnels = list(self._tunnels.values())
-            paths = [*self._paths.values(), *self._peers.values()]
+            paths: list[DirectPathEntry | PeerBindingEntry] = [
+                *self._paths.values(),
+                *self._peers.values(),
+            ]
         served = sum(map(kernel_tables.sends_in_kernel, tunnels))
         served_paths = sum(
             kernel_tables.serves_path(each, is_safe=self._cuts_rightly) for each in paths

@@ -24,30 +24,19 @@ from mnagent.datapath._kernel import (
 logger = logging.getLogger(__name__)
 
 OBJECT = Path(__file__).with_name("kernel_engine.bpf.o")
-BPF_FILE_SYSTEM = Path("/sys/fs/bpf")
-BPF_FILE_SYSTEM_MAGIC = 0xCAFE4A11
 TCX_UNKNOWN = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP})
 """What kernels before 6.6 say to a tcx link."""
 
 
-def pin_directory(tunnel_interface: str) -> Path | None:
-    """Where this daemon's things are pinned, None where there is no BPF file system.
+def pin_directory(tunnel_interface: str, file_system: Path | None) -> Path | None:
+    """Where this daemon's things are pinned in a BPF file system, None without one.
 
     The name tells network namespaces apart: they share the file system.
     """
-    if not _is_bpf_file_system():
+    if file_system is None:
         return None
     namespace = os.stat("/proc/thread-self/ns/net").st_ino
-    return BPF_FILE_SYSTEM / f"mnagent-{namespace}-{tunnel_interface}"
-
-
-def _is_bpf_file_system() -> bool:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/mounts").read_text().splitlines():
-            _, where, kind, *_ = line.split()
-            if kind == "bpf" and where == str(BPF_FILE_SYSTEM):
-                return os.access(BPF_FILE_SYSTEM, os.W_OK)
-    return False
+    return file_system / f"mnagent-{namespace}-{tunnel_interface}"
 
 
 class KernelLinks:

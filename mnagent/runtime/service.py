@@ -213,6 +213,7 @@ class Service:
             "now": now,
             "process": os.getpid(),
             "tunnel_interface": self._configuration.host.tunnel_interface,
+            "engine": self._parts.engine.status(),
             "missing_interfaces": list(self._monitor.missing),
             **self._parts.snapshot(now),
             "counters": self.counters(),

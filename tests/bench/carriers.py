@@ -6,9 +6,11 @@ mobile --- router --- agent --- correspondent        one network namespace each
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import multiprocessing
 import os
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -27,6 +29,7 @@ from mnagent.datapath import (
     Tables,
     TunnelEntry,
 )
+from mnagent.system.datapath import Datapath
 from tests.bench.generator import End
 from tests.ext.namespaces import Namespaces, entered, open_tunnel_device, run
 
@@ -57,6 +60,8 @@ CASES = (
     Case(FORWARDING),
     Case("tunnel", "userspace"),
     Case("direct", "userspace", direct=True),
+    Case("tunnel-kernel", "kernel"),
+    Case("direct-kernel", "kernel", direct=True),
     Case("esp-aes-gcm", "userspace", EspTransform.AES_GCM_16),
     Case("esp-aes-cbc", "userspace", EspTransform.AES_CBC_HMAC_SHA256_128),
     Case("esp-chacha20", "userspace", EspTransform.CHACHA20_POLY1305),
@@ -66,6 +71,8 @@ CASES = (
 
 def is_installed(case: Case) -> bool:
     """Whether this machine has what the case needs."""
+    if case.engine == "kernel":
+        return importlib.util.find_spec("mnagent.datapath._kernel") is not None
     return case.name != WIREGUARD_GO or bool(shutil.which("wg") and Path(WIREGUARD).exists())
 
 
@@ -182,6 +189,17 @@ def direct_tables(end: TunnelEnd, next_hop: NextHop, case: Case) -> Tables:
     return Tables(local_addresses=(CORRESPONDENT,), peer_bindings=(binding,))
 
 
+def make_engine(case: Case, tun: int) -> Datapath:
+    """The engine of the case, in the namespace the thread is in."""
+    wake = os.eventfd(0)
+    if case.engine == "userspace":
+        return Engine(tun_fd=tun, wake_fd=wake)
+    from mnagent.datapath.kernel_engine import KernelEngine
+
+    interface = socket.if_nametoindex("mnagent0")
+    return KernelEngine(tun_fd=tun, wake_fd=wake, tunnel_interface=interface)
+
+
 def drive_engine(namespace: str, end: TunnelEnd, next_hop: NextHop, case: Case, pipe: Any) -> None:
     """Body of a tunnel end's process."""
     make_tables = direct_tables if case.direct else tunnel_tables
@@ -193,7 +211,7 @@ def drive_engine(namespace: str, end: TunnelEnd, next_hop: NextHop, case: Case, 
             run(*f"ip -6 route add {CORRESPONDENT} dev mnagent0 src {HOME}".split())
         else:
             run(*f"ip -6 route add {HOME} dev mnagent0".split())
-        engine = Engine(tun_fd=tun, wake_fd=os.eventfd(0))
+        engine = make_engine(case, tun)
         engine.publish(make_tables(end, next_hop, case))
         engine.attach(next_hop.interface)
     engine.start()

@@ -355,7 +355,7 @@ def test_interface_that_comes_goes_and_comes_again_is_used(bare_machine: Machine
     for count in (1, 2):
         machine.lay_cable()
         eventually(lambda n=count: machine.events().count("LinkUp(") == n, "link up")
-        eventually(lambda: 'device "eth0"' in machine.run("nft", "list", "ruleset"), "shield")
+        eventually(lambda: '"eth0"' in machine.run("nft", "list", "ruleset"), "shield")
         machine.act(*AWAY)
         machine.namespace.ip("link del eth0")
         eventually(lambda n=count: machine.events().count("LinkDown(") == n, "link down")
@@ -404,14 +404,17 @@ def test_second_daemon_does_not_start_and_does_no_harm(machine: Machine) -> None
     assert machine.stop() == EXIT_STOPPED
 
 
+@pytest.mark.parametrize(("engine", "more"), [("userspace", 0), ("kernel", 1 << 39)])
 @pytest.mark.parametrize(
     ("role", "kept"), [("mobile-node", 0x3400), ("home-agent", 0x3000), ("correspondent", 0x3000)]
 )
 def test_daemon_keeps_only_the_network_capabilities_and_cannot_be_dumped(
-    machine: Machine, role: str, kept: int
+    machine: Machine, role: str, kept: int, engine: str, more: int
 ) -> None:
-    """CAP_NET_ADMIN and CAP_NET_RAW; on a mobile node CAP_NET_BIND_SERVICE for DHCPv6's port."""
-    machine.write_configuration(role)
+    """CAP_NET_ADMIN and CAP_NET_RAW; on a mobile node CAP_NET_BIND_SERVICE for DHCPv6's port,
+    CAP_BPF beside the in-kernel engine."""
+    kept |= more
+    machine.write_configuration(role, engine=engine)
     machine.start()
     assert machine.process is not None
     process = Path(f"/proc/{machine.process.pid}")
