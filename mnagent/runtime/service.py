@@ -25,7 +25,7 @@ from functools import partial
 from ipaddress import IPv6Address
 from typing import Any
 
-from mnagent.config import Configuration, ConfigurationError, InterfaceOrder
+from mnagent.config import Configuration, ConfigurationError, InterfaceOrder, Role
 from mnagent.control.lock import AlreadyRunning, DaemonLock
 from mnagent.control.metrics import MetricsServer
 from mnagent.control.schema import ControlEvent
@@ -243,7 +243,10 @@ class Service:
         self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         self._timer = BootTimer(self._loop, self._on_timer)
         self._stack.callback(self._timer.close)
-        self._notifications = NotificationSocket()
+        has_many_routes = self._configuration.role is Role.HOME_AGENT
+        self._notifications = NotificationSocket(
+            ignoring_routes_of=self._parts.kernel.port if has_many_routes else None
+        )
         self._stack.callback(self._notifications.close)
         self._add_reader(self._notifications.fileno(), self._on_notifications)
         self._add_reader(self._parts.wake_descriptor, self._on_handed_up)

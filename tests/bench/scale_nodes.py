@@ -45,6 +45,7 @@ from mnagent.wire.mobility import BindingUpdate
 from mnagent.wire.packet import encode_packet
 
 AGENT = IPv6Address("2001:db8:1::1")
+CORRESPONDENT = IPv6Address("2001:db8:4::1")
 HOME_PREFIX = IPv6Network("2001:db8:1::/64")
 FIRST_HOME = int(IPv6Address("2001:db8:1::1:0"))
 FIRST_CARE_OF = int(IPv6Address("2001:db8:2::1:0"))
