@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from itertools import islice
 
@@ -42,6 +42,14 @@ class TunnelPath:
     local: IPv6Address
     remote: IPv6Address
     interface: int | None = None
+    _hash: int = field(init=False, repr=False, compare=False)
+    """Each movement looks a path up a dozen times."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.local, self.remote, self.interface)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -429,8 +429,10 @@ class Service:
         details = dict(event.details)
         if event.name == "care-of-address-ready":
             self._await_first_packets()
-        text = " ".join(f"{name}={value}" for name, value in details.items())
-        logger.log(logging.WARNING if event.warning else logging.INFO, "%s %s", event.name, text)
+        level = logging.WARNING if event.warning else logging.INFO
+        if logger.isEnabledFor(level):
+            text = " ".join(f"{name}={value}" for name, value in details.items())
+            logger.log(level, "%s %s", event.name, text)
         self._control.publish(
             ControlEvent(
                 name=event.name, at=self._clock.now(), details=details, warning=event.warning

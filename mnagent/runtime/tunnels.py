@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
 from typing import Protocol, TypeVar
 
@@ -225,31 +225,26 @@ class TunnelKeeper:
             self._lead(home)
         tunnels = {home: self._entry(home, self._wishes[home]) for home in self._wished(homes)}
         optimized = self._tell_of_tunnel(homes, tunnels) or optimized
-        peers, paths = self._peers, self._paths
-        if optimized:
-            peers, paths = self._optimize()
         changes = Changes(
             tunnels=_new(self._entries, tunnels),
             removed_tunnels=tuple(
-                home for home in homes if home in self._entries and home not in tunnels
+                home for home in homes if home not in tunnels and home in self._entries
             ),
-            peer_bindings=_new(self._peers, peers),
-            removed_peer_bindings=tuple(self._peers.keys() - peers.keys()) if optimized else (),
-            direct_paths=_new(self._paths, paths),
-            removed_direct_paths=tuple(self._paths.keys() - paths.keys()) if optimized else (),
         )
         self._entries.update(tunnels)
         for home in changes.removed_tunnels:
             del self._entries[home]
-        self._peers, self._paths = peers, paths
+        if optimized:
+            changes = self._optimize(changes)
         if whole:
             self._is_published = True
             self._datapath.publish(self._tables())
-        elif changes != _NO_CHANGES:
+        elif changes.tunnels or changes != _NO_CHANGES:
             self._datapath.change(changes)
         self._tell_of_mtus(tunnels)
         if optimized:
-            self._optimized.set_routes(tuple(peers.values()), tuple(paths.values()))
+            peers, paths = tuple(self._peers.values()), tuple(self._paths.values())
+            self._optimized.set_routes(peers, paths)
 
     def _wished(self, homes: Iterable[IPv6Address]) -> list[IPv6Address]:
         return [home for home in homes if home in self._wishes]
@@ -283,10 +278,9 @@ class TunnelKeeper:
             self._users.setdefault(path, set()).add(home_address)
             self._resolver.follow((path,))
 
-    def _optimize(
-        self,
-    ) -> tuple[dict[IPv6Address, PeerBindingEntry], dict[_PathKey, DirectPathEntry]]:
-        """What is optimized, as it can be now. Routes to what goes are withdrawn."""
+    def _optimize(self, changes: Changes) -> Changes:
+        """The changes with what is optimized, as it can be now. Routes to what goes are
+        withdrawn."""
         self._is_pending = False
         wanted = self._optimized.followed()
         for path in (self._followed | self._optimized.take_tried()) - wanted:
@@ -294,12 +288,19 @@ class TunnelKeeper:
                 self._resolver.unfollow(path)
         self._followed = wanted
         self._resolver.follow(wanted)
-        peers, paths = self._optimized.peer_bindings(), self._optimized.direct_paths()
-        self._optimized.withdraw_routes(peers, paths)
-        return (
-            {entry.home_address: entry for entry in peers},
-            {(entry.home_address, entry.correspondent): entry for entry in paths},
+        peer_entries, path_entries = self._optimized.peer_bindings(), self._optimized.direct_paths()
+        self._optimized.withdraw_routes(peer_entries, path_entries)
+        peers = {entry.home_address: entry for entry in peer_entries}
+        paths = {(entry.home_address, entry.correspondent): entry for entry in path_entries}
+        changes = replace(
+            changes,
+            peer_bindings=_new(self._peers, peers),
+            removed_peer_bindings=tuple(self._peers.keys() - peers.keys()),
+            direct_paths=_new(self._paths, paths),
+            removed_direct_paths=tuple(self._paths.keys() - paths.keys()),
         )
+        self._peers, self._paths = peers, paths
+        return changes
 
     def _tell_of_tunnel(
         self, homes: Collection[IPv6Address], entries: Mapping[IPv6Address, TunnelEntry]
@@ -353,8 +354,6 @@ class TunnelKeeper:
 
 def _new(before: Mapping[Key, Entry], now: Mapping[Key, Entry]) -> tuple[Entry, ...]:
     """The entries that are not as they were."""
-    if before is now:
-        return ()
     return tuple(entry for key, entry in now.items() if before.get(key) != entry)
 
 
