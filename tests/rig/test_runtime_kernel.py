@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import errno
+import json
 import os
 import re
 import signal
@@ -88,7 +89,7 @@ class Machine:
             "[host]",
             f'state_directory = "{self.directory}/state"',
             f'control_socket = "{self.directory}/control.sock"',
-            *(f"{name} = {str(value).lower()}" for name, value in host.items()),
+            *(f"{name} = {json.dumps(value)}" for name, value in host.items()),
         ]
         path = self.directory / "configuration.toml"
         path.write_text("\n".join(lines) + "\n")

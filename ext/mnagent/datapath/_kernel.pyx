@@ -122,13 +122,16 @@ cdef class Map:
         cdef char* key = <char*>malloc(self.key_size)
         if key == NULL:
             raise MemoryError
+        cdef bytes last
         found = []
         try:
-            if bpf_map_get_next_key(self.descriptor, NULL, key) == 0:
-                found.append(key[:self.key_size])
-                while bpf_map_get_next_key(self.descriptor, <const char*>found[-1], key) == 0:
-                    found.append(key[:self.key_size])
-            return found
+            if bpf_map_get_next_key(self.descriptor, NULL, key) < 0:
+                return found
+            while True:
+                last = key[:self.key_size]
+                found.append(last)
+                if bpf_map_get_next_key(self.descriptor, <const char*>last, key) < 0:
+                    return found
         finally:
             free(key)
 
