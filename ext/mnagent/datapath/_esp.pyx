@@ -141,7 +141,9 @@ cdef CipherPlace* prepare(CipherCache* cache, const Association* association) no
         place.cipher = NULL
         place.serial = 0
         return NULL
-    EVP_CIPHER_CTX_set_padding(place.cipher, 0)
+    if association.transform == AES_CBC:
+        # The others have none to turn off, and would be told so again with every packet.
+        EVP_CIPHER_CTX_set_padding(place.cipher, 0)
     return place
 
 
