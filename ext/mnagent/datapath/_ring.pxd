@@ -9,7 +9,7 @@ cdef enum:
     # A frame of an ordinary link with what the kernel puts before it; larger ones are read by a
     # call of their own.
     RING_SLOT = 2048
-    RING_FRAMES = 1024
+    RING_FRAMES = 2048
     RING_LENGTH = RING_FRAMES * RING_SLOT
     RING_BLOCK = 65536
 
