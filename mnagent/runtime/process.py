@@ -101,7 +101,8 @@ def drop_capabilities(*, opens_low_ports: bool, uses_bpf: bool) -> None:
             library.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
     header = _CapabilityHeader(_CAPABILITY_VERSION_3, 0)
     data = (_CapabilityData * 2)()
-    data[0].effective = data[0].permitted = kept
+    for at in range(2):
+        data[at].effective = data[at].permitted = kept >> 32 * at & 0xFFFFFFFF
     if library.capset(ctypes.byref(header), data) != 0:
         code = ctypes.get_errno()
         raise OSError(code, f"failed to drop capabilities: {os.strerror(code)}")

@@ -22,7 +22,6 @@ from mnagent.core.actions import TunnelEnd
 from mnagent.datapath import DirectPathEntry, PeerBindingEntry, Tables, TunnelEntry
 from tests.ext import packets
 from tests.ext.kernel_topology import (
-    FAR,
     FAR_CARE_OF,
     HOME,
     NEAR_CARE_OF,
@@ -198,7 +197,7 @@ def inbound_corpus() -> tuple[list[tuple[bytes, bytes]], list[bytes]]:
 
 
 def _same_class(outer: bytes, result: bytes) -> tuple[bytes, bytes]:
-    """On a direct path there is one IPv6 header: its traffic class and flow label are the host's."""
+    """On a direct path there is one IPv6 header, whose traffic class the host gets."""
     return (outer, result) if outer[6] == 41 else (result[:4] + outer[4:], result)
 
 
@@ -366,10 +365,7 @@ def test_every_packet_comes_in_by_both_engines_alike() -> None:
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("outbound", [True, False], ids=["outbound", "inbound"])
 def test_damaged_packets_become_the_same_in_both_engines(outbound: bool, seed: int) -> None:
-    if outbound:
-        good = outbound_corpus()[0]
-    else:
-        good = [outer for outer, _ in inbound_corpus()[0]]
+    good = outbound_corpus()[0] if outbound else [outer for outer, _ in inbound_corpus()[0]]
     corpus = mutations(good, seed=seed)
     by_kernel, _ = run(kernel, corpus, outbound=outbound)
     by_user_space, _ = run(user_space, corpus, outbound=outbound)
