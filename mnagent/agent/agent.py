@@ -227,7 +227,14 @@ class Agent:
             self._counts["packets-refused-by-policy"] += 1
             return []
         self._counts["packets-sent"] += 1
-        return [replace(action, protect_with=policy.associations.outbound.spi)]
+        return [
+            SendPacket(
+                packet=action.packet,
+                interface=action.interface,
+                link_layer_destination=action.link_layer_destination,
+                protect_with=policy.associations.outbound.spi,
+            )
+        ]
 
     def _protect_payload(self, action: SetTunnel) -> SetTunnel:
         self._policies.activate_tunnel(action.home_address)

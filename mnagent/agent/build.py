@@ -32,6 +32,7 @@ from mnagent.core.actions import Action, PersistRecord
 from mnagent.ipsec.keys import KeySet
 from mnagent.ipsec.mobility_policy import home_agent_database, mobile_node_database
 from mnagent.ipsec.policy import SecurityPolicyDatabase
+from mnagent.mobility.binding_cache import MAX_BINDINGS
 from mnagent.mobility.correspondent_node import CorrespondentNode, CorrespondentNodeSettings
 from mnagent.mobility.home_agent import (
     AuthorisedMobileNode,
@@ -270,6 +271,7 @@ def _build_home_agent(
             link_layer_address=link_layer_address,
             max_lifetime=float(configuration.max_lifetime),
             early_forwarding=configuration.early_forwarding,
+            max_bindings=max(MAX_BINDINGS, len(configuration.mobile_nodes)),
         )
         return HomeAgent(settings, random=random)
 

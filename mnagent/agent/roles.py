@@ -337,9 +337,7 @@ class HomeAgentRole:
         if isinstance(payload, HomeTestInit | CareOfTestInit | DestinationUnreachable):
             return False
         home_address = event.packet.logical_source
-        return self.home_agent is not None and any(
-            entry.home_address == home_address for entry in self.home_agent.bindings
-        )
+        return self.home_agent is not None and self.home_agent.has_binding(home_address)
 
     def snapshot(self, now: float) -> HomeAgentSnapshot:
         """The view for people and programs."""

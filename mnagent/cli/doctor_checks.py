@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from mnagent.cli.probe import Probe
-from mnagent.config import Autoconfiguration, Configuration, Role
+from mnagent.config import Autoconfiguration, Configuration, EngineChoice, Role
 
 CAP_NET_ADMIN = 12
 CAP_NET_RAW = 13
@@ -284,6 +284,25 @@ def check_engine(probe: Probe, configuration: Configuration | None) -> Findings:
         yield _finding("engine", Level.ERROR, text, remedy)
 
 
+def check_kernel_engine(probe: Probe, configuration: Configuration | None) -> Findings:
+    """The in-kernel engine: nothing but speed depends on it, unless it is asked for."""
+    choice = EngineChoice.AUTO if configuration is None else configuration.host.engine
+    if choice is EngineChoice.USERSPACE:
+        yield _finding("kernel engine", Level.NOTE, 'not used (host.engine = "userspace")')
+        return
+    error = probe.kernel_engine_error()
+    if error is not None:
+        level = Level.ERROR if choice is EngineChoice.KERNEL else Level.WARNING
+        text = f"packets are carried in user space, which is slower: {error[0]}"
+        yield _finding("kernel engine", level, text, error[1])
+        return
+    yield _finding("kernel engine", Level.GOOD, "the kernel takes the programs")
+    if not probe.has_bpf_file_system():
+        text = "there is no BPF file system: packets wait while the agent restarts after a crash"
+        remedy = "mount -t bpf bpf /sys/fs/bpf (systemd does)"
+        yield _finding("kernel engine", Level.NOTE, text, remedy)
+
+
 def check_libcrypto(probe: Probe, configuration: Configuration | None) -> Findings:
     """libcrypto, and whether the processor helps it."""
     version = probe.libcrypto_version()
@@ -323,6 +342,7 @@ CHECKS: tuple[Check, ...] = (
     check_forwarding,
     check_other_daemons,
     check_engine,
+    check_kernel_engine,
     check_libcrypto,
     check_interfaces,
 )

@@ -19,6 +19,8 @@ NLMSG_ERROR = 2
 NETLINK_TIMEOUT = 2.0
 """Seconds."""
 
+KERNEL_ENGINE_REMEDY = "install clang and libbpf-dev, then `pip install .` again"
+
 
 class Probe:
     """Looks at the machine; never changes anything that stays."""
@@ -107,6 +109,29 @@ class Probe:
         except ImportError as error:
             return str(error)
         return None
+
+    def kernel_engine_error(self) -> tuple[str, str] | None:
+        """Why there is no in-kernel engine, with the remedy, or None when it can be loaded."""
+        if importlib.util.find_spec("mnagent.datapath._kernel") is None:
+            return "it is not built", KERNEL_ENGINE_REMEDY
+        try:
+            links = importlib.import_module("mnagent.datapath.kernel_links")
+        except ImportError as error:
+            return str(error), "install libbpf1"
+        if not links.OBJECT.exists():
+            return f"{links.OBJECT} is missing", KERNEL_ENGINE_REMEDY
+        try:
+            links.KernelLinks(None).close()
+        except OSError as error:
+            remedy = "run as root (CAP_BPF, CAP_NET_ADMIN); the kernel needs CONFIG_BPF_SYSCALL"
+            return str(error), remedy
+        return None
+
+    def has_bpf_file_system(self) -> bool:
+        """Whether the in-kernel engine can carry packets on while the agent restarts."""
+        from mnagent.runtime.engines import find_bpf_file_system
+
+        return find_bpf_file_system() is not None
 
     def libcrypto_version(self) -> str | None:
         """Such as ``OpenSSL 3.0.11 19 Sep 2023``, or None without the library."""

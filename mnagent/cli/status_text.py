@@ -58,6 +58,21 @@ def _head(status: Table) -> Iterator[str]:
     if "tunnel_interface" in status:
         words.append(f"tunnel interface {status['tunnel_interface']}")
     yield ", ".join(words) + "."
+    engine = status.get("engine")
+    if engine is not None:
+        yield _engine(engine)
+
+
+def _engine(engine: Table) -> str:
+    if engine.get("kind") != "kernel":
+        reason = f" ({engine['reason']})" if engine.get("reason") else ""
+        return f"Packets are carried in user space{reason}."
+    there, here = engine.get("in_kernel", 0), engine.get("in_user_space", 0)
+    kept = ", also while the agent restarts" if engine.get("survives_restart") else ""
+    return (
+        f"Packets are carried in the kernel ({engine.get('attachment')}){kept}: "
+        f"{there} paths there, {here} in user space."
+    )
 
 
 def _mobile_node(node: Table | None, now: float) -> Iterator[str]:

@@ -18,6 +18,7 @@ from mnagent.config.model import (
     Configuration,
     CorrespondentConfiguration,
     Dhcp6,
+    EngineChoice,
     HomeAgentConfiguration,
     HostConfiguration,
     InterfaceIdentifiers,
@@ -350,6 +351,7 @@ class _Checker:
             log_level=self._choice(f"{at}log_level", raw.log_level, LogLevel),
             keep_tunnel_interface=raw.keep_tunnel_interface,
             metrics_port=self._within(f"{at}metrics_port", raw.metrics_port, 0, 65535),
+            engine=self._choice(f"{at}engine", raw.engine, EngineChoice),
         )
 
     def _tunnel_interface_is_free(self, configuration: Configuration) -> None:

@@ -186,6 +186,16 @@ class CorrespondentConfiguration:
     """Seconds; longer ones asked for are cut to this."""
 
 
+class EngineChoice(enum.Enum):
+    """What carries packets."""
+
+    AUTO = "auto"
+    """The kernel where it can, user space otherwise."""
+    USERSPACE = "userspace"
+    KERNEL = "kernel"
+    """Not without the kernel's help; what it cannot serve is user space's still."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostConfiguration:
     """Table ``[host]``."""
@@ -200,6 +210,7 @@ class HostConfiguration:
     """Leave the TUN device with the home address when the agent stops: sockets survive."""
     metrics_port: int = 0
     """TCP port on the loopback interface for Prometheus, 0 for none."""
+    engine: EngineChoice = EngineChoice.AUTO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,6 +80,7 @@ class RawHost(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=T
     log_level: str = "info"
     keep_tunnel_interface: bool = False
     metrics_port: int = 0
+    engine: str = "auto"
 
 
 class RawConfiguration(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):

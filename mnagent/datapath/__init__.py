@@ -7,6 +7,7 @@ from __future__ import annotations
 from mnagent.datapath._engine import Engine
 from mnagent.datapath._pipeline import Pipeline
 from mnagent.datapath.tables import (
+    Changes,
     DirectPathEntry,
     HandedUp,
     NextHop,
@@ -18,6 +19,7 @@ from mnagent.datapath.tables import (
 )
 
 __all__ = [
+    "Changes",
     "DirectPathEntry",
     "Engine",
     "HandedUp",

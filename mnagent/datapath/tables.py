@@ -1,16 +1,23 @@
-"""What the engine is told: the whole desired state, published at once.
+"""What an engine is told: the whole desired state (`Tables`), or what becomes different
+(`Changes`).
 
-Publishing the same tables again changes nothing, so whoever keeps them may always publish all it
-knows.
+Publishing the same tables again, or setting an entry as it is, changes nothing; so whoever keeps
+the desired state may always say all it knows. While there are many entries it says what changed: a
+change costs what it touches, not what there is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv6Address
+from typing import TypeVar
 
 from mnagent.core.actions import TunnelEnd
-from mnagent.core.security import SecurityAssociation
+from mnagent.core.security import Direction, SecurityAssociation
+
+Key = TypeVar("Key")
+Entry = TypeVar("Entry")
 
 
 class SequenceExhausted(Exception):
@@ -102,6 +109,71 @@ class Tables:
     """At most one per home address."""
     direct_paths: tuple[DirectPathEntry, ...] = ()
     """At most one per pair of home address and correspondent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What becomes different; everything else stays as it is.
+
+    An entry replaces the one of the same key, if any; removing what is not there is no error. What
+    is removed goes first. Packets meet each entry either as it was or as it is, never in between;
+    that two entries change is not one step.
+    """
+
+    tunnels: tuple[TunnelEntry, ...] = ()
+    removed_tunnels: tuple[IPv6Address, ...] = ()
+    """By home address."""
+    associations: tuple[SecurityAssociation, ...] = ()
+    """One that is there already keeps its numbers and window; another one of that SPI and direction
+    begins anew."""
+    removed_associations: tuple[tuple[int, Direction], ...] = ()
+    local_addresses: tuple[IPv6Address, ...] | None = None
+    """All of them; None leaves them."""
+    peer_bindings: tuple[PeerBindingEntry, ...] = ()
+    removed_peer_bindings: tuple[IPv6Address, ...] = ()
+    """By home address."""
+    direct_paths: tuple[DirectPathEntry, ...] = ()
+    removed_direct_paths: tuple[tuple[IPv6Address, IPv6Address], ...] = ()
+    """By home address and correspondent."""
+
+    def applied_to(self, tables: Tables) -> Tables:
+        """The desired state after them: what a whole `publish` would say."""
+        return Tables(
+            tunnels=_merged(
+                {entry.home_address: entry for entry in reversed(tables.tunnels)},
+                self.removed_tunnels,
+                {entry.home_address: entry for entry in self.tunnels},
+            ),
+            associations=_merged(
+                {(entry.spi, entry.direction): entry for entry in tables.associations},
+                self.removed_associations,
+                {(entry.spi, entry.direction): entry for entry in self.associations},
+            ),
+            local_addresses=(
+                tables.local_addresses if self.local_addresses is None else self.local_addresses
+            ),
+            peer_bindings=_merged(
+                {entry.home_address: entry for entry in reversed(tables.peer_bindings)},
+                self.removed_peer_bindings,
+                {entry.home_address: entry for entry in self.peer_bindings},
+            ),
+            direct_paths=_merged(
+                {
+                    (entry.home_address, entry.correspondent): entry
+                    for entry in reversed(tables.direct_paths)
+                },
+                self.removed_direct_paths,
+                {(entry.home_address, entry.correspondent): entry for entry in self.direct_paths},
+            ),
+        )
+
+
+def _merged(
+    entries: dict[Key, Entry], removed: Iterable[Key], added: dict[Key, Entry]
+) -> tuple[Entry, ...]:
+    for key in removed:
+        entries.pop(key, None)
+    return tuple((entries | added).values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

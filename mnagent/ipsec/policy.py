@@ -11,7 +11,7 @@ enters the tunnel and not to other traffic, and they sleep while the mobile node
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 
@@ -38,6 +38,45 @@ class SecurityPolicy:
     """None discards both ways."""
 
 
+class _Index:
+    """The policies that may be about a packet, without looking at all of them.
+
+    On a home agent almost every policy is about one mobile node: it is filed under that node's home
+    address, as the source or the destination that the selector asks for.
+    """
+
+    def __init__(
+        self, policies: Iterable[SecurityPolicy], selector_of: Callable[[SecurityPolicy], Selector]
+    ) -> None:
+        self._by_source: dict[IPv6Address, list[tuple[int, SecurityPolicy]]] = {}
+        self._by_destination: dict[IPv6Address, list[tuple[int, SecurityPolicy]]] = {}
+        self._others: list[tuple[int, SecurityPolicy]] = []
+        for place in enumerate(policies):
+            self._file(place, selector_of(place[1]))
+
+    def _file(self, place: tuple[int, SecurityPolicy], selector: Selector) -> None:
+        home_address = place[1].home_address
+        if home_address is not None and selector.source == home_address:
+            self._by_source.setdefault(home_address, []).append(place)
+        elif home_address is not None and selector.destination == home_address:
+            self._by_destination.setdefault(home_address, []).append(place)
+        else:
+            self._others.append(place)
+
+    def candidates(self, packet: IPv6Packet) -> list[SecurityPolicy]:
+        """In the order in which they are tried; each is still to be matched."""
+        found = [
+            *self._by_source.get(packet.logical_source, ()),
+            *self._by_destination.get(packet.logical_destination, ()),
+            *self._others,
+        ]
+        return [policy for _, policy in sorted(found, key=_place)]
+
+
+def _place(filed: tuple[int, SecurityPolicy]) -> int:
+    return filed[0]
+
+
 class SecurityPolicyDatabase:
     """An ordered list of policies, and which mobile nodes' tunnels are up."""
 
@@ -49,6 +88,14 @@ class SecurityPolicyDatabase:
             for policy in self._policies
             if policy.associations is not None and policy.purpose.mode is EspMode.TUNNEL
         )
+        self._outbound = _Index(
+            (policy for policy in self._policies if policy.outbound is not None),
+            lambda policy: policy.outbound or Selector(),
+        )
+        self._inbound = _Index(self._policies, lambda policy: policy.inbound)
+        self._pairs: dict[tuple[IPv6Address | None, Purpose], AssociationPair | None] = {}
+        for policy in self._policies:
+            self._pairs.setdefault((policy.home_address, policy.purpose), policy.associations)
 
     @property
     def policies(self) -> tuple[SecurityPolicy, ...]:
@@ -72,10 +119,7 @@ class SecurityPolicyDatabase:
         return self._associations(home_address, Purpose.RETURN_ROUTABILITY)
 
     def _associations(self, home_address: IPv6Address, purpose: Purpose) -> AssociationPair | None:
-        for policy in self._policies:
-            if policy.purpose is purpose and policy.home_address == home_address:
-                return policy.associations
-        return None
+        return self._pairs.get((home_address, purpose))
 
     def outbound(self, packet: IPv6Packet) -> SecurityPolicy | None:
         """The policy for a packet about to be sent, or None to send it as it is.
@@ -84,7 +128,7 @@ class SecurityPolicyDatabase:
         policy whose ``associations`` is None says not to send it at all.
         """
         inner, mode = _look_inside(packet)
-        for policy in self._policies:
+        for policy in self._outbound.candidates(inner):
             selector = policy.outbound
             if selector is not None and self._applies(policy, mode) and selector.matches(inner):
                 return policy
@@ -107,7 +151,7 @@ class SecurityPolicyDatabase:
         inner, mode = _look_inside(packet)
         if tunnel_source is not None or protected_by in self._tunnel_mode_spis:
             mode = EspMode.TUNNEL
-        for policy in self._policies:
+        for policy in self._inbound.candidates(inner):
             applies = policy.purpose.mode is EspMode.TRANSPORT or self._applies(policy, mode)
             if applies and policy.inbound.matches(inner):
                 return _verdict(policy, protected_by)
@@ -126,7 +170,7 @@ class SecurityPolicyDatabase:
             and policy.associations is not None
             and policy.associations.inbound.spi == protected_by
             and policy.inbound.matches(inner)
-            for policy in self._policies
+            for policy in self._inbound.candidates(inner)
         )
 
     def _applies(self, policy: SecurityPolicy, mode: EspMode) -> bool:

@@ -13,17 +13,28 @@ NEIGHBOR_DISCOVERY_HOP_LIMIT: Final = 255
 _SOLICITED_NODE_PREFIX: Final = int(IPv6Address("ff02::1:ff00:0"))
 _LINK_LOCAL_PREFIX: Final = int(IPv6Address("fe80::"))
 
+_LOOPBACK: Final = 1
+_MULTICAST: Final = 0xFF  # of 8 bits
+_LINK_LOCAL: Final = 0xFE80 >> 6  # of 10 bits
+_IPV4_MAPPED: Final = 0xFFFF  # of 96 bits
+
 
 def is_unicast(address: IPv6Address) -> bool:
     """True for an address that can be one node's: neither multicast nor unspecified."""
-    return not (address.is_multicast or address.is_unspecified)
+    value = int(address)
+    return value != 0 and value >> 120 != _MULTICAST
 
 
 def is_routable_unicast(address: IPv6Address) -> bool:
     """True for a "unicast routable address" (RFC 6275 3.1): unicast, and of more than link
     scope."""
-    return is_unicast(address) and not (
-        address.is_loopback or address.is_link_local or address.ipv4_mapped is not None
+    # By hand: it is asked several times of each packet.
+    value = int(address)
+    return (
+        value > _LOOPBACK
+        and value >> 120 != _MULTICAST
+        and value >> 118 != _LINK_LOCAL
+        and value >> 32 != _IPV4_MAPPED
     )
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
 
-from mnagent.core.timers import earliest
+from mnagent.core.timers import Timers
 from mnagent.mobility.constants import MAX_DELETE_BCE_TIMEOUT
 
 MAX_BINDINGS = 4096
@@ -54,6 +54,9 @@ class BindingCache:
     def __init__(self, *, max_entries: int = MAX_BINDINGS) -> None:
         self._max_entries = max_entries
         self._entries: dict[IPv6Address, BindingCacheEntry] = {}
+        self._expiries: Timers[IPv6Address] = Timers()
+        self._deregistered: dict[IPv6Address, None] = {}
+        """As they end: they all end the same time after their deregistration."""
 
     def __len__(self) -> int:
         """Entries of both kinds."""
@@ -76,7 +79,7 @@ class BindingCache:
         """True when ``store`` would find room, with ``reserved`` more entries about to come."""
         if self.find(home_address) is not None:
             return True
-        live = sum(not entry.is_deregistered for entry in self._entries.values())
+        live = len(self._entries) - len(self._deregistered)
         return live + reserved < self._max_entries
 
     def store(self, entry: BindingCacheEntry) -> None:
@@ -88,34 +91,45 @@ class BindingCache:
             raise OverflowError("the binding cache is full")
         if entry.home_address not in self._entries and len(self._entries) >= self._max_entries:
             self._evict_deregistered()
-        self._entries[entry.home_address] = entry
+        self._put(entry)
+
+    def _put(self, entry: BindingCacheEntry) -> None:
+        home_address = entry.home_address
+        self._entries[home_address] = entry
+        self._expiries.set(home_address, entry.expires_at)
+        self._deregistered.pop(home_address, None)
+        if entry.is_deregistered:
+            self._deregistered[home_address] = None
 
     def _evict_deregistered(self) -> None:
-        deregistered = (entry for entry in self._entries.values() if entry.is_deregistered)
-        first = min(deregistered, key=lambda entry: entry.expires_at)
-        del self._entries[first.home_address]
+        self.remove(next(iter(self._deregistered)))
 
     def mark_deregistered(self, home_address: IPv6Address, *, sequence: int, now: float) -> None:
         """Make an entry invalid and keep it for its sequence number (RFC 6275 10.3.2)."""
-        self._entries[home_address] = replace(
-            self._entries[home_address],
-            sequence=sequence,
-            granted_lifetime=0.0,
-            expires_at=now + MAX_DELETE_BCE_TIMEOUT,
-            is_deregistered=True,
+        self._put(
+            replace(
+                self._entries[home_address],
+                sequence=sequence,
+                granted_lifetime=0.0,
+                expires_at=now + MAX_DELETE_BCE_TIMEOUT,
+                is_deregistered=True,
+            )
         )
 
     def remove(self, home_address: IPv6Address) -> None:
         """Forget an entry, sequence number included; nothing happens when there is none."""
         self._entries.pop(home_address, None)
+        self._expiries.cancel(home_address)
+        self._deregistered.pop(home_address, None)
 
     def pop_expired(self, now: float) -> list[BindingCacheEntry]:
         """Remove the entries whose time is over; return those that were live bindings."""
-        expired = [entry for entry in self._entries.values() if entry.expires_at <= now]
-        for entry in expired:
-            del self._entries[entry.home_address]
+        expired = []
+        for home_address in self._expiries.pop_due(now):
+            expired.append(self._entries.pop(home_address))
+            self._deregistered.pop(home_address, None)
         return [entry for entry in expired if not entry.is_deregistered]
 
     def next_deadline(self) -> float | None:
         """When the next entry expires."""
-        return earliest(*(entry.expires_at for entry in self._entries.values()))
+        return self._expiries.next_deadline()

@@ -54,7 +54,7 @@ from mnagent.core.events import (
     PacketReceived,
     ShutdownRequested,
 )
-from mnagent.core.timers import earliest
+from mnagent.core.timers import Timers, earliest
 from mnagent.mobility.addresses import (
     NEIGHBOR_DISCOVERY_HOP_LIMIT,
     UNSPECIFIED_ADDRESS,
@@ -178,6 +178,9 @@ class HomeAgent:
         self._mobile_nodes = {node.home_address: node for node in settings.mobile_nodes}
         self._cache = BindingCache(max_entries=settings.max_bindings)
         self._probing: dict[IPv6Address, _Registration] = {}
+        self._probed: dict[IPv6Address, IPv6Address] = {}
+        """Address under test to home address."""
+        self._probe_timers: Timers[IPv6Address] = Timers()
         self._refused_until: dict[IPv6Address, float] = {}
         self._renewal_requested_at: dict[IPv6Address, float] = {}
         self._binding_errors = BindingErrorSender()
@@ -214,6 +217,14 @@ class HomeAgent:
             entry.home_address: entry.care_of_address for entry in self._cache
         }
 
+    def _is_forwarded(self, home_address: IPv6Address) -> bool:
+        is_early = self._settings.early_forwarding and home_address in self._probing
+        return is_early or self.has_binding(home_address)
+
+    def has_binding(self, home_address: IPv6Address) -> bool:
+        """Whether this home address is registered."""
+        return self._cache.find(home_address) is not None
+
     @property
     def probing(self) -> tuple[IPv6Address, ...]:
         """Home addresses whose uniqueness is being checked."""
@@ -229,8 +240,9 @@ class HomeAgent:
     def handle_timer(self, now: float) -> list[Action]:
         """Do what is due."""
         actions = self._expire(now)
-        for home_address, registration in list(self._probing.items()):
-            actions += self._carry_out(home_address, registration.probe.handle_timer(now), now)
+        for home_address in self._probe_timers.pop_due(now):
+            probe = self._probing[home_address].probe
+            actions += self._carry_out(home_address, probe.handle_timer(now), now)
         if self._proxy is not None and self._is_home_link_up:
             actions += self._proxy.handle_timer(now)
         return actions
@@ -240,7 +252,7 @@ class HomeAgent:
         proxy = self._proxy if self._is_home_link_up else None
         return earliest(
             self._cache.next_deadline(),
-            *(registration.probe.next_deadline() for registration in self._probing.values()),
+            self._probe_timers.next_deadline(),
             None if proxy is None else proxy.next_deadline(),
         )
 
@@ -282,8 +294,10 @@ class HomeAgent:
         if not _is_valid_neighbor_message(event.packet, message):
             return self._drop(DropReason.MALFORMED)
         actions: list[Action] = []
-        for home_address, registration in list(self._probing.items()):
-            actions += self._carry_out(home_address, registration.probe.handle(event, now), now)
+        home_address = self._probed.get(message.target)
+        if home_address is not None:
+            probe = self._probing[home_address].probe
+            actions += self._carry_out(home_address, probe.handle(event, now), now)
         return actions + self._proxy.handle(event, now)
 
     def _on_tunnelled_packet(
@@ -447,7 +461,7 @@ class HomeAgent:
     def _accept(self, request: BindingRequest, now: float) -> list[Action]:
         """The first binding of a home address: take its packets, then say so."""
         entry = self._entry(request, registered_at=now, now=now)
-        was_forwarded = entry.home_address in self.forwarding
+        was_forwarded = self._is_forwarded(entry.home_address)
         self._cache.store(entry)
         return [
             *([] if was_forwarded else self._forward(request)),
@@ -594,7 +608,7 @@ class HomeAgent:
     def _start_probing(self, request: BindingRequest, now: float) -> list[Action]:
         assert self._settings.home_link is not None and self._groups is not None
         addresses = _defended_addresses(request)
-        if addresses & self._taken_addresses():
+        if any(map(self._is_taken, addresses)):
             return self._duplicate(request)
         probe = HomeAddressProbe(
             addresses,
@@ -603,21 +617,28 @@ class HomeAgent:
             transmits=self._settings.duplicate_address_detection_transmits,
         )
         self._probing[request.home_address] = _Registration(request, probe)
+        self._probed.update(dict.fromkeys(addresses, request.home_address))
         actions = self._forward(request) if self._settings.early_forwarding else []
         actions += [action for each in sorted(addresses) for action in self._groups.join(each)]
         return actions + self._carry_out(request.home_address, probe.start(now), now)
 
-    def _taken_addresses(self) -> frozenset[IPv6Address]:
+    def _is_taken(self, address: IPv6Address) -> bool:
         """What other mobile nodes already have: we would not hear ourselves defend it."""
-        taken = {self._settings.address}
-        for entry in self._cache:
-            taken |= _addresses_of(entry)
-        for registration in self._probing.values():
-            taken |= registration.probe.addresses
-        return frozenset(taken)
+        return (
+            address == self._settings.address
+            or (self._proxy is not None and address in self._proxy)
+            or address in self._probed
+        )
+
+    def _forget_probe(self, home_address: IPv6Address) -> _Registration:
+        registration = self._probing.pop(home_address)
+        self._probe_timers.cancel(home_address)
+        for address in registration.probe.addresses:
+            del self._probed[address]
+        return registration
 
     def _stop_probing(self, home_address: IPv6Address) -> list[Action]:
-        registration = self._probing.pop(home_address)
+        registration = self._forget_probe(home_address)
         actions = self._leave_groups(registration.probe.addresses)
         if self._settings.early_forwarding:
             actions += _stop_forwarding(home_address)
@@ -633,11 +654,15 @@ class HomeAgent:
                     actions.append(output)
                 case HomeAddressUnique():
                     actions += self._accept(self._probing[home_address].request, now)
-                    del self._probing[home_address]
+                    self._forget_probe(home_address)
                 case _:
                     registration = self._probing[home_address]
                     actions += self._stop_probing(home_address)
                     actions += self._duplicate(registration.request)
+        if home_address in self._probing:
+            deadline = self._probing[home_address].probe.next_deadline()
+            assert deadline is not None  # no outcome yet
+            self._probe_timers.set(home_address, deadline)
         return actions
 
     def _duplicate(self, request: BindingRequest) -> list[Action]:

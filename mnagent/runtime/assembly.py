@@ -17,9 +17,9 @@ from mnagent.config import Autoconfiguration, Configuration, Dhcp6, NewConnectio
 from mnagent.core.actions import Action, ReportEvent, TunnelEnd
 from mnagent.core.events import Event
 from mnagent.core.security import SecurityAssociation
-from mnagent.datapath import Engine
 from mnagent.runtime import process, tun
 from mnagent.runtime.dhcp_sockets import DhcpSockets
+from mnagent.runtime.engines import ChosenEngine, choose_engine
 from mnagent.runtime.executor import Executor
 from mnagent.runtime.host import HostState
 from mnagent.runtime.kernel import LinuxKernel
@@ -93,6 +93,7 @@ class Assembly:
     agent: AgentMachine
     kernel: LinuxKernel
     datapath: Datapath
+    engine: ChosenEngine
     device: tun.Device
     host: HostState
     resolver: NextHopResolver
@@ -178,13 +179,26 @@ class _Assembler:
         configuration = self._configuration
         wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stack.callback(os.close, wake)
-        engine: Datapath = Engine(tun_fd=self._device.descriptor, wake_fd=wake)
+        chosen = choose_engine(
+            configuration.host.engine,
+            tun=self._device.descriptor,
+            wake=wake,
+            name=configuration.host.tunnel_interface,
+            interface=self._device.interface,
+        )
+        engine = chosen.datapath
         self._stack.callback(engine.close)
         shield = Shield(
-            configuration.host.tunnel_interface, home_agent=_home_agent_address(configuration)
+            configuration.host.tunnel_interface,
+            home_agent=_home_agent_address(configuration),
+            behind_sockets=chosen.in_kernel,
         )
         self._stack.callback(shield.close)
-        resolver = NextHopResolver(self._kernel, tunnel_interface=self._device.interface)
+        resolver = NextHopResolver(
+            self._kernel,
+            tunnel_interface=self._device.interface,
+            remembers=configuration.role is Role.HOME_AGENT,
+        )
         routing = self._make_routing()
         tunnels = self._make_tunnels(engine, resolver, shield=shield, routing=routing)
         sequences = SequenceKeeper(self._store, engine)
@@ -204,13 +218,16 @@ class _Assembler:
             persisted=self._store.load(),
             associations=self._key_sets,
         )
-        process.drop_capabilities(opens_low_ports=_leases_addresses(configuration))
+        process.drop_capabilities(
+            opens_low_ports=_leases_addresses(configuration), uses_bpf=chosen.in_kernel
+        )
         return Assembly(
             configuration=configuration,
             clock=self._clock,
             agent=agent,
             kernel=self._kernel,
             datapath=engine,
+            engine=chosen,
             device=self._device,
             host=self._host,
             resolver=resolver,

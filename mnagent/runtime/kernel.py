@@ -25,8 +25,6 @@ IFA_F_NODAD = 0x02
 IFA_F_NOPREFIXROUTE = 0x200
 NTF_USE = 0x01
 FR_ACT_TO_TBL = 1
-RTAX_MTU = 2
-RTAX_LOCK_MTU = 1 << RTAX_MTU
 IFF_NOARP = 0x80
 ARPHRD_ETHER = 1
 MAX_MTU = 65535
@@ -56,6 +54,11 @@ class LinuxKernel:
         self._requests = RequestSocket()
         self._groups = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._joined: set[tuple[int, IPv6Address]] = set()
+
+    @property
+    def port(self) -> int:
+        """The netlink port that changes are made by."""
+        return self._requests.port
 
     def close(self) -> None:
         """Give the descriptors back; leaves all groups."""
@@ -115,47 +118,12 @@ class LinuxKernel:
 
     # routes and rules
 
-    def _route_message(self, message_type: int, flags: int, *, route: Route) -> Any:
-        message = new_message(
-            message_type,
-            flags,
-            family=socket.AF_INET6,
-            dst_len=route.destination.prefixlen,
-            table=route.table if route.table < 256 else 0,
-            proto=ROUTE_PROTOCOL,
-            scope=0,
-            type=netlink.RTN_UNICAST,
-        )
-        attributes: list[tuple[str, Any]] = [
-            ("RTA_TABLE", route.table),
-            ("RTA_OIF", route.interface),
-            ("RTA_PRIORITY", route.metric),
-        ]
-        if route.destination.prefixlen:
-            attributes.append(("RTA_DST", str(route.destination.network_address)))
-        if route.gateway is not None:
-            attributes.append(("RTA_GATEWAY", str(route.gateway)))
-        message["attrs"] = attributes
-        return message
-
     def set_route(self, route: Route) -> None:
         """See `Kernel.set_route`. A gateway is taken to be on the link, whatever the prefixes
         say."""
-        message = self._route_message(
-            netlink.RTM_NEWROUTE, netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE, route=route
-        )
-        if route.gateway is not None:
-            message["flags"] = 4  # RTNH_F_ONLINK
-        if route.source is not None:
-            message["attrs"].append(("RTA_PREFSRC", str(route.source)))
-        if route.mtu is not None:
-            metrics = [("RTAX_MTU", route.mtu)]
-            if route.locks_mtu:
-                metrics.append(("RTAX_LOCK", RTAX_LOCK_MTU))
-            message["attrs"].append(("RTA_METRICS", {"attrs": metrics}))
-        if route.lifetime is not None:
-            message["attrs"].append(("RTA_EXPIRES", struct.pack("=I", route.lifetime)))
-        self._requests.change(message)
+        body = netlink.route_body(route, protocol=ROUTE_PROTOCOL)
+        flags = netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE
+        self._requests.change_route(netlink.RTM_NEWROUTE, flags, body)
 
     def remove_route(self, route: Route) -> None:
         """See `Kernel.remove_route`."""
@@ -163,10 +131,16 @@ class LinuxKernel:
 
     def remove_foreign_route(self, route: Route, *, protocol: int) -> None:
         """Remove a route that somebody else made; ``protocol`` is its rtm_protocol."""
-        message = self._route_message(netlink.RTM_DELROUTE, 0, route=route)
-        message["proto"] = protocol
+        named = Route(
+            destination=route.destination,
+            table=route.table,
+            interface=route.interface,
+            gateway=route.gateway,
+            metric=route.metric,
+        )
+        body = netlink.route_body(named, protocol=protocol)
         with _accepting(errno.ESRCH, errno.ENODEV, errno.ENOENT):
-            self._requests.change(message)
+            self._requests.change_route(netlink.RTM_DELROUTE, 0, body)
 
     def _rule_message(self, message_type: int, flags: int, *, rule: Rule) -> Any:
         message = new_message(
@@ -212,23 +186,13 @@ class LinuxKernel:
 
     def path(self, destination: IPv6Address, *, source: IPv6Address, interface: int | None) -> Path:
         """See `Kernel.path`."""
-        message = new_message(
-            netlink.RTM_GETROUTE, 0, family=socket.AF_INET6, dst_len=128, src_len=128
-        )
-        message["attrs"] = [("RTA_DST", str(destination)), ("RTA_SRC", str(source))]
-        if interface is not None:
-            message["attrs"].append(("RTA_OIF", interface))
-        answer = self._requests.ask(message)
-        index = answer.get_attr("RTA_OIF")
-        if index is None or answer["type"] not in (netlink.RTN_UNICAST, 2):
+        answer = self._requests.ask_for_route(destination, source=source, interface=interface)
+        if answer.interface is None or answer.route_type not in (netlink.RTN_UNICAST, 2):
             raise OSError(errno.ENETUNREACH, "no unicast route")
-        gateway = answer.get_attr("RTA_GATEWAY")
-        metrics = answer.get_attr("RTA_METRICS")
-        mtu = metrics.get_attr("RTAX_MTU") if metrics is not None else None
         return Path(
-            interface=index,
-            neighbour=IPv6Address(gateway) if gateway else destination,
-            mtu=mtu or MAX_MTU,
+            interface=answer.interface,
+            neighbour=answer.gateway or destination,
+            mtu=answer.mtu or MAX_MTU,
         )
 
     def link_layer_address(self, interface: int, neighbour: IPv6Address) -> bytes | None:

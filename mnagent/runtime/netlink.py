@@ -7,11 +7,14 @@ so that actions are carried out in order without yielding to the event loop betw
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
@@ -27,6 +30,7 @@ from mnagent.link.messages import (
 )
 from mnagent.runtime.link_kinds import kind_of
 from mnagent.runtime.rtnetlink_types import fibmsg, ifaddrmsg, ifinfmsg, ndmsg, rtmsg
+from mnagent.system.kernel import Route
 
 NETLINK_ROUTE = 0
 SOL_NETLINK = 270
@@ -34,6 +38,8 @@ NETLINK_ADD_MEMBERSHIP = 1
 NETLINK_EXT_ACK = 11
 NETLINK_GET_STRICT_CHK = 12
 SO_RCVBUFFORCE = 33
+SO_ATTACH_FILTER = 26
+BPF_LOAD_WORD, BPF_LOAD_HALF, BPF_EQUAL, BPF_RETURN = 0x20, 0x28, 0x15, 0x06
 
 NLMSG_ERROR = 2
 NLMSG_DONE = 3
@@ -81,6 +87,11 @@ NUD_USABLE = 0x02 | NUD_STALE | 0x08 | 0x10 | 0x40 | 0x80
 """REACHABLE, STALE, DELAY, PROBE, NOARP, PERMANENT."""
 RT_TABLE_MAIN = 254
 RTN_UNICAST = 1
+RTA_DST, RTA_SRC, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS = 1, 2, 4, 5, 6, 7, 8
+RTA_TABLE, RTA_EXPIRES = 15, 23
+RTAX_LOCK, RTAX_MTU = 1, 2
+RTNH_F_ONLINK = 4
+NLA_TYPE_MASK = 0x3FFF
 
 _TYPES: dict[int, Any] = {
     **dict.fromkeys((RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK), ifinfmsg),
@@ -90,6 +101,12 @@ _TYPES: dict[int, Any] = {
     **dict.fromkeys((RTM_NEWRULE, RTM_DELRULE, RTM_GETRULE), fibmsg),
 }
 _HEADER = struct.Struct("=IHHII")
+_BPF_INSTRUCTION = struct.Struct("=HBBI")
+_RTMSG = struct.Struct("=8BI")
+_RTMSG_TYPE = 7
+_RTA = struct.Struct("=HH")
+_RTA_ADDRESS = struct.Struct("=HH16s")
+_RTA_WORD = struct.Struct("=HHI")
 _BUFFER = 1 << 16
 
 
@@ -119,6 +136,70 @@ def _decode(message_type: int, data: bytes) -> Any:
     return message
 
 
+@dataclass(frozen=True, slots=True)
+class RouteAnswer:
+    """What the kernel says about the way of one packet."""
+
+    route_type: int
+    interface: int | None
+    gateway: IPv6Address | None
+    mtu: int | None
+    """Octets, None where the route says nothing."""
+
+
+def route_body(route: Route, *, protocol: int) -> bytes:
+    """A route as it stands behind the netlink header."""
+    words = [(RTA_TABLE, route.table), (RTA_OIF, route.interface), (RTA_PRIORITY, route.metric)]
+    if route.lifetime is not None:
+        words.append((RTA_EXPIRES, route.lifetime))
+    addresses = [(RTA_GATEWAY, route.gateway), (RTA_PREFSRC, route.source)]
+    if route.destination.prefixlen:
+        addresses.append((RTA_DST, route.destination.network_address))
+    metrics = b""
+    if route.mtu is not None:
+        metrics = _RTA_WORD.pack(8, RTAX_MTU, route.mtu)
+        if route.locks_mtu:
+            metrics += _RTA_WORD.pack(8, RTAX_LOCK, 1 << RTAX_MTU)
+        metrics = _RTA.pack(_RTA.size + len(metrics), RTA_METRICS) + metrics
+    return b"".join(
+        (
+            _RTMSG.pack(
+                *(socket.AF_INET6, route.destination.prefixlen, 0, 0),
+                *(route.table if route.table < 256 else 0, protocol, 0, RTN_UNICAST),
+                RTNH_F_ONLINK if route.gateway is not None else 0,
+            ),
+            *(_RTA_WORD.pack(8, kind, value) for kind, value in words),
+            *(
+                _RTA_ADDRESS.pack(20, kind, address.packed)
+                for kind, address in addresses
+                if address is not None
+            ),
+            metrics,
+        )
+    )
+
+
+def _attributes(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
+    while offset + _RTA.size <= len(data):
+        length, kind = _RTA.unpack_from(data, offset)
+        if length < _RTA.size:
+            return
+        yield kind & NLA_TYPE_MASK, data[offset + _RTA.size : offset + length]
+        offset += (length + 3) & ~3
+
+
+def _read_route(part: bytes) -> RouteAnswer:
+    found = dict(_attributes(part, _HEADER.size + _RTMSG.size))
+    gateway, interface = found.get(RTA_GATEWAY), found.get(RTA_OIF)
+    metrics = dict(_attributes(found.get(RTA_METRICS, b""), 0))
+    return RouteAnswer(
+        route_type=part[_HEADER.size + _RTMSG_TYPE],
+        interface=None if interface is None else int.from_bytes(interface, sys.byteorder),
+        gateway=None if gateway is None else IPv6Address(gateway),
+        mtu=int.from_bytes(metrics.get(RTAX_MTU, b""), sys.byteorder) or None,
+    )
+
+
 class RequestSocket:
     """Sends one request at a time and waits for its answer."""
 
@@ -128,6 +209,11 @@ class RequestSocket:
             self._socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
         self._socket.bind((0, 0))
         self._sequence = 0
+
+    @property
+    def port(self) -> int:
+        """What the kernel's notifications of our changes name."""
+        return int(self._socket.getsockname()[0])
 
     def close(self) -> None:
         """Give the descriptor back."""
@@ -159,11 +245,49 @@ class RequestSocket:
         return answers
 
     def _exchange(self, message: Any) -> Iterator[Any]:
-        self._sequence = (self._sequence + 1) & 0x7FFFFFFF
-        message["header"]["sequence_number"] = self._sequence
+        message["header"]["sequence_number"] = self._next_sequence()
         message.reset()
         message.encode()
-        self._socket.sendto(bytes(message.data), (0, 0))
+        for message_type, part in self._transact(bytes(message.data)):
+            if message_type in _TYPES:
+                yield _decode(message_type, part)
+
+    def ask_for_route(
+        self, destination: IPv6Address, *, source: IPv6Address, interface: int | None
+    ) -> RouteAnswer:
+        """Where a packet would go. By hand, for a home agent asks at every movement of a mobile
+        node."""
+        attributes = (
+            _RTA_ADDRESS.pack(20, RTA_DST, destination.packed)
+            + _RTA_ADDRESS.pack(20, RTA_SRC, source.packed)
+            + (b"" if interface is None else _RTA_WORD.pack(8, RTA_OIF, interface))
+        )
+        body = _RTMSG.pack(socket.AF_INET6, 128, 128, 0, 0, 0, 0, 0, 0) + attributes
+        found: RouteAnswer | None = None
+        for message_type, part in self._transact(self._framed(RTM_GETROUTE, 0, body)):
+            if message_type == RTM_NEWROUTE and found is None:
+                found = _read_route(part)
+        if found is None:
+            raise OSError(errno.ENOENT, "no answer from the kernel")
+        return found
+
+    def change_route(self, message_type: int, flags: int, body: bytes) -> None:
+        """The same as `change`, of a body that `route_body` made."""
+        for _ in self._transact(self._framed(message_type, flags, body)):
+            pass
+
+    def _framed(self, message_type: int, flags: int, body: bytes) -> bytes:
+        length = _HEADER.size + len(body)
+        flags |= NLM_F_REQUEST | NLM_F_ACK
+        return _HEADER.pack(length, message_type, flags, self._next_sequence(), 0) + body
+
+    def _next_sequence(self) -> int:
+        self._sequence = (self._sequence + 1) & 0x7FFFFFFF
+        return self._sequence
+
+    def _transact(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """Send a request that bears the latest sequence number; what comes until its end."""
+        self._socket.sendto(data, (0, 0))
         while True:
             data, sender = self._socket.recvfrom(_BUFFER)
             if sender[0] != 0:
@@ -180,8 +304,7 @@ class RequestSocket:
                     if code:
                         raise OSError(code, os.strerror(code))
                     return
-                if message_type in _TYPES:
-                    yield _decode(message_type, part)
+                yield message_type, part
 
     _interrupted = False
 
@@ -189,15 +312,39 @@ class RequestSocket:
 class NotificationSocket:
     """Receives rtnetlink notifications; never blocks."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, ignoring_routes_of: int | None = None) -> None:
+        """``ignoring_routes_of`` is the port of a socket whose changes of routes are of no
+        interest: a home agent makes one for every mobile node."""
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_ROUTE
         )
+        if ignoring_routes_of is not None:
+            self._ignore_routes(ignoring_routes_of)
         with contextlib.suppress(OSError):
             self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 20)
         self._socket.bind((0, 0))
         for group in GROUPS:
             self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
+
+    def _ignore_routes(self, port: int) -> None:
+        """By a filter, so that they do not fill the buffer either. BPF loads big-endian; what it
+        looks at is in the machine's order."""
+        program = b"".join(
+            _BPF_INSTRUCTION.pack(*instruction)
+            for instruction in (
+                (BPF_LOAD_WORD, 0, 0, 12),  # nlmsg_pid
+                (BPF_EQUAL, 0, 3, socket.htonl(port)),
+                (BPF_LOAD_HALF, 0, 0, 4),  # nlmsg_type
+                (BPF_EQUAL, 2, 0, socket.htons(RTM_NEWROUTE)),
+                (BPF_EQUAL, 1, 0, socket.htons(RTM_DELROUTE)),
+                (BPF_RETURN, 0, 0, 0xFFFFFFFF),
+                (BPF_RETURN, 0, 0, 0),
+            )
+        )
+        held = ctypes.create_string_buffer(program)
+        count = len(program) // _BPF_INSTRUCTION.size
+        descriptor = struct.pack("HL", count, ctypes.addressof(held))
+        self._socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, descriptor)
 
     def fileno(self) -> int:
         """For the event loop."""

@@ -8,8 +8,11 @@ unreachability detection does the rest.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from ipaddress import IPv6Address
+from itertools import islice
 
 from mnagent.datapath import NextHop
 from mnagent.link.messages import (
@@ -39,6 +42,14 @@ class TunnelPath:
     local: IPv6Address
     remote: IPv6Address
     interface: int | None = None
+    _hash: int = field(init=False, repr=False, compare=False)
+    """Each movement looks a path up a dozen times."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.local, self.remote, self.interface)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,27 +73,60 @@ class _Lookups:
         self._kernel = kernel
         self._links: dict[int, LinkInformation] = {}
         self._addresses: dict[tuple[int, IPv6Address], bytes | None] = {}
+        self._next_hops: dict[NextHop, NextHop] = {}
 
     def link(self, interface: int) -> LinkInformation:
-        if interface not in self._links:
-            self._links[interface] = self._kernel.link(interface)
-        return self._links[interface]
+        link = self._links.get(interface)
+        if link is None:
+            link = self._links[interface] = self._kernel.link(interface)
+        return link
 
-    def link_layer_address(self, path: Path) -> bytes | None:
-        key = (path.interface, path.neighbour)
+    def link_layer_address(self, interface: int, neighbour: IPv6Address) -> bytes | None:
+        key = (interface, neighbour)
         if key not in self._addresses:
             self._addresses[key] = self._kernel.link_layer_address(*key)
         return self._addresses[key]
+
+    def forget(self, interface: int, neighbour: IPv6Address) -> None:
+        self._addresses.pop((interface, neighbour), None)
+
+    def knows(self, interface: int, neighbour: IPv6Address) -> bool:
+        return self._addresses.get((interface, neighbour)) is not None
+
+    def next_hop(self, link: LinkInformation, address: bytes) -> NextHop:
+        """One and the same for all that go that way."""
+        made = NextHop(
+            interface=link.interface,
+            source_mac=link.link_layer_address,
+            destination_mac=address,
+        )
+        return self._next_hops.setdefault(made, made)
 
 
 class NextHopResolver:
     """Follows the paths of all tunnels."""
 
-    def __init__(self, kernel: Kernel, *, tunnel_interface: int | None = None) -> None:
-        """Routes to ``tunnel_interface`` are our own, and lead no outer packet anywhere."""
+    def __init__(
+        self,
+        kernel: Kernel,
+        *,
+        tunnel_interface: int | None = None,
+        remembers: bool = False,
+    ) -> None:
+        """Routes to ``tunnel_interface`` are our own, and lead no outer packet anywhere.
+
+        With ``remembers`` links and neighbours that are known are asked for again only once a
+        notification says so. That is for a host that stays where it is and has many tunnels; one
+        that moves must not take the former link's router for the new one's.
+        """
         self._kernel = kernel
         self._tunnel_interface = tunnel_interface
+        self._remembered = _Lookups(kernel) if remembers else None
         self._resolutions: dict[TunnelPath, Resolution] = {}
+        self._neighbours: Counter[tuple[int, IPv6Address]] = Counter()
+        """How many paths lead through each."""
+        self._known: dict[tuple[int, IPv6Address], bytes | None] = {}
+        """Their link-layer addresses as last asked for."""
         self._due: dict[TunnelPath, None] = {}
         self._is_behind = False
 
@@ -91,20 +135,38 @@ class NextHopResolver:
         """True while there are answers from before the latest `invalidate`: refresh again soon."""
         return self._is_behind
 
-    def follow(self, paths: set[TunnelPath]) -> None:
-        """Follow exactly these paths from now on; new ones are resolved at once."""
-        for path in self._resolutions.keys() - paths:
-            del self._resolutions[path]
-            self._due.pop(path, None)
-        lookups = _Lookups(self._kernel)
-        for path in paths - self._resolutions.keys():
-            self._resolutions[path] = self._resolve(path, lookups, solicit=True)
+    def follow(self, paths: Iterable[TunnelPath]) -> None:
+        """Follow these paths too; new ones are resolved at once."""
+        lookups = self._lookups()
+        for path in paths:
+            if path not in self._resolutions:
+                self._note(path, self._resolve(path, lookups, solicit=True))
+
+    def unfollow(self, path: TunnelPath) -> None:
+        """Follow this path no more."""
+        self._note(path, None)
+        self._due.pop(path, None)
 
     def follow_too(self, path: TunnelPath) -> Resolution:
         """Follow one more path; what is known of it."""
-        if path not in self._resolutions:
-            self._resolutions[path] = self._resolve(path, _Lookups(self._kernel), solicit=True)
+        self.follow((path,))
         return self._resolutions[path]
+
+    def _note(self, path: TunnelPath, resolution: Resolution | None) -> None:
+        before = self._resolutions.pop(path, None)
+        if before is not None and before.path is not None:
+            neighbour = (before.path.interface, before.path.neighbour)
+            self._neighbours[neighbour] -= 1
+            if not self._neighbours[neighbour]:
+                del self._neighbours[neighbour]
+                self._known.pop(neighbour, None)
+        if resolution is not None:
+            self._resolutions[path] = resolution
+            if resolution.path is not None:
+                self._neighbours[resolution.path.interface, resolution.path.neighbour] += 1
+
+    def _lookups(self) -> _Lookups:
+        return self._remembered or _Lookups(self._kernel)
 
     def resolution(self, path: TunnelPath) -> Resolution:
         """What is known of a followed path."""
@@ -113,47 +175,51 @@ class NextHopResolver:
     def concerns(self, message: Message) -> bool:
         """True when the notification may change an answer."""
         if not self._resolutions:
+            self._forget()
             return False
         if isinstance(message, NeighbourMessage):
-            return any(
-                resolution.path is not None
-                and resolution.path.neighbour == message.address
-                and resolution.path.interface == message.interface
-                for resolution in self._resolutions.values()
-            )
+            return self._is_news(message)
         if isinstance(message, RouteMessage):
             return message.interface != self._tunnel_interface
         return isinstance(message, (LinkMessage, RuleMessage, Overrun))
 
+    def _is_news(self, message: NeighbourMessage) -> bool:
+        """The kernel tells of every step of its unreachability detection; the address counts."""
+        neighbour = (message.interface, message.address)
+        if neighbour not in self._neighbours:
+            return False
+        return not message.usable or self._known.get(neighbour) != message.link_layer_address
+
+    def _forget(self) -> None:
+        if self._remembered is not None:
+            self._remembered = _Lookups(self._kernel)
+
     def invalidate(self) -> None:
         """Routes or neighbours changed: every answer is to be asked for again."""
+        self._forget()
         self._due = dict.fromkeys(self._resolutions)
         self._is_behind = bool(self._due)
 
-    def refresh(self) -> bool:
-        """Ask again for the paths whose turn it is, `MAX_AT_ONCE` at most; True when an answer
+    def refresh(self) -> list[TunnelPath]:
+        """Ask again for the paths whose turn it is, `MAX_AT_ONCE` at most; those whose answer
         changed."""
         if not self._due:
             self._due = dict.fromkeys(self._resolutions)
-        changed = False
-        lookups = _Lookups(self._kernel)
-        for path in list(self._due)[:MAX_AT_ONCE]:
+        changed = []
+        lookups = self._lookups()
+        for path in list(islice(self._due, MAX_AT_ONCE)):
             del self._due[path]
             before = self._resolutions[path]
             after = self._resolve(path, lookups, solicit=before.path is None)
-            changed = changed or after != before
-            self._resolutions[path] = after
+            if after != before:
+                changed.append(path)
+                self._note(path, after)
         self._is_behind = self._is_behind and bool(self._due)
         return changed
 
     def verify(self) -> None:
         """Tell the kernel that the neighbours are in use, and retry those that failed."""
-        neighbours = {
-            (resolution.path.interface, resolution.path.neighbour)
-            for resolution in self._resolutions.values()
-            if resolution.path is not None
-        }
-        for interface, neighbour in neighbours:
+        for interface, neighbour in tuple(self._neighbours):
             self._solicit(interface, neighbour)
 
     def _solicit(self, interface: int, neighbour: IPv6Address) -> None:
@@ -166,20 +232,24 @@ class NextHopResolver:
         try:
             path = self._kernel.path(tunnel.remote, source=tunnel.local, interface=tunnel.interface)
             link = lookups.link(path.interface)
-            address = lookups.link_layer_address(path) if link.needs_resolution else None
+            was_known = lookups is self._remembered and lookups.knows(
+                path.interface, path.neighbour
+            )
+            address = None
+            if link.needs_resolution:
+                address = lookups.link_layer_address(path.interface, path.neighbour)
         except OSError as error:
             logger.debug("no path to %s: %s", tunnel.remote, error)
             return Resolution()
         mtu = min(path.mtu, link.mtu)
         if not link.needs_resolution:
             return Resolution(path=path, ready=True, mtu=mtu)
-        if solicit or address is None:
+        self._known[path.interface, path.neighbour] = address
+        if address is None and lookups is self._remembered:
+            lookups.forget(path.interface, path.neighbour)
+        if (solicit and not was_known) or address is None:
             self._solicit(path.interface, path.neighbour)
         if address is None:
             return Resolution(path=path, mtu=mtu)
-        next_hop = NextHop(
-            interface=path.interface,
-            source_mac=link.link_layer_address,
-            destination_mac=address,
-        )
+        next_hop = lookups.next_hop(link, address)
         return Resolution(path=path, next_hop=next_hop, ready=True, mtu=mtu)

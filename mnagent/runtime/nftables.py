@@ -2,8 +2,10 @@
 
 An nftables ``netdev`` table with one ingress chain per interface. The table has the ``owner`` flag:
 it vanishes with this process, however that ends. A packet socket bound to ETH_P_ALL is served
-before this hook, so the engine has seen what is dropped here. Only packets to our own addresses are
-dropped: a home agent forwards other nodes' mobility packets as any router does.
+before this hook, so the engine has seen what is dropped here. Beside the in-kernel engine the
+sockets are bound to IPv6 and served after that hook: an ``ip6`` table drops at prerouting then,
+which is after them and before anything answers, or puts fragments together. Only packets to our own
+addresses are dropped: a home agent forwards other nodes' mobility packets as any router does.
 
 Tunnelled packets are dropped whether or not their tunnel stands right now: those under way while a
 tunnel moves or ends are the engine's to count, not the kernel's to answer.
@@ -24,23 +26,30 @@ logger = logging.getLogger(__name__)
 LIBRARY = "libnftables.so.1"
 PRIORITY = -300
 """Before other ingress chains."""
+PREROUTING_PRIORITY = -450
+"""Before fragments are put together (-400)."""
 
 _TABLE = """
-add table netdev {table} {{ flags owner; }}
-add set netdev {table} local {{ type ipv6_addr; }}
-add set netdev {table} spis {{ typeof esp spi; }}
-add chain netdev {table} shield
-add chain netdev {table} optimistic
-add rule netdev {table} shield icmpv6 type nd-neighbor-solicit jump optimistic
-add rule netdev {table} shield ip6 daddr != @local return
-add rule netdev {table} shield meta l4proto 135 counter drop
-add rule netdev {table} shield meta l4proto esp esp spi @spis counter drop
-add rule netdev {table} shield rt type 2 counter drop
-add rule netdev {table} shield ip6 nexthdr 60 @nh,368,8 0xc9 counter drop
+add table {family} {table} {{ flags owner; }}
+add set {family} {table} local {{ type ipv6_addr; }}
+add set {family} {table} spis {{ typeof esp spi; }}
+add chain {family} {table} shield
+add chain {family} {table} optimistic
+add rule {family} {table} shield icmpv6 type nd-neighbor-solicit jump optimistic
+add rule {family} {table} shield ip6 daddr != @local return
+add rule {family} {table} shield meta l4proto 135 counter drop
+add rule {family} {table} shield meta l4proto esp esp spi @spis counter drop
+add rule {family} {table} shield rt type 2 counter drop
+add rule {family} {table} shield ip6 nexthdr 60 @nh,368,8 0xc9 counter drop
 """
 _TUNNELS = """
-add rule netdev {table} shield meta l4proto 41 ip6 saddr {home_agent} counter drop
-add rule netdev {table} shield meta l4proto 41 ip6 daddr {home_agent} counter drop
+add rule {family} {table} shield meta l4proto 41 ip6 saddr {home_agent} counter drop
+add rule {family} {table} shield meta l4proto 41 ip6 daddr {home_agent} counter drop
+"""
+_PREROUTING = """
+add set ip6 {table} interfaces {{ type ifname; }}
+add chain ip6 {table} prerouting {{ type filter hook prerouting priority {priority}; }}
+add rule ip6 {table} prerouting iifname @interfaces jump shield
 """
 _CHAIN = (
     "add chain netdev {table} {chain} "
@@ -92,17 +101,29 @@ class _Library:
 class Shield:
     """The table, brought to a desired state."""
 
-    def __init__(self, table: str, *, home_agent: IPv6Address | None) -> None:
+    def __init__(
+        self, table: str, *, home_agent: IPv6Address | None, behind_sockets: bool = False
+    ) -> None:
         """``home_agent`` is one end of every tunnel, whichever end this node is; None where there
-        are no tunnels."""
+        are no tunnels. ``behind_sockets``: they are bound to IPv6."""
         self._table = table
+        self._family = "ip6" if behind_sockets else "netdev"
         self._library = _Library()
         self._interfaces: dict[int, str] = {}
         self._contents: dict[str, frozenset[str]] = {
             name: frozenset() for name in ("local", "spis")
         }
         rules = _TABLE if home_agent is None else _TABLE + _TUNNELS
-        self._library.run(rules.format(table=table, home_agent=home_agent))
+        if behind_sockets:
+            rules += _PREROUTING
+        self._library.run(
+            rules.format(
+                family=self._family,
+                table=table,
+                home_agent=home_agent,
+                priority=PREROUTING_PRIORITY,
+            )
+        )
 
     def close(self) -> None:
         """Take the table away."""
@@ -112,16 +133,23 @@ class Shield:
         """Guard an interface; doing it again is no error."""
         if interface in self._interfaces:
             return
-        self._library.run(
-            _CHAIN.format(
-                table=self._table, chain=f"ingress{interface}", device=name, priority=PRIORITY
+        if self._family == "ip6":
+            self._library.run(f'add element ip6 {self._table} interfaces {{ "{name}" }}\n')
+        else:
+            self._library.run(
+                _CHAIN.format(
+                    table=self._table, chain=f"ingress{interface}", device=name, priority=PRIORITY
+                )
             )
-        )
         self._interfaces[interface] = name
 
     def detach(self, interface: int) -> None:
         """Stop guarding; the kernel has removed the chain already where the interface is gone."""
-        if self._interfaces.pop(interface, None) is None:
+        name = self._interfaces.pop(interface, None)
+        if name is None:
+            return
+        if self._family == "ip6":
+            self._library.run(f'delete element ip6 {self._table} interfaces {{ "{name}" }}\n')
             return
         chain = f"netdev {self._table} ingress{interface}"
         try:
@@ -131,7 +159,7 @@ class Shield:
 
     def silence(self, addresses: Iterable[IPv6Address]) -> None:
         """Keep the kernel from answering Neighbor Solicitations for these, all there are."""
-        chain = f"netdev {self._table} optimistic"
+        chain = f"{self._family} {self._table} optimistic"
         rules = "".join(
             f"add rule {chain} @th,64,128 {int(address):#x} counter drop\n"
             for address in sorted(addresses)
@@ -151,7 +179,7 @@ class Shield:
         }
         commands = ""
         for name, elements in wanted.items():
-            target = f"netdev {self._table} {name}"
+            target = f"{self._family} {self._table} {name}"
             gone = self._contents[name] - elements
             new = elements - self._contents[name]
             if gone:

@@ -52,6 +52,7 @@ class OptimizedPaths:
         self._tunnel_mtu: int | None = None
         self._peer_mtus: dict[IPv6Address, int] = {}
         self._direct_mtus: dict[IPv6Address, int] = {}
+        self._tried: set[TunnelPath] = set()
 
     @property
     def home_address(self) -> IPv6Address | None:
@@ -70,6 +71,7 @@ class OptimizedPaths:
         """See `SetDirectPath`. OSError when it cannot be used; the former one, if any, ends."""
         key = (action.home_address, action.correspondent)
         self._paths.pop(key, None)
+        self._tried.add(self._direct(action))
         resolution = self._resolver.follow_too(self._direct(action))
         if resolution.path is None:
             raise OSError(errno.ENETUNREACH, f"there is no route to {action.correspondent}")
@@ -83,10 +85,16 @@ class OptimizedPaths:
         """See `RemoveDirectPath`; True when there was one."""
         return self._paths.pop((home_address, correspondent), None) is not None
 
-    def tunnel_changed(self, mtu: int | None) -> None:
-        """A mobile node's tunnel carries inner packets of ``mtu`` octets; None: it has no
-        tunnel."""
-        self._tunnel_mtu = mtu
+    def tunnel_changed(self, mtu: int | None) -> bool:
+        """A mobile node's tunnel carries inner packets of ``mtu`` octets; None: it has no tunnel.
+        True when that is new."""
+        before, self._tunnel_mtu = self._tunnel_mtu, mtu
+        return before != mtu
+
+    def take_tried(self) -> set[TunnelPath]:
+        """The paths that were looked at since the last call, of use or not."""
+        tried, self._tried = self._tried, set()
+        return tried
 
     def followed(self) -> set[TunnelPath]:
         """The paths whose next hops are needed."""

@@ -167,6 +167,11 @@ class MobileNodeRouting:
             self._host.forget_unresolved(own.interface)
 
 
+_BEHIND_THE_TUNNEL = IPv6Address("fe80::1")
+"""A neighbour by name only: the tunnel device asks nobody. Without it the kernel keeps a neighbour
+for each home address, of which it bears a thousand (net.ipv6.neigh.default.gc_thresh3)."""
+
+
 class HomeAgentRouting:
     """The home agent's host routes."""
 
@@ -196,6 +201,7 @@ class HomeAgentRouting:
         route = Route(
             destination=IPv6Network((home_address, 128)),
             interface=self._tunnel_interface,
+            gateway=_BEHIND_THE_TUNNEL,
             mtu=mtu,
         )
         self._host.set_route(self._purpose(home_address), route)

@@ -21,6 +21,8 @@ CAP_NET_BIND_SERVICE = 10
 """For the DHCPv6 client's port, which is opened when an interface asks for it."""
 CAP_NET_ADMIN = 12
 CAP_NET_RAW = 13
+CAP_BPF = 39
+"""For the in-kernel engine's maps."""
 NEEDED_CAPABILITIES = (1 << CAP_NET_ADMIN) | (1 << CAP_NET_RAW)
 _CAPABILITY_VERSION_3 = 0x20080522
 _LAST_CAPABILITY = 63
@@ -85,12 +87,13 @@ def forbid_core_dumps() -> None:
     ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-def drop_capabilities(*, opens_low_ports: bool) -> None:
+def drop_capabilities(*, opens_low_ports: bool, uses_bpf: bool) -> None:
     """Keep what is needed, as far as it is there. Call before threads start: they inherit it.
 
-    ``opens_low_ports`` keeps CAP_NET_BIND_SERVICE as well.
+    ``opens_low_ports`` keeps CAP_NET_BIND_SERVICE as well, ``uses_bpf`` CAP_BPF.
     """
     wanted = NEEDED_CAPABILITIES | (opens_low_ports << CAP_NET_BIND_SERVICE)
+    wanted |= uses_bpf << CAP_BPF
     kept = wanted & effective_capabilities()
     library = ctypes.CDLL(None, use_errno=True)
     for capability in range(_LAST_CAPABILITY + 1):
@@ -98,7 +101,8 @@ def drop_capabilities(*, opens_low_ports: bool) -> None:
             library.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
     header = _CapabilityHeader(_CAPABILITY_VERSION_3, 0)
     data = (_CapabilityData * 2)()
-    data[0].effective = data[0].permitted = kept
+    for at in range(2):
+        data[at].effective = data[at].permitted = kept >> 32 * at & 0xFFFFFFFF
     if library.capset(ctypes.byref(header), data) != 0:
         code = ctypes.get_errno()
         raise OSError(code, f"failed to drop capabilities: {os.strerror(code)}")

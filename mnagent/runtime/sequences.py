@@ -7,7 +7,7 @@ starts behind the last block; after a clean stop it goes on where the last run s
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from mnagent.core.security import Direction, EspMode, SecurityAssociation
 from mnagent.system.datapath import Datapath
@@ -40,6 +40,7 @@ class SequenceKeeper:
     def start(self, associations: Iterable[SecurityAssociation]) -> None:
         """Reserve the first block of every outbound association; OSError when it cannot be kept."""
         records = self._store.load()
+        wanted: dict[int, int] = {}
         for association in associations:
             if association.direction is not Direction.OUTBOUND:
                 continue
@@ -47,28 +48,40 @@ class SequenceKeeper:
             payload = association.mode is EspMode.TUNNEL
             self._blocks[spi] = PAYLOAD_BLOCK if payload else CONTROL_BLOCK
             try:
-                following = max(1, int(records.get(record_key(spi), "1")))
+                wanted[spi] = max(1, int(records.get(record_key(spi), "1")))
             except ValueError:
                 raise ValueError(f"the record {record_key(spi)} is damaged") from None
-            self._reserve(spi, following)
+        self._reserve(wanted)
 
-    def _reserve(self, spi: int, following: int) -> None:
-        limit = min(following + self._blocks[spi], LAST_SEQUENCE)
-        if limit != self._limits.get(spi):
-            self._store.put(record_key(spi), str(limit))
-            self._limits[spi] = limit
-        self._datapath.set_sequence(spi, next=following, limit=limit)
+    def _reserve(self, wanted: Mapping[int, int]) -> None:
+        """Give each association a block from its next number on, all of them kept at once."""
+        limits = {
+            spi: min(following + self._blocks[spi], LAST_SEQUENCE)
+            for spi, following in wanted.items()
+        }
+        changed = {spi: limit for spi, limit in limits.items() if limit != self._limits.get(spi)}
+        if changed:
+            self._store.put_all({record_key(spi): str(limit) for spi, limit in changed.items()})
+            self._limits.update(changed)
+        for spi, following in wanted.items():
+            self._datapath.set_sequence(spi, next=following, limit=limits[spi])
 
     def check(self) -> None:
         """Reserve more where less than half a block is left; OSError when it cannot be kept."""
-        for spi, (following, limit) in self._datapath.sequences().items():
+        wanted: dict[int, int] = {}
+        for spi, (following, limit) in self._datapath.take_sequences_in_need().items():
             block = self._blocks.get(spi)
             if block is None or limit >= LAST_SEQUENCE or limit - following >= block // 2:
                 continue
-            self._reserve(spi, following)
+            wanted[spi] = following
+        self._reserve(wanted)
 
     def stop(self) -> None:
         """After the engine has stopped: note where each association really is."""
-        for spi, (following, _) in self._datapath.sequences().items():
-            if spi in self._blocks:
-                self._store.put(record_key(spi), str(following))
+        self._store.put_all(
+            {
+                record_key(spi): str(following)
+                for spi, (following, _) in self._datapath.sequences().items()
+                if spi in self._blocks
+            }
+        )

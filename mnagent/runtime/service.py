@@ -25,7 +25,7 @@ from functools import partial
 from ipaddress import IPv6Address
 from typing import Any
 
-from mnagent.config import Configuration, ConfigurationError, InterfaceOrder
+from mnagent.config import Configuration, ConfigurationError, InterfaceOrder, Role
 from mnagent.control.lock import AlreadyRunning, DaemonLock
 from mnagent.control.metrics import MetricsServer
 from mnagent.control.schema import ControlEvent
@@ -216,6 +216,7 @@ class Service:
             "now": now,
             "process": os.getpid(),
             "tunnel_interface": self._configuration.host.tunnel_interface,
+            "engine": self._parts.engine.status(),
             "missing_interfaces": list(self._monitor.missing),
             **self._parts.snapshot(now),
             "counters": self.counters(),
@@ -245,7 +246,10 @@ class Service:
         self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         self._timer = BootTimer(self._loop, self._on_timer)
         self._stack.callback(self._timer.close)
-        self._notifications = NotificationSocket()
+        has_many_routes = self._configuration.role is Role.HOME_AGENT
+        self._notifications = NotificationSocket(
+            ignoring_routes_of=self._parts.kernel.port if has_many_routes else None
+        )
         self._stack.callback(self._notifications.close)
         self._add_reader(self._notifications.fileno(), self._on_notifications)
         self._add_reader(self._parts.wake_descriptor, self._on_handed_up)
@@ -437,8 +441,10 @@ class Service:
             self._await_first_packets()
         elif event.name == "direct-path":
             self._await_first_packets(directly=True)
-        text = " ".join(f"{name}={value}" for name, value in details.items())
-        logger.log(logging.WARNING if event.warning else logging.INFO, "%s %s", event.name, text)
+        level = logging.WARNING if event.warning else logging.INFO
+        if logger.isEnabledFor(level):
+            text = " ".join(f"{name}={value}" for name, value in details.items())
+            logger.log(level, "%s %s", event.name, text)
         self._control.publish(
             ControlEvent(
                 name=event.name, at=self._clock.now(), details=details, warning=event.warning

@@ -4,10 +4,10 @@ MTUs."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from mnagent.core.actions import (
     RemoveDirectPath,
@@ -18,7 +18,13 @@ from mnagent.core.actions import (
     TunnelEnd,
 )
 from mnagent.core.security import Direction, EspTransform, SecurityAssociation
-from mnagent.datapath import Tables, TunnelEntry
+from mnagent.datapath import (
+    Changes,
+    DirectPathEntry,
+    PeerBindingEntry,
+    Tables,
+    TunnelEntry,
+)
 from mnagent.runtime.next_hop import MINIMUM_MTU, NextHopResolver, TunnelPath
 from mnagent.runtime.optimized_paths import OptimizedPaths
 from mnagent.system.datapath import Datapath
@@ -29,6 +35,11 @@ IPV6_HEADER = 40
 ESP_HEADER = 8
 ESP_TRAILER = 2
 _UNSPECIFIED = IPv6Address(0)
+_NO_CHANGES = Changes()
+
+_PathKey = tuple[IPv6Address, IPv6Address]
+Key = TypeVar("Key")
+Entry = TypeVar("Entry")
 
 # initialization vector, block, integrity check value; in octets
 _ESP_SIZES = {
@@ -73,7 +84,11 @@ class _Wish:
 
 
 class TunnelKeeper:
-    """Keeps the engine's tables equal to what is wanted and what is possible."""
+    """Keeps the engine's tables equal to what is wanted and what is possible.
+
+    A home agent has very many tunnels: what one of them costs does not depend on the others. The
+    engine is told the whole state once and then what changes.
+    """
 
     def __init__(
         self,
@@ -99,15 +114,28 @@ class TunnelKeeper:
         self._wishes: dict[IPv6Address, _Wish] = {}
         self._mtus: dict[IPv6Address, int] = {}
         self._local_addresses: frozenset[IPv6Address] = frozenset()
-        self._published: Tables | None = None
+        self._is_published = False
+        self._entries: dict[IPv6Address, TunnelEntry] = {}
+        """What the engine has, as the next two."""
+        self._peers: dict[IPv6Address, PeerBindingEntry] = {}
+        self._paths: dict[_PathKey, DirectPathEntry] = {}
+        self._led: dict[IPv6Address, TunnelPath] = {}
+        """The path of each tunnel, and whose tunnels take a path."""
+        self._users: dict[TunnelPath, set[IPv6Address]] = {}
         self._followed: set[TunnelPath] = set()
+        """Paths of what is optimized."""
         self._is_pending = False
 
     def set_local_addresses(self, addresses: frozenset[IPv6Address]) -> None:
         """Packets from outside are ours when they are for one of these."""
-        if addresses != self._local_addresses:
-            self._local_addresses = addresses
+        if addresses == self._local_addresses:
+            return
+        self._local_addresses = addresses
+        if not self._is_published:
             self.publish()
+            return
+        self._datapath.change(Changes(local_addresses=tuple(sorted(addresses))))
+        self._guard()
 
     def set_tunnel(self, action: SetTunnel) -> None:
         """See `SetTunnel`."""
@@ -120,18 +148,18 @@ class TunnelKeeper:
             if spi is not None and (spi, direction) not in self._by_spi:
                 raise KeyError(spi)
         self._wishes[action.home_address] = _Wish(action)
-        self.publish()
+        self._update((action.home_address,))
 
     def hold_tunnel(self, home_address: IPv6Address) -> None:
         """See `HoldTunnel`."""
         self._wishes.setdefault(home_address, _Wish()).hold = True
-        self.publish()
+        self._update((home_address,))
 
     def remove_tunnel(self, home_address: IPv6Address) -> None:
         """See `RemoveTunnel`."""
         if self._wishes.pop(home_address, None) is not None:
             self._mtus.pop(home_address, None)
-            self.publish()
+            self._update((home_address,))
 
     def set_peer_binding(self, action: SetPeerBinding) -> None:
         """See `SetPeerBinding`; `flush` publishes it."""
@@ -154,59 +182,141 @@ class TunnelKeeper:
             self._is_pending = True
 
     def flush(self) -> None:
-        """Publish what waits. A handover moves all direct paths: the tables are made once."""
+        """Publish what waits. A handover moves all direct paths: they are made once."""
         if self._is_pending:
-            self.publish()
+            self._update((), optimized=True)
 
     def refresh(self) -> None:
         """Ask the kernel again for some of the paths, see `NextHopResolver.refresh`."""
-        if self._resolver.refresh():
-            self.publish()
+        changed = self._resolver.refresh()
+        if not changed:
+            return
+        homes = [home for path in changed for home in self._users.get(path, ())]
+        self._update(homes, optimized=not self._followed.isdisjoint(changed))
 
     def tunnel_mtu(self, home_address: IPv6Address) -> int | None:
         """Octets of an inner packet, None when there is no tunnel."""
         return self._mtus.get(home_address)
 
     def publish(self) -> None:
-        """Bring engine, shield and routes to the wished state."""
-        self._is_pending = False
-        tunnels = {_path_of(wish.tunnel) for wish in self._wishes.values() if wish.tunnel}
-        self._resolver.follow(tunnels | self._followed)
-        entries = tuple(self._entry(home, wish) for home, wish in self._wishes.items())
-        self._tell_of_tunnel(entries)
-        self._followed = self._optimized.followed()
-        self._resolver.follow(tunnels | self._followed)
-        peers, paths = self._optimized.peer_bindings(), self._optimized.direct_paths()
-        tables = Tables(
-            tunnels=entries,
+        """Tell the engine the whole state, and bring shield and routes to it."""
+        self._update(tuple(self._wishes), optimized=True, whole=True)
+        self._guard()
+
+    def _guard(self) -> None:
+        self._shield.guard(
+            local_addresses=self._local_addresses,
+            spis=[
+                association.spi
+                for association in self._associations
+                if association.direction is Direction.INBOUND
+            ],
+        )
+
+    def _update(
+        self, homes: Collection[IPv6Address], *, optimized: bool = False, whole: bool = False
+    ) -> None:
+        """Bring the tunnels of some home addresses, and what is optimized where that may be
+        touched, to the wished state."""
+        if not self._is_published and not whole:
+            self.publish()
+            return
+        for home in homes:
+            self._lead(home)
+        tunnels = {home: self._entry(home, self._wishes[home]) for home in self._wished(homes)}
+        optimized = self._tell_of_tunnel(homes, tunnels) or optimized
+        changes = Changes(
+            tunnels=_new(self._entries, tunnels),
+            removed_tunnels=tuple(
+                home for home in homes if home not in tunnels and home in self._entries
+            ),
+        )
+        self._entries.update(tunnels)
+        for home in changes.removed_tunnels:
+            del self._entries[home]
+        if optimized:
+            changes = self._optimize(changes)
+        if whole:
+            self._is_published = True
+            self._datapath.publish(self._tables())
+        elif changes.tunnels or changes != _NO_CHANGES:
+            self._datapath.change(changes)
+        self._tell_of_mtus(tunnels)
+        if optimized:
+            peers, paths = tuple(self._peers.values()), tuple(self._paths.values())
+            self._optimized.set_routes(peers, paths)
+
+    def _wished(self, homes: Iterable[IPv6Address]) -> list[IPv6Address]:
+        return [home for home in homes if home in self._wishes]
+
+    def _tables(self) -> Tables:
+        return Tables(
+            tunnels=tuple(self._entries.values()),
             associations=self._associations,
             local_addresses=tuple(sorted(self._local_addresses)),
-            peer_bindings=peers,
-            direct_paths=paths,
+            peer_bindings=tuple(self._peers.values()),
+            direct_paths=tuple(self._paths.values()),
         )
-        self._optimized.withdraw_routes(peers, paths)
-        if tables != self._published:
-            self._datapath.publish(tables)
-            self._published = tables
-            self._shield.guard(
-                local_addresses=self._local_addresses,
-                spis=[
-                    association.spi
-                    for association in self._associations
-                    if association.direction is Direction.INBOUND
-                ],
-            )
-        for entry in entries:
-            if not entry.hold and self._mtus.get(entry.home_address) != entry.mtu:
-                self._mtus[entry.home_address] = entry.mtu
-                self._mtu_changed(entry.home_address, entry.mtu)
-        self._optimized.set_routes(peers, paths)
 
-    def _tell_of_tunnel(self, entries: tuple[TunnelEntry, ...]) -> None:
-        """A mobile node's packets to mobile peers may take its tunnel."""
+    def _lead(self, home_address: IPv6Address) -> None:
+        """Follow the path of a home address's tunnel, and no more the one it had."""
+        wish = self._wishes.get(home_address)
+        path = _path_of(wish.tunnel) if wish is not None and wish.tunnel is not None else None
+        before = self._led.get(home_address)
+        if path == before:
+            return
+        if before is not None:
+            users = self._users[before]
+            users.discard(home_address)
+            if not users:
+                del self._users[before]
+                if before not in self._followed:
+                    self._resolver.unfollow(before)
+            del self._led[home_address]
+        if path is not None:
+            self._led[home_address] = path
+            self._users.setdefault(path, set()).add(home_address)
+            self._resolver.follow((path,))
+
+    def _optimize(self, changes: Changes) -> Changes:
+        """The changes with what is optimized, as it can be now. Routes to what goes are
+        withdrawn."""
+        self._is_pending = False
+        wanted = self._optimized.followed()
+        for path in (self._followed | self._optimized.take_tried()) - wanted:
+            if path not in self._users:
+                self._resolver.unfollow(path)
+        self._followed = wanted
+        self._resolver.follow(wanted)
+        peer_entries, path_entries = self._optimized.peer_bindings(), self._optimized.direct_paths()
+        self._optimized.withdraw_routes(peer_entries, path_entries)
+        peers = {entry.home_address: entry for entry in peer_entries}
+        paths = {(entry.home_address, entry.correspondent): entry for entry in path_entries}
+        changes = replace(
+            changes,
+            peer_bindings=_new(self._peers, peers),
+            removed_peer_bindings=tuple(self._peers.keys() - peers.keys()),
+            direct_paths=_new(self._paths, paths),
+            removed_direct_paths=tuple(self._paths.keys() - paths.keys()),
+        )
+        self._peers, self._paths = peers, paths
+        return changes
+
+    def _tell_of_tunnel(
+        self, homes: Collection[IPv6Address], entries: Mapping[IPv6Address, TunnelEntry]
+    ) -> bool:
+        """A mobile node's packets to mobile peers may take its tunnel. True when that matters."""
         own = self._optimized.home_address
-        mtu = next((entry.mtu for entry in entries if entry.home_address == own), None)
-        self._optimized.tunnel_changed(mtu)
+        if own is None or own not in homes:
+            return False
+        entry = entries.get(own)
+        return self._optimized.tunnel_changed(None if entry is None else entry.mtu)
+
+    def _tell_of_mtus(self, entries: Mapping[IPv6Address, TunnelEntry]) -> None:
+        for home, entry in entries.items():
+            if not entry.hold and self._mtus.get(home) != entry.mtu:
+                self._mtus[home] = entry.mtu
+                self._mtu_changed(home, entry.mtu)
 
     def _entry(self, home_address: IPv6Address, wish: _Wish) -> TunnelEntry:
         tunnel = wish.tunnel
@@ -240,6 +350,11 @@ class TunnelKeeper:
             home_test_inbound_spi=tunnel.home_test_inbound_spi,
             hold=wish.hold or not resolution.ready,
         )
+
+
+def _new(before: Mapping[Key, Entry], now: Mapping[Key, Entry]) -> tuple[Entry, ...]:
+    """The entries that are not as they were."""
+    return tuple(entry for key, entry in now.items() if before.get(key) != entry)
 
 
 def _path_of(tunnel: SetTunnel) -> TunnelPath:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv6Address
 from typing import Protocol
 
-from mnagent.datapath import HandedUp, Tables, Traffic
+from mnagent.datapath import Changes, HandedUp, Tables, Traffic
 
 
 class Datapath(Protocol):
@@ -16,6 +16,8 @@ class Datapath(Protocol):
     def detach(self, interface: int) -> None: ...
 
     def publish(self, tables: Tables) -> None: ...
+
+    def change(self, changes: Changes) -> None: ...
 
     def start(self) -> None: ...
 
@@ -33,6 +35,8 @@ class Datapath(Protocol):
 
     def sequences(self) -> dict[int, tuple[int, int]]: ...
 
+    def take_sequences_in_need(self) -> dict[int, tuple[int, int]]: ...
+
     def counters(self) -> dict[str, int]: ...
 
     def activity(self) -> dict[IPv6Address, tuple[int, int]]: ...
@@ -44,6 +48,7 @@ class FakeDatapath:
     def __init__(self) -> None:
         self.attached: set[int] = set()
         self.tables: list[Tables] = []
+        self.changes: list[Changes] = []
         self.running = False
         self.handed_up: list[HandedUp] = []
         self.traffic: list[Traffic] = []
@@ -57,6 +62,10 @@ class FakeDatapath:
 
     def publish(self, tables: Tables) -> None:
         self.tables.append(tables)
+
+    def change(self, changes: Changes) -> None:
+        self.changes.append(changes)
+        self.tables.append(changes.applied_to(self.tables[-1] if self.tables else Tables()))
 
     def start(self) -> None:
         self.running = True
@@ -85,6 +94,9 @@ class FakeDatapath:
 
     def sequences(self) -> dict[int, tuple[int, int]]:
         return dict(self.spis)
+
+    def take_sequences_in_need(self) -> dict[int, tuple[int, int]]:
+        return self.sequences()
 
     def counters(self) -> dict[str, int]:
         return {}

@@ -10,6 +10,7 @@ import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 CLONE_NEWNET = 0x40000000
 TUNSETIFF = 0x400454CA
@@ -45,7 +46,7 @@ class Namespaces:
         self.prefix = f"{prefix}-{os.getpid()}"
         self._names: list[str] = []
 
-    def __enter__(self) -> Namespaces:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -82,16 +83,20 @@ class Namespaces:
         with entered(namespace):
             Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1")
 
-    def keep_from_kernel(self, namespace: str, interface: str, address: object) -> None:
+    def keep_from_kernel(
+        self, namespace: str, interface: str, address: object, *, hook: str = "ingress"
+    ) -> None:
         """Drop the tunnel's packets before the kernel answers them with errors, as the daemon
-        does.
+        does: at the link's ingress, or behind what receives after it ("prerouting").
         """
-        hook = f"type filter hook ingress device {interface} priority 0 ;"
+        family, where = "netdev", f"ingress device {interface}"
+        if hook == "prerouting":
+            family, where = "ip6", "prerouting"
         protocols = "{ 41, 43, 50, 60, 135 }"
         rules = f"""
-            add table netdev mnagent
-            add chain netdev mnagent in {{ {hook} }}
-            add rule netdev mnagent in ip6 daddr {address} ip6 nexthdr {protocols} drop
+            add table {family} mnagent
+            add chain {family} mnagent in {{ type filter hook {where} priority -450 ; }}
+            add rule {family} mnagent in ip6 daddr {address} ip6 nexthdr {protocols} drop
         """
         command = ["ip", "netns", "exec", namespace, "nft", "-f", "-"]
         subprocess.run(command, input=rules, text=True, check=True)

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import os
 import select
+import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
@@ -213,5 +215,43 @@ def test_held_tunnel_sends_its_packets_once_released(ends: tuple[Node, Node]) ->
     assert mobile.engine.counters()["held"] == 3
     before = mobile.engine.counters()["tunnelled"]
     mobile.publish(tunnels=(tunnel,))
-    mobile.publish(tunnels=(tunnel,))
+    deadline = time.monotonic() + 5
+    while mobile.engine.counters()["tunnelled"] < before + 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert mobile.engine.counters()["tunnelled"] == before + 3
+
+
+def test_frames_larger_than_a_slot_of_the_ring_arrive_whole(ends: tuple[Node, Node]) -> None:
+    for node in ends:
+        for interface, mtu in (("eth0", 9000), ("mnagent0", 8000)):
+            run("ip", "-n", node.namespace, "link", "set", interface, "mtu", str(mtu))
+    for node in ends:
+        node.publish(tunnels=(replace(node.tables.tunnels[0], mtu=8000),))
+    assert ends[0].ping(AGENT, source=HOME, size=4000)
+    assert ends[0].ping(AGENT, source=HOME, size=40)
+    assert all(node.engine.counters()["fragments-sent"] == 0 for node in ends)
+
+
+def test_frames_that_find_the_ring_full_are_counted_and_the_others_carried(
+    ends: tuple[Node, Node],
+) -> None:
+    mobile, agent = ends
+    agent.engine.stop()
+    header = bytes([0x60, 0, 0, 0, 0, 24, 50, 64]) + CARE_OF.packed + AGENT_OUTER.packed
+    unknown = b"\xff" * 6 + b"\x02" * 6 + b"\x86\xdd" + header + bytes([0x77]) * 24
+    sent = 3000
+    with entered(mobile.namespace), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sender:
+        sender.bind(("eth0", 0))
+        for _ in range(sent):
+            sender.send(unknown)
+    agent.engine.start()
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        counters = agent.engine.counters()
+        if counters["drop-unknown-spi"] + counters["receive-overruns"] >= sent:
+            break
+        time.sleep(0.01)
+    # Neighbour discovery may have taken some places.
+    assert 2000 < counters["drop-unknown-spi"] <= 2048
+    assert counters["receive-overruns"] >= sent - 2048
+    assert mobile.ping(AGENT, source=HOME)

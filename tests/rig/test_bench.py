@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from xml.etree import ElementTree
 
 from mnagent.rig.advertising import start_radvd
 from mnagent.rig.capture import read_capture
@@ -224,3 +225,25 @@ def test_remove_stale_removes_the_rigs_of_dead_owners_only() -> None:
     finally:
         owner.kill()
         mine.remove()
+
+
+def test_tunnel_bench_in_its_short_form_measures_every_case_and_traffic(tmp_path: Path) -> None:
+    bench = Path(__file__).resolve().parents[1] / "bench/bench_tunnel.py"
+    json_file, picture = tmp_path / "bench.json", tmp_path / "bench.svg"
+    cases = ("forwarding", "tunnel", "direct", "esp-aes-gcm", "esp-aes-cbc", "esp-chacha20")
+    command = [sys.executable, str(bench), "--short", "--json", str(json_file)]
+    command += ["--picture", str(picture), *(f"--case={case}" for case in cases)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(json_file.read_text())
+    assert tuple(report["results"]) == cases
+    for measured in report["results"].values():
+        assert len(measured) == 6
+        for key, figures in measured.items():
+            shown = "p50_microseconds" if key == "round-trip-up" else "packets_per_second"
+            assert figures[shown] > 0
+    assert {target["what"].split(",")[0] for target in report["targets"]} == {
+        "tunnel round-trip-up",
+        "esp-aes-gcm round-trip-up",
+    }
+    assert len(ElementTree.parse(picture).findall(".//{*}rect")) == 1 + 6 * len(cases)

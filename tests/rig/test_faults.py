@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+import subprocess
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from ipaddress import IPv6Address, IPv6Interface
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +26,7 @@ from mnagent.rig.topology import (
     HOME_AGENT,
     LINK_A,
     LINK_B,
+    MOBILE,
     MOBILE_INTERFACE,
 )
 from tests.support.requirement import requirement
@@ -75,6 +78,45 @@ def test_mobile_node_killed_and_restarted_mid_connection_keeps_tcp_alive() -> No
             assert Traffic.survived(traffic.incoming)
 
     run(scenario)
+
+
+@pytest.fixture
+def bpf_file_system(tmp_path: Path) -> Iterator[Path]:
+    """Where the in-kernel engine can leave things; ``ip netns exec`` hides the usual place."""
+    pytest.importorskip("mnagent.datapath._kernel", reason="built without libbpf")
+    where = tmp_path / "bpf"
+    where.mkdir()
+    subprocess.run(["mount", "-t", "bpf", "bpf", str(where)], check=True)
+    yield where
+    subprocess.run(["umount", str(where)], check=True)
+
+
+@pytest.mark.parametrize("role", [MOBILE, HOME_AGENT])
+def test_traffic_goes_on_while_a_killed_daemon_is_dead(bpf_file_system: Path, role: str) -> None:
+    async def scenario() -> None:
+        async with away() as roaming:
+            victim = roaming.mobile_node if role == MOBILE else roaming.home_agent
+            status = await victim.status()
+            assert status["engine"]["kind"] == "kernel"
+            assert status["engine"]["survives_restart"]
+            assert status["engine"]["in_kernel"] == 1
+            traffic = await Traffic.start(roaming)
+            await victim.kill()
+            await traffic.resumed(boottime(), timeout=5)
+            assert list(bpf_file_system.glob("mnagent-*"))
+            restarted_at = boottime()
+            await victim.start()
+            if role == MOBILE:
+                await victim.wait_for("binding-accepted", after=restarted_at, timeout=15)
+            await traffic.resumed(boottime(), timeout=20)
+            await traffic.finish()
+            assert Traffic.survived(traffic.outgoing)
+            assert Traffic.survived(traffic.incoming)
+            await roaming.mobile_node.stop()
+            await roaming.home_agent.stop()
+
+    run(scenario)
+    assert list(bpf_file_system.glob("mnagent-*")) == []
 
 
 @requirement("RFC6275-11.7.1", "OPS-04")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import errno
+import json
 import os
 import re
 import signal
@@ -88,7 +89,7 @@ class Machine:
             "[host]",
             f'state_directory = "{self.directory}/state"',
             f'control_socket = "{self.directory}/control.sock"',
-            *(f"{name} = {str(value).lower()}" for name, value in host.items()),
+            *(f"{name} = {json.dumps(value)}" for name, value in host.items()),
         ]
         path = self.directory / "configuration.toml"
         path.write_text("\n".join(lines) + "\n")
@@ -355,7 +356,7 @@ def test_interface_that_comes_goes_and_comes_again_is_used(bare_machine: Machine
     for count in (1, 2):
         machine.lay_cable()
         eventually(lambda n=count: machine.events().count("LinkUp(") == n, "link up")
-        eventually(lambda: 'device "eth0"' in machine.run("nft", "list", "ruleset"), "shield")
+        eventually(lambda: '"eth0"' in machine.run("nft", "list", "ruleset"), "shield")
         machine.act(*AWAY)
         machine.namespace.ip("link del eth0")
         eventually(lambda n=count: machine.events().count("LinkDown(") == n, "link down")
@@ -404,14 +405,17 @@ def test_second_daemon_does_not_start_and_does_no_harm(machine: Machine) -> None
     assert machine.stop() == EXIT_STOPPED
 
 
+@pytest.mark.parametrize(("engine", "more"), [("userspace", 0), ("kernel", 1 << 39)])
 @pytest.mark.parametrize(
     ("role", "kept"), [("mobile-node", 0x3400), ("home-agent", 0x3000), ("correspondent", 0x3000)]
 )
 def test_daemon_keeps_only_the_network_capabilities_and_cannot_be_dumped(
-    machine: Machine, role: str, kept: int
+    machine: Machine, role: str, kept: int, engine: str, more: int
 ) -> None:
-    """CAP_NET_ADMIN and CAP_NET_RAW; on a mobile node CAP_NET_BIND_SERVICE for DHCPv6's port."""
-    machine.write_configuration(role)
+    """CAP_NET_ADMIN and CAP_NET_RAW; on a mobile node CAP_NET_BIND_SERVICE for DHCPv6's port,
+    CAP_BPF beside the in-kernel engine."""
+    kept |= more
+    machine.write_configuration(role, engine=engine)
     machine.start()
     assert machine.process is not None
     process = Path(f"/proc/{machine.process.pid}")

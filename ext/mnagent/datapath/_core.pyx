@@ -3,38 +3,65 @@
 import threading
 from ipaddress import IPv6Address
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy, memset
 
 from mnagent.datapath._esp cimport (
     AES_CBC,
     AES_GCM,
     CHACHA20,
-    CONTROL_LANE,
-    ENGINE_LANE,
     ESP_HEADER_LENGTH,
     NULL_HMAC,
     Association,
+    CipherCache,
     association_free,
     association_new,
+    association_same,
+    cipher_cache_free,
+    cipher_cache_new,
     esp_seal,
     esp_sealed_length,
+    next_in_need,
+    take_in_need,
 )
 from mnagent.datapath._headers cimport Headers, walk_extension_headers
+from mnagent.datapath._memory cimport (
+    ASSOCIATION,
+    PLAIN,
+    memory_add_reader,
+    memory_count,
+    memory_free_all,
+    memory_give_back,
+    memory_has_passed,
+    memory_reclaim,
+    memory_retire,
+    memory_take,
+    memory_uncount,
+)
 from mnagent.datapath._tables cimport (
     IPV6_LENGTH,
-    Activity,
     DirectPath,
     Insertion,
-    Tables,
+    Map,
+    Ports,
     Tunnel,
     WayOut,
-    address_map_add,
-    tables_add_inbound,
-    tables_add_path,
+    address_count,
+    address_uncount,
+    map_next,
+    map_put,
+    map_remove,
+    map_reserve,
+    path_find,
+    peer_find,
+    spi_find,
     tables_free,
     tables_new,
+    tables_put_tunnel,
+    tables_remove_tunnel,
+    tunnel_find,
 )
 from mnagent.datapath._traffic cimport TrafficReader, take_table
 from mnagent.datapath._worker cimport (
@@ -46,14 +73,14 @@ from mnagent.datapath._worker cimport (
     worker_free,
     worker_new,
 )
-from mnagent.datapath.atomics cimport load_word, store_word
-from mnagent.datapath.octets cimport get16, put16
+from mnagent.datapath.atomics cimport full_fence, load_word, store_word
+from mnagent.datapath.octets cimport get16, put16, same_address
 from mnagent.datapath.replay cimport REPLAY_WINDOW_MAX
 from mnagent.datapath.verdicts cimport DROP_SEQUENCE_EXHAUSTED, TUNNELLED, VERDICT_COUNT, Verdict
 
 from mnagent.core.actions import TunnelEnd
 from mnagent.core.security import Direction, EspMode, EspTransform
-from mnagent.datapath.tables import HandedUp, SequenceExhausted, Traffic
+from mnagent.datapath.tables import Changes, HandedUp, NextHop, SequenceExhausted, Traffic
 
 TRANSFORMS = {
     EspTransform.AES_CBC_HMAC_SHA256_128: AES_CBC,
@@ -113,228 +140,448 @@ cdef void copy_address(uint8_t* into, object address):
     memcpy(into, <const uint8_t*>packed, 16)
 
 
-cdef class _AssociationHandle:
-    """Owns one association of the engine; its numbers and window outlive any one set of tables."""
-
-    def __cinit__(self, description):
-        cdef bytes key = description.encryption_key
-        cdef bytes integrity_key = description.integrity_key
-        self.description = description
-        if description.replay_window > REPLAY_WINDOW_MAX:
-            raise ValueError(f"replay window of {description.replay_window} packets is too large")
-        if not description.transform.is_aead and len(integrity_key) != 32:
-            raise ValueError("HMAC-SHA-256-128 takes an integrity key of 32 octets")
-        self.association = association_new(
-            TRANSFORMS[description.transform], <const uint8_t*>key, <uint32_t>len(key),
-            <const uint8_t*>integrity_key, <uint32_t>len(integrity_key),
-            description.direction is Direction.INBOUND,
-        )
-        if self.association == NULL:
-            raise ValueError(f"the keys do not fit {description.transform.value}")
-        self.association.spi = description.spi
-        self.association.tunnel_mode = description.mode is EspMode.TUNNEL
-        self.association.replay.size = description.replay_window
-        copy_address(self.association.home_address, description.home_address)
-
-    def __dealloc__(self):
-        association_free(self.association)
+cdef object next_hop_of(const Tunnel* tunnel):
+    if tunnel.interface == 0:
+        return None
+    return NextHop(
+        interface=tunnel.interface,
+        destination_mac=tunnel.link_addresses[:6],
+        source_mac=tunnel.link_addresses[6:12],
+    )
 
 
-cdef class _ActivityHandle:
-    """Counts the packets of one home address for as long as it has a tunnel."""
-
-    def __cinit__(self):
-        self.activity = <Activity*>calloc(1, sizeof(Activity))
-        if self.activity == NULL:
-            raise MemoryError
-
-    def __dealloc__(self):
-        free(self.activity)
+cdef object address_of(const uint8_t* octets):
+    return IPv6Address(octets[:16])
 
 
 cdef class _Core:
-    """Tables, associations and counters: all that does not depend on what the ports are."""
+    """Tables, associations and counters: all that does not depend on what the ports are.
+
+    Readers of the tables are the workers. Nothing here waits for them: what they may still use is
+    freed later (see `_memory`).
+    """
 
     def __cinit__(self, *arguments, **keywords):
+        cdef Ports* ports
         self.outbound_worker = worker_new()
         self.inbound_worker = worker_new()
         self.outbound_reader = <TrafficReader*>calloc(1, sizeof(TrafficReader))
         self.inbound_reader = <TrafficReader*>calloc(1, sizeof(TrafficReader))
+        self.ciphers = cipher_cache_new()
+        self.tables = tables_new()
         if (
             self.outbound_worker == NULL or self.inbound_worker == NULL
             or self.outbound_reader == NULL or self.inbound_reader == NULL
+            or self.ciphers == NULL or self.tables == NULL
         ):
             raise MemoryError
-        self.outbound_worker.lane = self.inbound_worker.lane = ENGINE_LANE
-        self.associations = {}
-        self.activities = {}
+        memory_add_reader(&self.memory, &self.outbound_worker.epoch)
+        memory_add_reader(&self.memory, &self.inbound_worker.epoch)
         self.pending_sequences = {}
-        self.latest = None
+        self.in_need = set()
+        self.locals = frozenset()
+        self.peer_bindings = {}
+        self.direct_paths = {}
+        self.paths_to = {}
+        self.ways = {}
         self.protect_lock = threading.Lock()
+        # Those of the subclass are not there yet.
+        ports = <Ports*>memory_take(&self.memory, sizeof(Ports))
+        if ports == NULL:
+            raise MemoryError
+        ports.version = 1
+        self.tables.ports = <uint64_t><uintptr_t>ports
+        self.shared.tables = <uint64_t><uintptr_t>self.tables
 
     def __dealloc__(self):
         worker_free(self.outbound_worker)
         worker_free(self.inbound_worker)
+        cipher_cache_free(self.ciphers)
         free(self.outbound_reader)
         free(self.inbound_reader)
-        tables_free(<Tables*>self.shared.tables)
+        tables_free(self.tables, &self.memory)
+        memory_free_all(&self.memory)
 
     def publish(self, tables):
-        """Put the whole desired state in force. Associations that stay keep their numbers and
-        window.
+        """Put the whole desired state in force: what is not in it goes. Associations that stay
+        keep their numbers and window.
         """
-        associations = {
-            (description.spi, description.direction): self._association(description)
-            for description in tables.associations
-        }
-        activities = {
-            tunnel.home_address: self.activities.get(tunnel.home_address) or _ActivityHandle()
-            for tunnel in tables.tunnels
-        }
-        for spi, (upcoming, limit) in list(self.pending_sequences.items()):
-            if (spi, Direction.OUTBOUND) in associations:
-                self._store_sequence(associations[spi, Direction.OUTBOUND], upcoming, limit)
-                del self.pending_sequences[spi]
-        cdef Tables* made = self._build(tables, associations, activities)
-        cdef Tables* former = <Tables*>self.shared.tables
-        store_word(&self.shared.tables, <uint64_t>made)
-        self._wait_until_unused()
-        tables_free(former)
-        self.associations = associations
-        self.activities = activities
-        self.latest = tables
-
-    def _association(self, description):
-        handle = self.associations.get((description.spi, description.direction))
-        if handle is not None and (<_AssociationHandle>handle).description == description:
-            return handle
-        return _AssociationHandle(description)
-
-    cdef Tables* _build(self, object tables, dict associations, dict activities) except NULL:
-        cdef Tables* made = tables_new(
-            len(tables.tunnels), len(tables.associations), len(tables.local_addresses),
-            len(tables.peer_bindings), len(tables.direct_paths),
+        tunnels = {}
+        for entry in tables.tunnels:
+            tunnels.setdefault(entry.home_address, entry)
+        associations = {(each.spi, each.direction): each for each in tables.associations}
+        bindings = {}
+        for entry in tables.peer_bindings:
+            bindings.setdefault(entry.home_address, entry)
+        paths = {}
+        for entry in tables.direct_paths:
+            paths.setdefault((entry.home_address, entry.correspondent), entry)
+        self.change(
+            Changes(
+                tunnels=tuple(tunnels.values()),
+                removed_tunnels=tuple(self._homes() - tunnels.keys()),
+                associations=tuple(associations.values()),
+                removed_associations=tuple(self._installed() - associations.keys()),
+                local_addresses=tables.local_addresses,
+                peer_bindings=tuple(bindings.values()),
+                removed_peer_bindings=tuple(self.peer_bindings.keys() - bindings.keys()),
+                direct_paths=tuple(paths.values()),
+                removed_direct_paths=tuple(self.direct_paths.keys() - paths.keys()),
+            )
         )
-        cdef _AssociationHandle handle
-        cdef uint8_t address[16]
-        if made == NULL:
+
+    def change(self, changes):
+        """Put changes in force; everything else stays as it is."""
+        try:
+            self._remove(changes)
+            for description in changes.associations:
+                self._put_association(description)
+            if changes.local_addresses is not None:
+                self._set_locals(frozenset(changes.local_addresses))
+            for entry in changes.tunnels:
+                self._put_tunnel(entry)
+            for entry in changes.peer_bindings:
+                self._put_peer_binding(entry)
+            for entry in changes.direct_paths:
+                self._put_direct_path(entry)
+        finally:
+            self._finish()
+
+    cdef _remove(self, object changes):
+        for home_address in changes.removed_tunnels:
+            self._remove_tunnel(home_address)
+        for correspondent in changes.removed_direct_paths:
+            self._remove_direct_path(correspondent)
+        for home_address in changes.removed_peer_bindings:
+            self._remove_peer_binding(home_address)
+        for spi, direction in changes.removed_associations:
+            self._remove_association(spi, direction is Direction.INBOUND)
+
+    cdef _finish(self):
+        """Let the threads know; free what none of them can still use."""
+        self.ways.clear()
+        store_word(&self.tables.generation, self.tables.generation + 1)
+        full_fence()
+        self._tell_workers()
+        self._reclaim()
+
+    cdef _reclaim(self):
+        while memory_has_passed(&self.memory):
+            # What is about to be freed must be in no list; nobody puts it into one any more.
+            self._collect_in_need(self.outbound_worker.ciphers)
+            self._collect_in_need(self.ciphers)
+            if not memory_reclaim(&self.memory):
+                return
+
+    def _tell_workers(self):
+        """Wake those that wait while there is work for them by the new tables."""
+
+    def _homes(self):
+        cdef uint32_t at = 0
+        cdef Tunnel* tunnel = <Tunnel*>map_next(&self.tables.homes, &at)
+        found = set()
+        while tunnel != NULL:
+            found.add(address_of(tunnel.home_address))
+            tunnel = <Tunnel*>map_next(&self.tables.homes, &at)
+        return found
+
+    def _installed(self):
+        cdef uint32_t at
+        cdef Association* association
+        cdef Map* each
+        found = set()
+        for direction in (Direction.INBOUND, Direction.OUTBOUND):
+            at = 0
+            each = &self.tables.inbound if direction is Direction.INBOUND else &self.tables.outbound
+            association = <Association*>map_next(each, &at)
+            while association != NULL:
+                found.add((association.spi, direction))
+                association = <Association*>map_next(each, &at)
+        return found
+
+    # Tunnels.
+
+    cdef _put_tunnel(self, object entry):
+        cdef Tunnel* tunnel = <Tunnel*>memory_take(&self.memory, sizeof(Tunnel))
+        if tunnel == NULL:
             raise MemoryError
         try:
-            for (_, direction), handle in associations.items():
-                if direction is Direction.INBOUND:
-                    tables_add_inbound(made, handle.association)
-            for local in tables.local_addresses:
-                copy_address(address, local)
-                address_map_add(&made.locals, address, 0)
-            for index, entry in enumerate(tables.tunnels):
-                self._fill(&made.tunnels[<int>index], entry, associations, activities)
-                address_map_add(&made.homes, made.tunnels[<int>index].home_address, index)
-                address_map_add(&made.remotes, made.tunnels[<int>index].remote, index)
-                if made.tunnels[<int>index].mobile_end:
-                    address_map_add(&made.own_homes, made.tunnels[<int>index].home_address, 0)
-                self._fill_home_test(
-                    &made.tunnels[<int>index], &made.tunnels[<int>(index + len(tables.tunnels))],
-                    entry, associations,
-                )
-            made.tunnel_count = len(tables.tunnels)
-            self._build_direct_paths(made, tables)
-            self._fill_ports(made)
+            self._fill_tunnel(tunnel, entry)
         except BaseException:
-            tables_free(made)
+            memory_give_back(&self.memory, tunnel)
             raise
-        return made
+        self._replace_tunnel(tunnel)
 
-    cdef _fill(self, Tunnel* tunnel, object entry, dict associations, dict activities):
-        cdef uint8_t* outer
-        cdef _AssociationHandle handle
+    cdef _replace_tunnel(self, Tunnel* tunnel):
+        """Put it in the former one's place, unless it says the same."""
+        cdef Tunnel* former = tunnel_find(self.tables, tunnel.home_address)
+        cdef size_t said = <uint8_t*>&tunnel.activity - <uint8_t*>tunnel
+        if former != NULL and memcmp(tunnel, former, said) == 0:
+            memory_give_back(&self.memory, tunnel)
+        elif not tables_put_tunnel(self.tables, &self.memory, tunnel):
+            memory_give_back(&self.memory, tunnel)
+            raise MemoryError
+
+    cdef _remove_tunnel(self, object home_address):
+        cdef bytes packed = home_address.packed
+        cdef Tunnel* tunnel = tunnel_find(self.tables, <const uint8_t*>packed)
+        if tunnel != NULL:
+            tables_remove_tunnel(self.tables, &self.memory, tunnel)
+
+    cdef _fill_tunnel(self, Tunnel* tunnel, object entry):
+        next_hop = entry.next_hop
         copy_address(tunnel.home_address, entry.home_address)
         copy_address(tunnel.local, entry.local)
         copy_address(tunnel.remote, entry.remote)
         tunnel.mobile_end = entry.end is TunnelEnd.MOBILE_NODE
         tunnel.hold = entry.hold
         tunnel.seal = entry.outbound_spi is not None
+        tunnel.outbound_spi = entry.outbound_spi or 0
         tunnel.require_esp = entry.inbound_spi is not None
         tunnel.inbound_spi = entry.inbound_spi or 0
-        handle = associations.get((entry.outbound_spi, Direction.OUTBOUND))
-        tunnel.outbound = NULL if handle is None else handle.association
-        tunnel.activity = (<_ActivityHandle>activities[entry.home_address]).activity
+        tunnel.seal_home_tests = entry.home_test_outbound_spi is not None
+        tunnel.home_test_outbound_spi = entry.home_test_outbound_spi or 0
+        tunnel.home_test_inbound_spi = entry.home_test_inbound_spi or 0
         tunnel.mtu = min(max(entry.mtu, 1280), MAX_INNER)
-        self._fill_way(&tunnel.way, entry.next_hop, entry.remote)
-        if entry.path_mtu and (tunnel.way.outer_mtu == 0 or entry.path_mtu < tunnel.way.outer_mtu):
-            tunnel.way.outer_mtu = entry.path_mtu
-        if tunnel.way.outer_mtu:
-            tunnel.way.outer_mtu = max(tunnel.way.outer_mtu, 1280)
-        outer = tunnel.way.head + tunnel.way.link_length
+        tunnel.path_mtu = entry.path_mtu
+        if next_hop is not None:
+            tunnel.interface = next_hop.interface
+            memcpy(tunnel.link_addresses, <const uint8_t*><bytes>next_hop.destination_mac, 6)
+            memcpy(tunnel.link_addresses + 6, <const uint8_t*><bytes>next_hop.source_mac, 6)
+        self._lead_tunnel(tunnel, next_hop)
+        self._bind_tunnel(tunnel)
+
+    cdef _lead_tunnel(self, Tunnel* tunnel, object next_hop):
+        """What depends on the ports."""
+        cdef WayOut* way = &tunnel.way
+        cdef uint8_t* outer
+        self._fill_way(way, next_hop, tunnel.remote)
+        if tunnel.path_mtu and (way.outer_mtu == 0 or tunnel.path_mtu < way.outer_mtu):
+            way.outer_mtu = tunnel.path_mtu
+        if way.outer_mtu:
+            way.outer_mtu = max(way.outer_mtu, 1280)
+        outer = way.head + way.link_length
         outer[0] = 0x60
         outer[6] = 50 if tunnel.seal else 41
         outer[7] = 64
         memcpy(outer + 8, tunnel.local, 16)
         memcpy(outer + 24, tunnel.remote, 16)
 
-    cdef _fill_home_test(
-        self, Tunnel* tunnel, Tunnel* home_test, object entry, dict associations
-    ):
-        cdef _AssociationHandle handle
-        tunnel.home_test_inbound_spi = entry.home_test_inbound_spi or 0
-        if entry.home_test_outbound_spi is None:
+    cdef _bind_tunnel(self, Tunnel* tunnel):
+        """What depends on the associations."""
+        tunnel.outbound = tunnel.home_test = NULL
+        if tunnel.seal:
+            tunnel.outbound = self._association_of(tunnel, tunnel.outbound_spi)
+        if tunnel.seal_home_tests:
+            tunnel.home_test = self._association_of(tunnel, tunnel.home_test_outbound_spi)
+
+    cdef Association* _association_of(self, const Tunnel* tunnel, uint32_t spi):
+        """NULL unless it is the home address's own (RFC 3776 4.2); `_bind_again` relies on that."""
+        cdef Association* association = spi_find(&self.tables.outbound, spi)
+        if association != NULL and same_address(association.home_address, tunnel.home_address):
+            return association
+        return NULL
+
+    cdef _copy_tunnel(self, const Tunnel* tunnel, bint is_led_anew):
+        """The same tunnel by the ports or the associations as they are now."""
+        cdef Tunnel* made = <Tunnel*>memory_take(&self.memory, sizeof(Tunnel))
+        if made == NULL:
+            raise MemoryError
+        memcpy(made, tunnel, <uint8_t*>&made.activity - <uint8_t*>made)
+        if not is_led_anew:
+            self._bind_tunnel(made)
+        else:
+            memset(&made.way, 0, sizeof(WayOut))
+            self._lead_tunnel(made, next_hop_of(made))
+        self._replace_tunnel(made)
+
+    def _lead_all_anew(self):
+        """After a change of the ports."""
+        cdef bytes packed
+        for home_address in self._homes():
+            packed = home_address.packed
+            self._copy_tunnel(tunnel_find(self.tables, <const uint8_t*>packed), True)
+        for entry in tuple(self.peer_bindings.values()):
+            self._put_peer_binding(entry)
+        for entry in tuple(self.direct_paths.values()):
+            self._put_direct_path(entry)
+
+    # Associations.
+
+    cdef _put_association(self, object description):
+        cdef bint inbound = description.direction is Direction.INBOUND
+        cdef Map* installed = &self.tables.inbound if inbound else &self.tables.outbound
+        cdef Association* association = self._make_association(description)
+        cdef Association* former
+        memory_count(&self.memory, association)
+        former = spi_find(installed, association.spi)
+        if former != NULL and association_same(former, association):
+            memory_uncount(&self.memory, association)
+            association_free(association)
             return
-        handle = associations.get((entry.home_test_outbound_spi, Direction.OUTBOUND))
-        home_test[0] = tunnel[0]
-        home_test.seal = True
-        home_test.outbound = NULL if handle is None else handle.association
-        home_test.way.head[home_test.way.link_length + 6] = 50
-        tunnel.home_test = home_test
+        if not map_reserve(installed, &self.memory):
+            memory_uncount(&self.memory, association)
+            association_free(association)
+            raise MemoryError
+        numbers = None if inbound else self.pending_sequences.pop(association.spi, None)
+        if numbers is not None:
+            self._store_sequence(association, numbers[0], numbers[1])
+        memory_retire(&self.memory, map_put(installed, association), ASSOCIATION)
+        if not inbound:
+            self._bind_again(association.home_address)
 
-    cdef _fill_way(self, WayOut* way, object next_hop, object destination):
-        cdef bytes header
-        way.descriptor, way.outer_mtu, header = self._way_out(next_hop)
-        way.offload_descriptor = self._offload_out(next_hop)
-        way.raw = next_hop is None
-        way.link_length = len(header)
-        copy_address(way.destination, destination)
-        memcpy(way.head, <const uint8_t*>header, len(header))
+    cdef Association* _make_association(self, object description) except NULL:
+        cdef bytes key = description.encryption_key
+        cdef bytes integrity_key = description.integrity_key
+        cdef Association* association
+        if description.replay_window > REPLAY_WINDOW_MAX:
+            raise ValueError(f"replay window of {description.replay_window} packets is too large")
+        if not description.transform.is_aead and len(integrity_key) != 32:
+            raise ValueError("HMAC-SHA-256-128 takes an integrity key of 32 octets")
+        association = association_new(
+            TRANSFORMS[description.transform], <const uint8_t*>key, <uint32_t>len(key),
+            <const uint8_t*>integrity_key, <uint32_t>len(integrity_key),
+            description.direction is Direction.INBOUND, description.replay_window,
+        )
+        if association == NULL:
+            raise ValueError(f"the keys do not fit {description.transform.value}")
+        association.spi = description.spi
+        association.tunnel_mode = description.mode is EspMode.TUNNEL
+        copy_address(association.home_address, description.home_address)
+        return association
 
-    cdef _build_direct_paths(self, Tables* made, object tables):
+    cdef _remove_association(self, uint32_t spi, bint inbound):
+        cdef Map* installed = &self.tables.inbound if inbound else &self.tables.outbound
+        cdef Association* association = spi_find(installed, spi)
+        if association == NULL:
+            return
+        map_remove(installed, &self.memory, association)
+        if not inbound:
+            self._bind_again(association.home_address)
+        memory_retire(&self.memory, association, ASSOCIATION)
+
+    cdef _bind_again(self, const uint8_t* home_address):
+        """An association of a home address came or went: its tunnel may want it."""
+        cdef Tunnel* tunnel = tunnel_find(self.tables, home_address)
+        if tunnel != NULL:
+            self._copy_tunnel(tunnel, False)
+
+    # Our own addresses and direct paths.
+
+    cdef _set_locals(self, object addresses):
+        cdef bytes packed
+        for address in self.locals - addresses:
+            packed = address.packed
+            address_uncount(&self.tables.locals, &self.memory, <const uint8_t*>packed)
+            self.locals -= {address}
+        for address in addresses - self.locals:
+            packed = address.packed
+            if not address_count(&self.tables.locals, &self.memory, <const uint8_t*>packed):
+                raise MemoryError
+            self.locals |= {address}
+
+    cdef _put_peer_binding(self, object entry):
+        self._put_path(self._make_path(entry, None, entry), True)
+        self.peer_bindings[entry.home_address] = entry
+        self._make_paths_to(entry.home_address)
+
+    cdef _remove_peer_binding(self, object home_address):
+        cdef bytes packed = home_address.packed
+        cdef DirectPath* path = peer_find(self.tables, <const uint8_t*>packed)
+        if path == NULL:
+            return
+        del self.peer_bindings[home_address]
+        map_remove(&self.tables.peers, &self.memory, path)
+        memory_retire(&self.memory, path, PLAIN)
+        self._make_paths_to(home_address)
+
+    cdef _make_paths_to(self, object correspondent):
         """Paths that have a peer binding too get both headers."""
-        cdef DirectPath* path
-        bindings = {}
-        for index, entry in enumerate(tables.peer_bindings):
-            bindings.setdefault(entry.home_address, entry)
-            path = &made.peers[<int>index]
-            copy_address(path.peer, entry.home_address)
-            self._fill_path(path, entry, None, entry)
-            address_map_add(&made.peer_homes, path.peer, index)
-        made.peer_count = len(tables.peer_bindings)
-        for index, entry in enumerate(tables.direct_paths):
-            path = &made.paths[<int>index]
-            copy_address(path.local, entry.home_address)
-            copy_address(path.peer, entry.correspondent)
-            self._fill_path(path, entry, entry, bindings.get(entry.correspondent))
-            address_map_add(&made.own_homes, path.local, 0)
-            tables_add_path(made, index)
-        made.path_count = len(tables.direct_paths)
+        for home_address in tuple(self.paths_to.get(correspondent, ())):
+            self._put_direct_path(self.direct_paths[home_address, correspondent])
 
-    cdef _fill_path(self, DirectPath* path, object entry, object direct, object binding):
+    cdef _put_direct_path(self, object entry):
+        cdef bytes packed = entry.home_address.packed
+        binding = self.peer_bindings.get(entry.correspondent)
+        key = (entry.home_address, entry.correspondent)
+        self._put_path(self._make_path(entry, entry, binding), False)
+        if key not in self.direct_paths and not address_count(
+            &self.tables.own_homes, &self.memory, <const uint8_t*>packed
+        ):
+            raise MemoryError
+        self.direct_paths[key] = entry
+        self.paths_to.setdefault(entry.correspondent, set()).add(entry.home_address)
+
+    cdef _remove_direct_path(self, tuple key):
+        cdef bytes home_address = key[0].packed, correspondent = key[1].packed
+        cdef DirectPath* path = path_find(
+            self.tables, <const uint8_t*>home_address, <const uint8_t*>correspondent
+        )
+        if path == NULL:
+            return
+        del self.direct_paths[key]
+        self.paths_to[key[1]].discard(key[0])
+        if not self.paths_to[key[1]]:
+            del self.paths_to[key[1]]
+        map_remove(&self.tables.paths, &self.memory, path)
+        address_uncount(&self.tables.own_homes, &self.memory, <const uint8_t*>home_address)
+        memory_retire(&self.memory, path, PLAIN)
+
+    cdef _put_path(self, DirectPath* path, bint is_peer):
+        cdef Map* into = &self.tables.peers if is_peer else &self.tables.paths
+        if not map_reserve(into, &self.memory):
+            memory_give_back(&self.memory, path)
+            raise MemoryError
+        memory_retire(&self.memory, map_put(into, path), PLAIN)
+
+    cdef DirectPath* _make_path(
+        self, object entry, object direct, object binding
+    ) except NULL:
         """What is inserted: a type 2 routing header (RFC 6275 6.4), then a Home Address option
         (6.3).
         """
+        cdef DirectPath* path = <DirectPath*>memory_take(&self.memory, sizeof(DirectPath))
         cdef Insertion* insertion = &path.insertion
-        cdef bytes octets = b""
-        destination = None
-        if binding is not None:
-            destination = binding.care_of_address
-            insertion.has_destination = True
-            copy_address(insertion.destination, destination)
-            octets += bytes([60, 2, 2, 1, 0, 0, 0, 0]) + binding.home_address.packed
-        if direct is not None:
-            destination = destination or direct.correspondent
-            insertion.has_source = True
-            copy_address(insertion.source, direct.care_of_address)
-            octets += bytes([0, 2, 1, 2, 0, 0, 0xC9, 16]) + direct.home_address.packed
-        insertion.length = <uint32_t>len(octets)
-        memcpy(insertion.octets, <const uint8_t*>octets, len(octets))
-        self._fill_way(&path.way, entry.next_hop, destination)
-        path.mtu = min(max(entry.mtu, 1280), MAX_INNER)
+        cdef bytes octets = b"", packed
+        if path == NULL:
+            raise MemoryError
+        try:
+            copy_address(path.peer, (binding or direct).home_address)
+            destination = None
+            if binding is not None:
+                destination = binding.care_of_address
+                insertion.has_destination = True
+                copy_address(insertion.destination, destination)
+                octets += bytes([60, 2, 2, 1, 0, 0, 0, 0]) + binding.home_address.packed
+            if direct is not None:
+                copy_address(path.peer, direct.correspondent)
+                copy_address(path.local, direct.home_address)
+                destination = destination or direct.correspondent
+                insertion.has_source = True
+                copy_address(insertion.source, direct.care_of_address)
+                octets += bytes([0, 2, 1, 2, 0, 0, 0xC9, 16]) + direct.home_address.packed
+            insertion.length = <uint32_t>len(octets)
+            memcpy(insertion.octets, <const uint8_t*>octets, len(octets))
+            packed = destination.packed
+            self._fill_way(&path.way, entry.next_hop, <const uint8_t*>packed)
+            path.mtu = min(max(entry.mtu, 1280), MAX_INNER)
+        except BaseException:
+            memory_give_back(&self.memory, path)
+            raise
+        return path
+
+    # Ports.
+
+    cdef _fill_way(self, WayOut* way, object next_hop, const uint8_t* destination):
+        cdef bytes header
+        led = self.ways.get(next_hop)
+        if led is None:
+            led = self.ways[next_hop] = (*self._way_out(next_hop), self._offload_out(next_hop))
+        way.descriptor, way.outer_mtu, header, way.offload_descriptor = led
+        way.raw = next_hop is None
+        way.link_length = len(header)
+        memcpy(way.destination, destination, 16)
+        memcpy(way.head, <const uint8_t*>header, len(header))
 
     def _way_out(self, next_hop):
         """Descriptor, largest packet (0: not known) and link header of a next hop."""
@@ -346,47 +593,84 @@ cdef class _Core:
         """Descriptor for super-packets, -1 where there is none."""
         return -1
 
-    cdef _fill_ports(self, Tables* tables):
+    cdef _replace_ports(self):
+        cdef Ports* former = <Ports*><uintptr_t>self.tables.ports
+        cdef Ports* made = <Ports*>memory_take(&self.memory, sizeof(Ports))
+        if made == NULL:
+            raise MemoryError
+        made.version = former.version + 1
+        self._fill_ports(made)
+        store_word(&self.tables.ports, <uint64_t><uintptr_t>made)
+        memory_retire(&self.memory, former, PLAIN)
+
+    cdef _fill_ports(self, Ports* ports):
         pass
 
-    def _wait_until_unused(self):
-        pass
+    # Sequence numbers and what is sent from here.
 
     def set_sequence(self, spi, *, next, limit):
         """Give an outbound association its next number and the first it may not use.
 
         For an SPI that is not published yet the numbers are kept until it is.
         """
+        cdef Association* association
         if not 1 <= next <= limit <= 1 << 32:
             raise ValueError("sequence numbers lie between 1 and 2**32, next before limit")
-        handle = self.associations.get((spi, Direction.OUTBOUND))
-        if handle is None:
+        association = spi_find(&self.tables.outbound, spi)
+        if association == NULL:
             self.pending_sequences[spi] = (next, limit)
         else:
-            self._store_sequence(handle, next, limit)
+            self._store_sequence(association, next, limit)
 
-    cdef _store_sequence(self, _AssociationHandle handle, uint64_t upcoming, uint64_t limit):
-        cdef Association* association = handle.association
+    cdef _store_sequence(self, Association* association, uint64_t upcoming, uint64_t limit):
+        cdef uint8_t reserve = 0
+        while upcoming + (<uint64_t>4 << reserve) <= limit:
+            reserve += 1
         # Never backwards: numbers that threads took meanwhile stay taken.
-        store_word(&association.sequence_limit, limit)
-        if load_word(&association.next_sequence) < upcoming:
-            store_word(&association.next_sequence, upcoming)
+        association.reserve = reserve
+        store_word(&association.numbers.outbound.limit, limit)
+        if load_word(&association.numbers.outbound.next) < upcoming:
+            store_word(&association.numbers.outbound.next, upcoming)
 
     def sequence_number(self, spi):
         """The next sequence number of an outbound association; KeyError when there is none."""
-        return self.sequences()[spi][0]
+        return self._numbers_of(spi)[0]
+
+    def _numbers_of(self, uint32_t spi):
+        cdef Association* association = spi_find(&self.tables.outbound, spi)
+        if association == NULL:
+            raise KeyError(spi)
+        return (
+            load_word(&association.numbers.outbound.next),
+            load_word(&association.numbers.outbound.limit),
+        )
 
     def sequences(self):
         """Outbound SPI -> (next sequence number, first one that may not be used)."""
-        cdef _AssociationHandle handle
+        cdef uint32_t at = 0
+        cdef Association* association = <Association*>map_next(&self.tables.outbound, &at)
         found = {}
-        for (spi, direction), handle in self.associations.items():
-            if direction is Direction.OUTBOUND:
-                found[spi] = (
-                    load_word(&handle.association.next_sequence),
-                    load_word(&handle.association.sequence_limit),
-                )
+        while association != NULL:
+            found[association.spi] = self._numbers_of(association.spi)
+            association = <Association*>map_next(&self.tables.outbound, &at)
         return found
+
+    def take_sequences_in_need(self):
+        """The same of those that went past half of what they were given since the last call."""
+        self._collect_in_need(self.outbound_worker.ciphers)
+        self._collect_in_need(self.ciphers)
+        found = {}
+        for spi in self.in_need:
+            if spi_find(&self.tables.outbound, spi) != NULL:
+                found[spi] = self._numbers_of(spi)
+        self.in_need.clear()
+        return found
+
+    cdef _collect_in_need(self, CipherCache* cache):
+        cdef Association* association = take_in_need(cache)
+        while association != NULL:
+            self.in_need.add(association.spi)
+            association = next_in_need(association)
 
     def protect(self, spi, packet):
         """Transport mode (RFC 4303 3.1.1): ESP goes behind the extension headers of a whole packet.
@@ -394,13 +678,14 @@ cdef class _Core:
         Raises KeyError for an unknown SPI, SequenceExhausted, and ValueError for a malformed
         packet.
         """
-        cdef _AssociationHandle handle = self.associations[spi, Direction.OUTBOUND]
-        cdef Association* association = handle.association
+        cdef Association* association = spi_find(&self.tables.outbound, spi)
         cdef bytes source = packet
         cdef uint32_t length = <uint32_t>len(source), at, field, plain, sealed = 0
         cdef Headers headers
         cdef Verdict verdict
         cdef uint8_t next_header
+        if association == NULL:
+            raise KeyError(spi)
         if length < IPV6_LENGTH or get16(<const uint8_t*>source + 4) + IPV6_LENGTH != length:
             raise ValueError("not one whole IPv6 packet")
         if not walk_extension_headers(<const uint8_t*>source, length, &headers):
@@ -422,7 +707,7 @@ cdef class _Core:
             next_header = made[field]
             with self.protect_lock:
                 verdict = esp_seal(
-                    association, CONTROL_LANE, made + at, plain, next_header, &sealed
+                    association, self.ciphers, made + at, plain, next_header, &sealed
                 )
             if verdict == DROP_SEQUENCE_EXHAUSTED:
                 raise SequenceExhausted(spi)
@@ -503,8 +788,16 @@ cdef class _Core:
 
     def activity(self):
         """Home address -> packets carried (out, in)."""
-        cdef _ActivityHandle handle
-        return {
-            address: (handle.activity.packets_out, handle.activity.packets_in)
-            for address, handle in self.activities.items()
-        }
+        cdef uint32_t at = 0
+        cdef Tunnel* tunnel = <Tunnel*>map_next(&self.tables.homes, &at)
+        found = {}
+        while tunnel != NULL:
+            found[address_of(tunnel.home_address)] = (
+                tunnel.activity.packets_out, tunnel.activity.packets_in
+            )
+            tunnel = <Tunnel*>map_next(&self.tables.homes, &at)
+        return found
+
+    def memory_of_tables(self):
+        """Octets that all entries take, with their keys, and what waits to be freed."""
+        return self.memory.octets

@@ -3,6 +3,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t
 
+from mnagent.datapath._esp cimport Association
 from mnagent.datapath._headers cimport Headers
 from mnagent.datapath._tables cimport Insertion, Tables, Tunnel, WayOut
 from mnagent.datapath._worker cimport Arrival, Worker
@@ -13,6 +14,9 @@ cdef struct Egress:
     # How one packet leaves. Tunnel and insertion may each be NULL.
     const WayOut* way
     Tunnel* tunnel
+    # In a tunnel: whether by ESP, and by which association, NULL while that is not installed.
+    bint seal
+    Association* association
     const Insertion* insertion
     # Largest packet as the host hands it over.
     uint32_t mtu

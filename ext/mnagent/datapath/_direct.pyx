@@ -2,7 +2,7 @@
 with a Home Address option or a type 2 routing header may come in (9.3.1, 11.3.3).
 """
 
-from libc.stdint cimport int32_t, uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memset
 
 from mnagent.datapath._headers cimport Headers, find_insertion_point
@@ -13,8 +13,10 @@ from mnagent.datapath._tables cimport (
     Tunnel,
     address_find,
     is_home_test,
+    is_local,
     path_find,
     peer_find,
+    tunnel_find,
 )
 from mnagent.datapath._worker cimport (
     UNBOUND_PER_SECOND,
@@ -48,13 +50,13 @@ from mnagent.datapath.verdicts cimport (
 
 cdef Tunnel* find_tunnel(const Tables* tables, const uint8_t* packet) noexcept nogil:
     """A mobile node sends from its home address; a home agent sends to one."""
-    cdef int32_t at = address_find(&tables.homes, packet + 8)
-    if at >= 0 and tables.tunnels[at].mobile_end:
-        return &tables.tunnels[at]
-    at = address_find(&tables.homes, packet + 24)
-    if at >= 0 and not tables.tunnels[at].mobile_end:
-        return &tables.tunnels[at]
-    return NULL
+    cdef Tunnel* tunnel
+    if tables.mobile_ends:
+        tunnel = tunnel_find(tables, packet + 8)
+        if tunnel != NULL and tunnel.mobile_end:
+            return tunnel
+    tunnel = tunnel_find(tables, packet + 24)
+    return NULL if tunnel == NULL or tunnel.mobile_end else tunnel
 
 
 cdef void leave_directly(
@@ -86,7 +88,7 @@ cdef bint find_egress(
     cdef DirectPath* peer = NULL
     cdef Tunnel* tunnel = find_tunnel(tables, packet)
     cdef bint forwarded = (
-        tunnel != NULL and not tunnel.mobile_end and address_find(&tables.locals, packet + 8) < 0
+        tunnel != NULL and not tunnel.mobile_end and not is_local(tables, packet + 8)
     )
     memset(egress, 0, sizeof(Egress))
     if path == NULL and not forwarded:
@@ -103,10 +105,13 @@ cdef bint find_egress(
         return True
     if tunnel == NULL:
         return False
-    if tunnel.home_test != NULL and is_home_test(packet, length, tunnel.mobile_end):
-        tunnel = tunnel.home_test
     egress.way = &tunnel.way
     egress.tunnel = tunnel
+    egress.seal = tunnel.seal
+    egress.association = tunnel.outbound
+    if tunnel.seal_home_tests and is_home_test(packet, length, tunnel.mobile_end):
+        egress.seal = True
+        egress.association = tunnel.home_test
     egress.mtu = tunnel.mtu
     egress.reporter = tunnel.local
     if peer != NULL and tunnel.mtu >= MINIMUM_MTU + INSERTED_LENGTH:
@@ -123,14 +128,10 @@ cdef Verdict check_binding(
     """
     cdef const DirectPath* peer = peer_find(tables, home_address)
     cdef const Tunnel* tunnel
-    cdef int32_t at
     if peer != NULL and same_address(peer.insertion.destination, source):
         return RECEIVED_DIRECT
-    at = address_find(&tables.homes, home_address)
-    if at < 0:
-        return DROP_NO_PEER_BINDING
-    tunnel = &tables.tunnels[at]
-    if tunnel.mobile_end or not same_address(tunnel.way.destination, source):
+    tunnel = tunnel_find(tables, home_address)
+    if tunnel == NULL or tunnel.mobile_end or not same_address(tunnel.way.destination, source):
         return DROP_NO_PEER_BINDING
     return DROP_NOT_PROTECTED if tunnel.require_esp else RECEIVED_DIRECT
 
@@ -166,7 +167,7 @@ cdef Verdict admit(
         verdict = check_fragment(packet, length, headers)
     if headers.routing_at:
         destination = packet + headers.routing_at + 8
-        if address_find(&tables.own_homes, destination) < 0:
+        if address_find(&tables.own_homes, destination) == NULL:
             return DROP_BAD_ROUTING_HEADER
     if source[0] == 0xFF or is_link_scope(source):
         return DROP_OUTER_SOURCE

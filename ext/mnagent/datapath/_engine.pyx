@@ -9,8 +9,9 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
 from mnagent.datapath._core cimport _Core
+from mnagent.datapath._ring cimport ReceiveRing
 from mnagent.datapath._loops cimport ARENA_LENGTH, Loop, run_inbound, run_outbound
-from mnagent.datapath._tables cimport ETHERNET_LENGTH, MAX_PORTS, Tables
+from mnagent.datapath._tables cimport ETHERNET_LENGTH, MAX_PORTS, Ports
 from mnagent.datapath._worker cimport BATCH, RECEIVE_SLOT, VNET_LENGTH, worker_use_devices
 from mnagent.datapath.atomics cimport load_word, store_word
 from mnagent.datapath.linux cimport (
@@ -28,7 +29,6 @@ from mnagent.datapath.linux cimport (
 )
 
 from mnagent.datapath._ports import SEND_TIMEOUT, Port
-from mnagent.datapath.tables import Tables as PublishedTables
 
 OWN_MARK = 6275
 
@@ -39,8 +39,10 @@ cdef class Engine(_Core):
     ``tun_fd`` is a TUN device opened with IFF_TUN | IFF_NO_PI | IFF_VNET_HDR; it stays the
     caller's.
     ``wake_fd`` is an eventfd that is signalled when something is handed up.
+    ``behind_ingress`` receives what programs at the links' ingress leave: see `KernelEngine`.
     """
 
+    cdef bint behind_ingress
     cdef Loop outbound_loop
     cdef Loop inbound_loop
     cdef object ports
@@ -50,7 +52,8 @@ cdef class Engine(_Core):
     cdef uint8_t* arena
     cdef uint8_t* receive_memory
 
-    def __cinit__(self, *, tun_fd, wake_fd):
+    def __cinit__(self, *, tun_fd, wake_fd, behind_ingress=False):
+        self.behind_ingress = behind_ingress
         self.arena = <uint8_t*>malloc(ARENA_LENGTH)
         self.receive_memory = <uint8_t*>malloc(BATCH * RECEIVE_SLOT)
         if self.arena == NULL or self.receive_memory == NULL:
@@ -75,7 +78,7 @@ cdef class Engine(_Core):
         loop.worker = self.outbound_worker if is_outbound else self.inbound_worker
         loop.memory = self.arena if is_outbound else self.receive_memory
 
-    def __init__(self, *, tun_fd, wake_fd):
+    def __init__(self, *, tun_fd, wake_fd, behind_ingress=False):
         os.set_blocking(tun_fd, False)
         cdef int header_length = VNET_LENGTH
         if ioctl(tun_fd, TUNSETVNETHDRSZ, &header_length) < 0:
@@ -104,8 +107,12 @@ cdef class Engine(_Core):
 
     def attach(self, interface):
         """Receive from an interface too. Idempotent; OSError when it is gone."""
-        self._port(interface).open_receiver()
-        self._republish()
+        self._port(interface).open_receiver(behind_ingress=self.behind_ingress)
+        self._use_ports()
+
+    def has_link_header(self, interface):
+        """Whether an attached interface is one of Ethernet."""
+        return self.ports[interface].link_length > 0
 
     def detach(self, interface):
         """Stop receiving from and sending to an interface. Nothing happens when it was not
@@ -113,11 +120,16 @@ cdef class Engine(_Core):
         """
         port = self.ports.pop(interface, None)
         if port is not None:
-            self._republish()
+            self._use_ports()
+            # Its descriptors' numbers may come back as something else.
+            self._wait_until_unused()
             port.close()
 
-    def _republish(self):
-        self.publish(self.latest or PublishedTables())
+    def _use_ports(self):
+        self._replace_ports()
+        self._lead_all_anew()
+        self._finish()
+        self._wake(self.wakers)
 
     def _port(self, interface):
         port = self.ports.get(interface)
@@ -147,40 +159,49 @@ cdef class Engine(_Core):
             return -1
         return port.super_packet_sender.fileno()
 
-    cdef _fill_ports(self, Tables* tables):
+    cdef _fill_ports(self, Ports* ports):
         cdef uint32_t at = 0
         for interface, port in self.ports.items():
             if port.receiver is not None:
-                tables.ports[at].interface = interface
-                tables.ports[at].descriptor = port.receiver.fileno()
-                tables.ports[at].link_length = port.link_length
+                ports.ports[at].interface = interface
+                ports.ports[at].descriptor = port.receiver.fileno()
+                ports.ports[at].link_length = port.link_length
+                ports.ports[at].ring = &(<ReceiveRing>port.ring).ring
                 at += 1
-        tables.port_count = at
+        ports.count = at
 
-    cdef _wake(self):
-        for waker in self.wakers:
+    cdef _wake(self, wakers):
+        for waker in wakers:
             os.eventfd_write(waker, 1)
 
+    def _tell_workers(self):
+        """What is held may go now. A thread that is at work looks before it waits."""
+        if self.outbound_worker.held.count and not load_word(&self.outbound_worker.epoch) & 1:
+            self._wake(self.wakers[:1])
+
     def _wait_until_unused(self):
-        """Until both loops have passed a quiescent point, nothing they may still use is freed."""
-        if not self.threads:
-            return
+        """Until both loops have passed a quiescent point, or wait."""
         cdef uint64_t outbound_epoch = load_word(&self.outbound_worker.epoch)
         cdef uint64_t inbound_epoch = load_word(&self.inbound_worker.epoch)
-        self._wake()
+        self._wake(self.wakers)
         with nogil:
             while (
-                load_word(&self.outbound_worker.epoch) == outbound_epoch
-                or load_word(&self.inbound_worker.epoch) == inbound_epoch
-            ):
+                outbound_epoch & 1 and load_word(&self.outbound_worker.epoch) == outbound_epoch
+            ) or (inbound_epoch & 1 and load_word(&self.inbound_worker.epoch) == inbound_epoch):
                 usleep(20)
 
+    def counters(self):
+        """Every verdict of both directions, and what the ports did."""
+        found = super().counters()
+        for port in self.ports.values():
+            port.refresh_overruns()
+        found["receive-overruns"] = sum(port.overruns for port in self.ports.values())
+        return found
+
     def start(self):
-        """Start both threads; tables are published first, if only empty ones."""
+        """Start both threads."""
         if self.threads:
             return
-        if self.latest is None:
-            self._republish()
         store_word(&self.shared.stop, 0)
         self.threads = [
             threading.Thread(target=self._run_outbound, name="mnagent-outbound", daemon=True),
@@ -200,7 +221,7 @@ cdef class Engine(_Core):
     def stop(self):
         """Stop both threads and wait for them. What is held is kept for the next start."""
         store_word(&self.shared.stop, 1)
-        self._wake()
+        self._wake(self.wakers)
         for thread in self.threads:
             thread.join()
         self.threads = []

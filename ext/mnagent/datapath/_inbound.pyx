@@ -5,7 +5,7 @@ tunnel are
 checked before its payload goes anywhere (RFC 6275 10.4.5, 15.4, RFC 2473 3.3).
 """
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove, memset
 
 from mnagent.datapath._coalesce cimport coalesce, flush_tunnel
@@ -21,9 +21,11 @@ from mnagent.datapath._tables cimport (
     IPV6_LENGTH,
     Tables,
     Tunnel,
-    address_find,
     is_home_test,
+    is_local,
+    remote_find,
     spi_find,
+    tunnel_find,
 )
 from mnagent.datapath._traffic cimport note_traffic
 from mnagent.datapath._worker cimport (
@@ -108,17 +110,19 @@ cdef Verdict find_inbound_tunnel(
     """Whose tunnel it is: the inner packet is to (mobile end) or from (home agent end) a home
     address.
     """
-    cdef int32_t at = address_find(&tables.homes, inner + 24)
-    if at >= 0 and tables.tunnels[at].mobile_end:
-        if same_address(inner + 8, inner + 24):
-            return DROP_INNER_SOURCE
-        found[0] = &tables.tunnels[at]
+    cdef Tunnel* tunnel
+    if tables.mobile_ends:
+        tunnel = tunnel_find(tables, inner + 24)
+        if tunnel != NULL and tunnel.mobile_end:
+            if same_address(inner + 8, inner + 24):
+                return DROP_INNER_SOURCE
+            found[0] = tunnel
+            return DECAPSULATED
+    tunnel = tunnel_find(tables, inner + 8)
+    if tunnel != NULL and not tunnel.mobile_end:
+        found[0] = tunnel
         return DECAPSULATED
-    at = address_find(&tables.homes, inner + 8)
-    if at >= 0 and not tables.tunnels[at].mobile_end:
-        found[0] = &tables.tunnels[at]
-        return DECAPSULATED
-    if address_find(&tables.remotes, outer + 8) >= 0:
+    if remote_find(tables, outer + 8) != NULL:
         return DROP_INNER_SOURCE
     return DROP_NO_BINDING
 
@@ -138,12 +142,12 @@ cdef Verdict copy_congestion(uint8_t outer_class, uint8_t* inner) noexcept nogil
 
 cdef bint is_control(const uint8_t* inner, const Tables* tables) noexcept nogil:
     """Mobility messages for this home agent itself, such as a tunnelled test."""
-    return inner[6] == PROTOCOL_MOBILITY and address_find(&tables.locals, inner + 24) >= 0
+    return inner[6] == PROTOCOL_MOBILITY and is_local(tables, inner + 24)
 
 
 cdef bint is_home_agent(const Tables* tables) noexcept nogil:
     """A mobile node always has its tunnel, be it on hold."""
-    return tables.tunnel_count == 0 or not tables.tunnels[0].mobile_end
+    return tables.mobile_ends == 0
 
 
 cdef Verdict show_stranger(
@@ -320,11 +324,11 @@ cdef Verdict open_esp(
     cdef Verdict verdict
     if esp_at + ESP_HEADER_LENGTH > length:
         return DROP_TRUNCATED
-    association = spi_find(worker.tables, get32(esp))
+    association = spi_find(&worker.tables.inbound, get32(esp))
     if association == NULL:
         return DROP_UNKNOWN_SPI
     verdict = esp_open(
-        association, worker.lane, esp, length - esp_at, &plain_length, &next_header
+        association, worker.ciphers, esp, length - esp_at, &plain_length, &next_header
     )
     if verdict != DECAPSULATED:
         return verdict
@@ -356,12 +360,8 @@ cdef Tunnel* quoted_tunnel(const Tables* tables, const uint8_t* outer) noexcept 
     """The tunnel whose packet an error quotes, by its outer addresses; NULL when it is none of
     ours.
     """
-    cdef int32_t at = address_find(&tables.remotes, outer + 24)
-    cdef Tunnel* tunnel
-    if at < 0:
-        return NULL
-    tunnel = &tables.tunnels[at]
-    return tunnel if same_address(tunnel.local, outer + 8) else NULL
+    cdef Tunnel* tunnel = remote_find(tables, outer + 24)
+    return tunnel if tunnel != NULL and same_address(tunnel.local, outer + 8) else NULL
 
 
 cdef Verdict relay_error(
@@ -378,9 +378,9 @@ cdef Verdict relay_error(
     cdef uint8_t* inner = outer + IPV6_LENGTH
     cdef uint32_t mtu, quoted, inner_length
     cdef bint too_big = packet[40] == 2
-    cdef int32_t at
     cdef Tunnel* tunnel
-    if length < IPV6_LENGTH + 8 + IPV6_LENGTH or address_find(&tables.locals, outer + 8) < 0:
+    cdef Tunnel* carried
+    if length < IPV6_LENGTH + 8 + IPV6_LENGTH or not is_local(tables, outer + 8):
         return NOT_OURS
     if (
         outer[6] != PROTOCOL_IPV6 and outer[6] != PROTOCOL_ESP and outer[6] != PROTOCOL_ROUTING
@@ -401,8 +401,8 @@ cdef Verdict relay_error(
     quoted = length - <uint32_t>(inner - packet)
     if quoted < IPV6_LENGTH or inner[0] >> 4 != 6:
         return hand_up(worker, arrival, packet, length)
-    at = address_find(&tables.homes, inner + (8 if tunnel.mobile_end else 24))
-    if at < 0 or not same_address(tables.tunnels[at].remote, tunnel.remote):
+    carried = tunnel_find(tables, inner + (8 if tunnel.mobile_end else 24))
+    if carried == NULL or not same_address(carried.remote, tunnel.remote):
         return NOT_OURS
     if packet[40] == 4:
         # We send no Tunnel Encapsulation Limit, the one problem that concerns the inner sender.
@@ -474,7 +474,7 @@ cdef Verdict receive(
         if not is_wanted_icmp(packet, length, IPV6_LENGTH):
             return NOT_OURS
         return hand_up(worker, arrival, packet, length)
-    if address_find(&worker.tables.locals, packet + 24) < 0:
+    if not is_local(worker.tables, packet + 24):
         return NOT_LOCAL
     if not walk_extension_headers(packet, length, &headers):
         return headers.fault

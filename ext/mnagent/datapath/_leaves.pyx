@@ -2,26 +2,34 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
 from mnagent.datapath._core import VERDICT_NAMES
 from mnagent.datapath._esp cimport (
     AES_CBC,
     AES_GCM,
     CHACHA20,
-    ENGINE_LANE,
     ESP_HEADER_LENGTH,
     NULL_HMAC,
     Association,
+    CipherCache,
     association_free,
     association_new,
+    cipher_cache_free,
+    cipher_cache_new,
     esp_largest_plain,
     esp_open,
     esp_seal,
     esp_sealed_length,
 )
 from mnagent.datapath.octets cimport fold, is_link_scope, sum_octets
-from mnagent.datapath.replay cimport ReplayWindow, replay_acceptable, replay_advance
+from mnagent.datapath.replay cimport (
+    Replay as ReplayWindow,
+    replay_acceptable,
+    replay_advance,
+    replay_free,
+    replay_make,
+)
 from mnagent.datapath.verdicts cimport DECAPSULATED, TUNNELLED, Verdict
 
 TRANSFORMS = {
@@ -46,19 +54,24 @@ def link_scope(bytes address):
 
 
 cdef class Replay:
-    """One RFC 6479 window."""
+    """One anti-replay window."""
 
     cdef ReplayWindow window
+    cdef uint32_t size
 
     def __cinit__(self, uint32_t size):
-        memset(&self.window, 0, sizeof(ReplayWindow))
-        self.window.size = size
+        self.size = size
+        if not replay_make(&self.window, size):
+            raise MemoryError
+
+    def __dealloc__(self):
+        replay_free(&self.window)
 
     def take(self, uint32_t sequence):
         """Check and, when acceptable, advance; tells which."""
-        if not replay_acceptable(&self.window, sequence):
+        if not replay_acceptable(&self.window, self.size, sequence):
             return False
-        replay_advance(&self.window, sequence)
+        replay_advance(&self.window, self.size, sequence)
         return True
 
 
@@ -66,6 +79,7 @@ cdef class Esp:
     """One association over plain buffers, of exactly the length they need."""
 
     cdef Association* association
+    cdef CipherCache* cache
 
     def __cinit__(
         self, *, str transform, bytes key, bytes integrity_key=b"", uint32_t spi=256,
@@ -73,14 +87,17 @@ cdef class Esp:
     ):
         self.association = association_new(
             TRANSFORMS[transform], <const uint8_t*>key, <uint32_t>len(key),
-            <const uint8_t*>integrity_key, <uint32_t>len(integrity_key), inbound,
+            <const uint8_t*>integrity_key, <uint32_t>len(integrity_key), inbound, window,
         )
         if self.association == NULL:
             raise ValueError("the keys do not fit")
         self.association.spi = spi
-        self.association.replay.size = window
+        self.cache = cipher_cache_new()
+        if self.cache == NULL:
+            raise MemoryError
 
     def __dealloc__(self):
+        cipher_cache_free(self.cache)
         association_free(self.association)
 
     def largest_plain(self, uint32_t room):
@@ -92,13 +109,13 @@ cdef class Esp:
         cdef uint32_t total = esp_sealed_length(self.association, <uint32_t>len(plain)), length = 0
         cdef uint8_t* made = <uint8_t*>malloc(total)
         cdef Verdict verdict
-        self.association.next_sequence = sequence
+        self.association.numbers.outbound.next = sequence
         memcpy(
             made + ESP_HEADER_LENGTH + self.association.iv_length,
             <const uint8_t*>plain, len(plain),
         )
         verdict = esp_seal(
-            self.association, ENGINE_LANE, made, <uint32_t>len(plain), next_header, &length
+            self.association, self.cache, made, <uint32_t>len(plain), next_header, &length
         )
         try:
             if verdict != TUNNELLED:
@@ -116,7 +133,7 @@ cdef class Esp:
         cdef Verdict verdict
         memcpy(copied, <const uint8_t*>esp, len(esp))
         verdict = esp_open(
-            self.association, ENGINE_LANE, copied, <uint32_t>len(esp), &length, &next_header
+            self.association, self.cache, copied, <uint32_t>len(esp), &length, &next_header
         )
         cdef uint32_t start = ESP_HEADER_LENGTH + self.association.iv_length
         try:

@@ -11,8 +11,9 @@ cdef enum:
 
 
 cdef struct Shared:
-    # Set by Python, read by both loops.
+    # A `Tables*`, set once.
     uint64_t tables
+    # Set by Python, read by both loops.
     uint64_t stop
 
 

@@ -1,47 +1,64 @@
 """The loops of the two threads: batch in, batch out. A lone packet never waits for company."""
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
 from mnagent.datapath._coalesce cimport flush_tunnel
 from mnagent.datapath._inbound cimport inbound
 from mnagent.datapath._outbound cimport outbound, release_held
-from mnagent.datapath._tables cimport MAX_PORTS, Port, Tables
+from mnagent.datapath._memory cimport reader_leave, reader_pass
+from mnagent.datapath._ring cimport ring_release, ring_take
+from mnagent.datapath._tables cimport MAX_PORTS, Port, Ports, Tables
 from mnagent.datapath._traffic cimport monotonic_milliseconds
 from mnagent.datapath._worker cimport BATCH, RECEIVE_SLOT, VNET_LENGTH, Arrival, Worker
-from mnagent.datapath.atomics cimport load_word, store_word
+from mnagent.datapath.atomics cimport load_word
 from mnagent.datapath.linux cimport (
     EAGAIN,
     EINTR,
     MSG_DONTWAIT,
     POLLIN,
+    PR_SET_TIMERSLACK,
+    TP_STATUS_COPY,
     errno,
-    iovec,
-    mmsghdr,
+    nanosleep,
     poll,
     pollfd,
+    prctl,
     read,
-    recvmmsg,
+    recv,
+    timespec,
+    tpacket2_hdr,
     virtio_net_hdr,
     write,
 )
 
 cdef enum:
     PACKET_ALIGNMENT = 64
+    # Frames in one round from which on the next ones are let gather, and for how long.
+    BUSY = 8
+    GATHER_NANOSECONDS = 100000
     # How long to leave a device alone that cannot be read, in milliseconds.
     BROKEN_DEVICE_PAUSE = 50
 
 
 cdef bint begin_round(Loop* loop) noexcept nogil:
-    """Pass a quiescent point and take the tables in force; False when there are new ones."""
+    """Pass a quiescent point; False when the tables have changed since the last one."""
     cdef Worker* worker = loop.worker
-    cdef Tables* tables
-    store_word(&worker.epoch, worker.epoch + 1)
-    tables = <Tables*>load_word(&loop.shared.tables)
-    if tables == worker.tables:
+    cdef uint64_t generation
+    reader_pass(&worker.epoch)
+    generation = load_word(&worker.tables.generation)
+    if generation == worker.generation:
         return True
-    worker.tables = tables
+    worker.generation = generation
     return False
+
+
+cdef bint may_wait(Loop* loop) noexcept nogil:
+    """Hold nothing of the tables from here on. False when they have just changed: who changed them
+    may have thought that this thread was not about to wait.
+    """
+    reader_leave(&loop.worker.epoch)
+    return load_word(&loop.worker.tables.generation) == loop.worker.generation
 
 
 cdef void clear_wake(Loop* loop) noexcept nogil:
@@ -86,25 +103,17 @@ cdef void run_outbound(Loop* loop) noexcept nogil:
     waited[0].fd = loop.wake
     waited[1].fd = loop.tunnel
     waited[0].events = waited[1].events = POLLIN
+    loop.worker.tables = <Tables*><uintptr_t>loop.shared.tables
     while not load_word(&loop.shared.stop):
         if not begin_round(loop):
             release_held(loop.worker)
-        if read_tunnel(loop, &broken) == BATCH:
+        if read_tunnel(loop, &broken) == BATCH or not may_wait(loop):
             continue
         poll(waited, 1 if broken else 2, BROKEN_DEVICE_PAUSE if broken else -1)
         broken = False
         if waited[0].revents:
             clear_wake(loop)
-
-
-cdef void prepare_messages(Loop* loop, mmsghdr* messages, iovec* vectors) noexcept nogil:
-    cdef int at
-    memset(messages, 0, BATCH * sizeof(mmsghdr))
-    for at in range(BATCH):
-        vectors[at].iov_base = loop.memory + at * RECEIVE_SLOT
-        vectors[at].iov_len = RECEIVE_SLOT
-        messages[at].msg_hdr.msg_iov = &vectors[at]
-        messages[at].msg_hdr.msg_iovlen = 1
+    reader_leave(&loop.worker.epoch)
 
 
 cdef void take_frame(
@@ -123,60 +132,89 @@ cdef void take_frame(
     inbound(loop.worker, &arrival, frame + head, length - head)
 
 
-cdef bint read_port(
-    Loop* loop, const Port* port, mmsghdr* messages
+cdef void take_slot(
+    Loop* loop, const Port* port, const tpacket2_hdr* head, uint8_t* room
 ) noexcept nogil:
-    """Take what is there, up to a batch; True when there may be more.
+    """A frame in the ring; one that was too large for it waits in the socket."""
+    cdef ssize_t length
+    if head.tp_status & TP_STATUS_COPY:
+        length = recv(port.descriptor, room, RECEIVE_SLOT, MSG_DONTWAIT)
+        if length >= VNET_LENGTH:
+            take_frame(loop, port, room, <uint32_t>length)
+    else:
+        take_frame(
+            loop, port, <uint8_t*>head + head.tp_mac - VNET_LENGTH, head.tp_snaplen + VNET_LENGTH
+        )
+
+
+cdef uint32_t read_port(Loop* loop, const Port* port) noexcept nogil:
+    """Take what is there, up to a batch; returns how many frames.
 
     Frames that arrive while the first ones are decrypted still join their runs: nothing waits for
     them.
     """
-    cdef uint32_t taken = 0, at
-    cdef int got
+    cdef uint32_t taken = 0
+    cdef tpacket2_hdr* head
     loop.worker.traffic.now = monotonic_milliseconds()
     while taken < BATCH:
-        got = recvmmsg(port.descriptor, messages + taken, BATCH - taken, MSG_DONTWAIT, NULL)
-        if got <= 0:
+        head = ring_take(port.ring)
+        if head == NULL:
             break
-        for at in range(taken, taken + <uint32_t>got):
-            take_frame(loop, port, loop.memory + at * RECEIVE_SLOT, messages[at].msg_len)
-        taken += <uint32_t>got
+        take_slot(loop, port, head, loop.memory + taken * RECEIVE_SLOT)
+        taken += 1
     flush_tunnel(loop.worker)
+    ring_release(port.ring)
     signal_python(loop)
-    return taken == BATCH
+    return taken
 
 
-cdef uint32_t watch_ports(const Tables* tables, int wake, pollfd* waited) noexcept nogil:
+cdef uint32_t watch_ports(const Ports* ports, int wake, pollfd* waited) noexcept nogil:
+    """Nothing is known to wait at any of them yet."""
     cdef uint32_t at
+    memset(waited, 0, (MAX_PORTS + 1) * sizeof(pollfd))
     waited[0].fd = wake
     waited[0].events = POLLIN
-    if tables == NULL:
-        return 1
-    for at in range(tables.port_count):
-        waited[at + 1].fd = tables.ports[at].descriptor
+    for at in range(ports.count):
+        waited[at + 1].fd = ports.ports[at].descriptor
         waited[at + 1].events = POLLIN
-    return tables.port_count + 1
+    return ports.count + 1
+
+
+cdef void let_frames_gather() noexcept nogil:
+    """Under load a wakeup for every few frames costs more than they do. A lone packet finds no
+    load, and the loop waiting for it.
+    """
+    cdef timespec pause
+    pause.tv_sec = 0
+    pause.tv_nsec = GATHER_NANOSECONDS
+    nanosleep(&pause, NULL)
 
 
 cdef void run_inbound(Loop* loop) noexcept nogil:
     cdef pollfd waited[MAX_PORTS + 1]
-    cdef mmsghdr messages[BATCH]
-    cdef iovec vectors[BATCH]
-    cdef uint32_t watched, at
-    cdef bint more = False
-    prepare_messages(loop, messages, vectors)
-    loop.worker.tables = NULL
-    watched = watch_ports(NULL, loop.wake, waited)
+    cdef uint32_t watched = 0, at, taken, most
+    cdef uint64_t version = 0
+    cdef Ports* ports
+    waited[0].revents = 0
+    loop.worker.tables = <Tables*><uintptr_t>loop.shared.tables
+    # Timers of a thread are 50 microseconds late by default.
+    prctl(PR_SET_TIMERSLACK, <unsigned long>1000, 0, 0, 0)
     while not load_word(&loop.shared.stop):
-        if not begin_round(loop):
-            watched = watch_ports(loop.worker.tables, loop.wake, waited)
-        poll(waited, watched, 0 if more else -1)
-        more = False
         if waited[0].revents:
             clear_wake(loop)
-            continue
+        begin_round(loop)
+        ports = <Ports*><uintptr_t>load_word(&loop.worker.tables.ports)
+        if ports.version != version:
+            version = ports.version
+            watched = watch_ports(ports, loop.wake, waited)
+        most = 0
         for at in range(1, watched):
-            if waited[at].revents and read_port(
-                loop, &loop.worker.tables.ports[at - 1], messages
-            ):
-                more = True
+            if waited[at].revents:
+                taken = read_port(loop, &ports.ports[at - 1])
+                if taken > most:
+                    most = taken
+        reader_leave(&loop.worker.epoch)
+        if BUSY <= most < BATCH:
+            let_frames_gather()
+        poll(waited, watched, 0 if most == BATCH else -1)
+    reader_leave(&loop.worker.epoch)

@@ -46,7 +46,7 @@ from mnagent.datapath.octets cimport (
     put_checksum,
     sum_octets,
 )
-from mnagent.datapath.protocols cimport PROTOCOL_IPV6, PROTOCOL_TCP, PROTOCOL_UDP
+from mnagent.datapath.protocols cimport PROTOCOL_ESP, PROTOCOL_IPV6, PROTOCOL_TCP, PROTOCOL_UDP
 from mnagent.datapath.verdicts cimport (
     DROP_BAD_OFFLOAD,
     DROP_HOLD_OVERFLOW,
@@ -107,7 +107,7 @@ cdef Verdict encapsulate(
     if tunnel == NULL:
         commit_direct(worker, egress, &NO_OFFLOAD, inner, head_length, payload, payload_length)
         return SENT_DIRECT
-    if not tunnel.seal:
+    if not egress.seal:
         outer = inner - IPV6_LENGTH
         put16(outer + 4, inner_length)
         # Version, traffic class (ECN as RFC 6040 normal mode) and flow label as the inner packet's.
@@ -117,11 +117,12 @@ cdef Verdict encapsulate(
         )
         return TUNNELLED
     memcpy(inner + head_length, payload, payload_length)
-    esp = inner - ESP_HEADER_LENGTH - tunnel.outbound.iv_length
+    esp = inner - ESP_HEADER_LENGTH - egress.association.iv_length
     outer = esp - IPV6_LENGTH
     memcpy(outer, inner, 4)
+    outer[6] = PROTOCOL_ESP
     verdict = esp_seal(
-        tunnel.outbound, worker.lane, esp, inner_length, PROTOCOL_IPV6, &sealed_length
+        egress.association, worker.ciphers, esp, inner_length, PROTOCOL_IPV6, &sealed_length
     )
     if verdict != TUNNELLED:
         return verdict
@@ -136,8 +137,8 @@ cdef uint8_t* begin_inner(Worker* worker, const Egress* egress) noexcept nogil:
     cdef Tunnel* tunnel = egress.tunnel
     if tunnel == NULL:
         return after - IPV6_LENGTH
-    if tunnel.seal:
-        return after + ESP_HEADER_LENGTH + tunnel.outbound.iv_length
+    if egress.seal:
+        return after + ESP_HEADER_LENGTH + egress.association.iv_length
     return after
 
 
@@ -408,7 +409,7 @@ cdef Verdict route(
     if egress.tunnel != NULL:
         if egress.tunnel.hold:
             return hold(worker, vnet, packet, length)
-        if egress.tunnel.seal and egress.tunnel.outbound == NULL:
+        if egress.seal and egress.association == NULL:
             return DROP_NO_ASSOCIATION
     verdict = send(worker, &egress, vnet, packet, length)
     if not was_sent(verdict):

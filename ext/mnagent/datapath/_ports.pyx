@@ -4,12 +4,15 @@ import fcntl
 import socket as python_socket
 import struct
 
+from mnagent.datapath._ring cimport ReceiveRing
 from mnagent.datapath._tables cimport ETHERNET_LENGTH
 from mnagent.datapath.linux cimport (
     AF_PACKET,
     ETH_P_ALL,
+    ETH_P_IPV6,
     PACKET_IGNORE_OUTGOING,
     PACKET_QDISC_BYPASS,
+    PACKET_STATISTICS,
     PACKET_VNET_HDR,
     SO_ATTACH_FILTER,
     SO_RCVBUFFORCE,
@@ -97,12 +100,17 @@ cdef attach_filter(int descriptor):
 
 
 class Port:
-    """Sockets on one interface: one to receive (while attached), one to send."""
+    """Sockets on one interface: one to receive (while attached), one to send.
+
+    ``overruns`` counts the frames that found the ring full, up to the last `refresh_overruns`.
+    """
 
     def __init__(self, interface):
         name = python_socket.if_indextoname(interface)
         self.interface = interface
         self.receiver = None
+        self.ring = None
+        self.overruns = 0
         self.sender = python_socket.socket(AF_PACKET, python_socket.SOCK_RAW, 0)
         self.super_packet_sender = None
         try:
@@ -138,8 +146,13 @@ class Port:
         kind = self._ask(name, SIOCGIFHWADDR, "H")
         return ETHERNET_LENGTH if kind in (ARPHRD_ETHER, ARPHRD_LOOPBACK) else 0
 
-    def open_receiver(self):
-        """Filter first, then bind: nothing unfiltered is ever queued."""
+    def open_receiver(self, *, behind_ingress=False):
+        """Filter first, then bind: nothing unfiltered is ever queued.
+
+        A socket for everything gets packets before the link's ingress programs and rules, one for a
+        single protocol gets what they leave.
+        """
+        protocol = ETH_P_IPV6 if behind_ingress else ETH_P_ALL
         if self.receiver is not None:
             return
         receiver = python_socket.socket(AF_PACKET, python_socket.SOCK_RAW, 0)
@@ -149,11 +162,20 @@ class Port:
             receiver.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
             receiver.setsockopt(SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
             receiver.setblocking(False)
-            receiver.bind((python_socket.if_indextoname(self.interface), ETH_P_ALL))
+            ring = ReceiveRing(receiver.fileno())
+            receiver.bind((python_socket.if_indextoname(self.interface), protocol))
         except BaseException:
             receiver.close()
             raise
         self.receiver = receiver
+        self.ring = ring
+
+    def refresh_overruns(self):
+        """Add what the kernel counted since the last call."""
+        if self.receiver is not None:
+            counted = self.receiver.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8)
+            _, dropped = struct.unpack("II", counted)
+            self.overruns += dropped
 
     def close(self):
         self.sender.close()
@@ -161,3 +183,5 @@ class Port:
             self.super_packet_sender.close()
         if self.receiver is not None:
             self.receiver.close()
+        # The mapping goes with the last reference.
+        self.ring = None

@@ -1,10 +1,17 @@
 # What the engine looks up: tunnels and peers by home address, direct paths by pairs of addresses,
-# associations by SPI, our own addresses. One
-# immutable structure, made under the GIL and published by one pointer swap.
+# associations by SPI, our own addresses.
+#
+# Maps of pointers to entries. The threads read them without a lock while one writer, who has the
+# GIL, changes them: an entry is never changed but replaced, by one store to its slot, and what was
+# replaced is retired (see `_memory`). A map is an open addressing table at most half full; one that
+# fills up is made anew and replaced in the same way.
 
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t, uintptr_t
 
 from mnagent.datapath._esp cimport Association
+from mnagent.datapath._memory cimport Memory
+from mnagent.datapath.atomics cimport load_word
+from mnagent.datapath._ring cimport Ring
 from mnagent.datapath.octets cimport hash_address, same_address
 from mnagent.datapath.protocols cimport HOME_TEST, HOME_TEST_INIT, PROTOCOL_MOBILITY
 
@@ -12,13 +19,15 @@ cdef enum:
     ETHERNET_LENGTH = 14
     IPV6_LENGTH = 40
     MAX_PORTS = 32
+    # In the slot of an entry that was removed.
+    TOMBSTONE = 1
     # A Home Address option with its padding and header; a type 2 routing header.
     INSERTED_LENGTH = 24
     INSERTED_MAX = 2 * INSERTED_LENGTH
 
 
 cdef struct Activity:
-    # Outlives the tables; each word has one writer.
+    # Outlives the tunnel's entries; each word has one writer.
     uint64_t packets_out
     uint64_t packets_in
 
@@ -49,86 +58,149 @@ cdef struct Insertion:
 
 
 cdef struct DirectPath:
-    # The home address that is the packet's source; unspecified in a peer binding.
-    uint8_t local[16]
+    # Key of a path: both; of a peer binding: the first.
     # The correspondent as upper layers know it.
     uint8_t peer[16]
+    # The home address that is the packet's source; unspecified in a peer binding.
+    uint8_t local[16]
     uint32_t mtu
     WayOut way
     Insertion insertion
 
 
 cdef struct Tunnel:
+    # The key.
     uint8_t home_address[16]
     uint8_t local[16]
     uint8_t remote[16]
-    bint mobile_end
-    bint hold
+    uint8_t mobile_end
+    uint8_t hold
     # Payload must leave, or have come, by ESP; the association is NULL while it is not installed.
-    bint seal
-    bint require_esp
+    uint8_t seal
+    uint8_t require_esp
+    # Home tests leave by an association of their own (RFC 3776 3.2).
+    uint8_t seal_home_tests
+    # Ethernet addresses of the next hop, destination first, and its interface.
+    uint8_t link_addresses[12]
+    int32_t interface
+    uint32_t outbound_spi
     uint32_t inbound_spi
-    Association* outbound
-    # Home tests have an association of their own (RFC 3776 3.2): this tunnel with it, and the SPI
-    # they must have come by. NULL and 0: they are treated as payload.
-    Tunnel* home_test
+    uint32_t home_test_outbound_spi
+    # SPI that home tests must have come by; 0: they are treated as payload.
     uint32_t home_test_inbound_spi
-    Activity* activity
     uint32_t mtu
+    # As it was told, 0 for none; `way` has the lesser of it and the port's.
+    uint32_t path_mtu
     WayOut way
+    Association* outbound
+    Association* home_test
+    # From here on it is about where the entry stands, not what it says.
+    Activity* activity
+    # Others with the same remote end: the writer's.
+    Tunnel* following
+    Tunnel* preceding
 
 
-cdef struct AddressSlot:
+cdef struct Remote:
+    # The key.
     uint8_t address[16]
-    # Index of the entry, -1 when the slot is free.
-    int32_t value
+    # A `Tunnel*`: one of those with this remote end; the others follow it.
+    uint64_t first
 
 
-cdef struct AddressMap:
+cdef struct OwnAddress:
+    # The key.
+    uint8_t address[16]
+    # How many entries make it our own: the writer's.
+    uint32_t reasons
+
+
+cdef enum Key:
+    BY_ADDRESS
+    BY_PAIR
+    BY_SPI
+
+
+cdef struct Index:
     uint32_t mask
-    AddressSlot* slots
+    # Entries, and slots that are not free: the writer's.
+    uint32_t entries
+    uint32_t taken
+    # Pointers to entries, 0, or TOMBSTONE. They lie behind this structure.
+    uint64_t* slots
 
 
-cdef struct PairMap:
-    uint32_t mask
-    # Indices of direct paths, -1 when the slot is free.
-    int32_t* slots
+cdef struct Map:
+    # An `Index*`, 0 while there are no entries.
+    uint64_t index
+    Key key
 
 
 cdef struct Port:
     int interface
     int descriptor
     uint32_t link_length
+    Ring* ring
 
 
-cdef struct Tables:
-    uint32_t tunnel_count
-    Tunnel* tunnels
-    AddressMap homes
-    AddressMap remotes
-    AddressMap locals
-    # Home addresses of this node itself.
-    AddressMap own_homes
-    # Peers by home address, direct paths by the pair of addresses the host knows.
-    uint32_t peer_count
-    DirectPath* peers
-    AddressMap peer_homes
-    uint32_t path_count
-    DirectPath* paths
-    PairMap pairs
-    uint32_t spi_mask
-    Association** inbound
-    uint32_t port_count
+cdef struct Ports:
+    uint64_t version
+    uint32_t count
     Port ports[MAX_PORTS]
 
 
-cdef inline int32_t address_find(const AddressMap* table, const uint8_t* address) noexcept nogil:
-    cdef uint32_t at = hash_address(address) & table.mask
-    while table.slots[at].value >= 0:
-        if same_address(table.slots[at].address, address):
-            return table.slots[at].value
-        at = (at + 1) & table.mask
-    return -1
+cdef struct Tables:
+    # Goes up with every change.
+    uint64_t generation
+    # Tunnels whose mobile end is here.
+    uint64_t mobile_ends
+    # A `Ports*`.
+    uint64_t ports
+    Map homes
+    Map remotes
+    Map locals
+    # Home addresses of this node itself.
+    Map own_homes
+    # Peers by home address, direct paths by the pair of addresses the host knows.
+    Map peers
+    Map paths
+    Map inbound
+    # The threads find these by way of their tunnels; `protect` by SPI.
+    Map outbound
+
+
+cdef inline Index* map_index(const Map* table) noexcept nogil:
+    return <Index*><uintptr_t>load_word(<uint64_t*>&table.index)
+
+
+cdef inline void* address_find(const Map* table, const uint8_t* address) noexcept nogil:
+    cdef Index* index = map_index(table)
+    cdef uint32_t at
+    cdef uint64_t found
+    if index == NULL:
+        return NULL
+    at = hash_address(address) & index.mask
+    while True:
+        found = load_word(&index.slots[at])
+        if found == 0:
+            return NULL
+        if found != TOMBSTONE and same_address(<uint8_t*><uintptr_t>found, address):
+            return <void*><uintptr_t>found
+        at = (at + 1) & index.mask
+
+
+cdef inline Tunnel* tunnel_find(const Tables* tables, const uint8_t* home) noexcept nogil:
+    return <Tunnel*>address_find(&tables.homes, home)
+
+
+cdef inline Tunnel* remote_find(const Tables* tables, const uint8_t* address) noexcept nogil:
+    """One of the tunnels with this remote end."""
+    cdef Remote* remote = <Remote*>address_find(&tables.remotes, address)
+    return NULL if remote == NULL else <Tunnel*><uintptr_t>load_word(&remote.first)
+
+
+cdef inline bint is_local(const Tables* tables, const uint8_t* address) noexcept nogil:
+    return address_find(&tables.locals, address) != NULL
 
 
 cdef inline uint32_t hash_pair(const uint8_t* local, const uint8_t* peer) noexcept nogil:
@@ -138,38 +210,46 @@ cdef inline uint32_t hash_pair(const uint8_t* local, const uint8_t* peer) noexce
 cdef inline DirectPath* path_find(
     const Tables* tables, const uint8_t* local, const uint8_t* peer
 ) noexcept nogil:
+    cdef Index* index = map_index(&tables.paths)
     cdef uint32_t at
+    cdef uint64_t found
     cdef DirectPath* path
-    if tables.path_count == 0:
+    if index == NULL:
         return NULL
-    at = hash_pair(local, peer) & tables.pairs.mask
-    while tables.pairs.slots[at] >= 0:
-        path = &tables.paths[tables.pairs.slots[at]]
-        if same_address(path.local, local) and same_address(path.peer, peer):
-            return path
-        at = (at + 1) & tables.pairs.mask
-    return NULL
+    at = hash_pair(local, peer) & index.mask
+    while True:
+        found = load_word(&index.slots[at])
+        if found == 0:
+            return NULL
+        if found != TOMBSTONE:
+            path = <DirectPath*><uintptr_t>found
+            if same_address(path.peer, peer) and same_address(path.local, local):
+                return path
+        at = (at + 1) & index.mask
 
 
 cdef inline DirectPath* peer_find(const Tables* tables, const uint8_t* home) noexcept nogil:
-    cdef int32_t at
-    if tables.peer_count == 0:
-        return NULL
-    at = address_find(&tables.peer_homes, home)
-    return NULL if at < 0 else &tables.peers[at]
+    return <DirectPath*>address_find(&tables.peers, home)
 
 
 cdef inline uint32_t hash_spi(uint32_t spi) noexcept nogil:
     return (spi * <uint32_t>0x9E3779B1) >> 7
 
 
-cdef inline Association* spi_find(const Tables* tables, uint32_t spi) noexcept nogil:
-    cdef uint32_t at = hash_spi(spi) & tables.spi_mask
-    while tables.inbound[at] != NULL:
-        if tables.inbound[at].spi == spi:
-            return tables.inbound[at]
-        at = (at + 1) & tables.spi_mask
-    return NULL
+cdef inline Association* spi_find(const Map* table, uint32_t spi) noexcept nogil:
+    cdef Index* index = map_index(table)
+    cdef uint32_t at
+    cdef uint64_t found
+    if index == NULL:
+        return NULL
+    at = hash_spi(spi) & index.mask
+    while True:
+        found = load_word(&index.slots[at])
+        if found == 0:
+            return NULL
+        if found != TOMBSTONE and (<Association*><uintptr_t>found).spi == spi:
+            return <Association*><uintptr_t>found
+        at = (at + 1) & index.mask
 
 
 cdef inline bint is_home_test(const uint8_t* packet, uint32_t length, bint init) noexcept nogil:
@@ -180,11 +260,13 @@ cdef inline bint is_home_test(const uint8_t* packet, uint32_t length, bint init)
     )
 
 
-cdef bint address_map_make(AddressMap* table, uint32_t entries) noexcept nogil
-cdef void address_map_add(AddressMap* table, const uint8_t* address, int32_t value) noexcept nogil
-cdef Tables* tables_new(
-    uint32_t tunnels, uint32_t associations, uint32_t locals, uint32_t peers, uint32_t paths
-) noexcept nogil
-cdef void tables_add_path(Tables* tables, int32_t path) noexcept nogil
-cdef void tables_add_inbound(Tables* tables, Association* association) noexcept nogil
-cdef void tables_free(Tables* tables) noexcept nogil
+cdef Tables* tables_new() noexcept nogil
+cdef void tables_free(Tables* tables, Memory* memory) noexcept nogil
+cdef bint map_reserve(Map* table, Memory* memory) noexcept nogil
+cdef void* map_put(Map* table, void* entry) noexcept nogil
+cdef void map_remove(Map* table, Memory* memory, const void* entry) noexcept nogil
+cdef void* map_next(const Map* table, uint32_t* at) noexcept nogil
+cdef bint tables_put_tunnel(Tables* tables, Memory* memory, Tunnel* tunnel) noexcept nogil
+cdef void tables_remove_tunnel(Tables* tables, Memory* memory, Tunnel* tunnel) noexcept nogil
+cdef bint address_count(Map* table, Memory* memory, const uint8_t* address) noexcept nogil
+cdef void address_uncount(Map* table, Memory* memory, const uint8_t* address) noexcept nogil

@@ -137,6 +137,9 @@ cdef list take_table(TrafficTable* table, TrafficReader* reader):
     cdef TrafficSlot* slot
     cdef uint8_t addresses[32]
     found = []
+    if table.pairs == 0:
+        # A home agent keeps none, and asks each time a Binding Update came.
+        return found
     for at in range(<uint32_t>TRAFFIC_SLOTS):
         slot = &table.slots[at]
         version = load_word(&slot.version)

@@ -3,6 +3,7 @@
 
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from mnagent.datapath._esp cimport CipherCache
 from mnagent.datapath._tables cimport Tables, WayOut
 from mnagent.datapath._traffic cimport TrafficTable
 from mnagent.datapath.linux cimport iovec, mmsghdr, sockaddr_in6, virtio_net_hdr
@@ -148,8 +149,12 @@ cdef struct Arrival:
 
 cdef struct Worker:
     Tables* tables
+    # See `_memory`.
     uint64_t epoch
-    int lane
+    # Of the tables when this thread last looked.
+    uint64_t generation
+    # What this thread needs to seal or open by the associations it meets.
+    CipherCache* ciphers
     uint64_t packets
     uint64_t released
     uint64_t hand_up_pending

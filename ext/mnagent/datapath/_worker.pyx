@@ -4,6 +4,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 
+from mnagent.datapath._esp cimport cipher_cache_free, cipher_cache_new
 from mnagent.datapath._tables cimport ETHERNET_LENGTH, IPV6_LENGTH, WayOut
 from mnagent.datapath._traffic cimport TrafficTable
 from mnagent.datapath.atomics cimport load_word, store_word
@@ -52,12 +53,13 @@ cdef Worker* worker_new() noexcept nogil:
     worker.reassemblies = <Reassembly*>calloc(REASSEMBLIES, sizeof(Reassembly))
     worker.scratch = <uint8_t*>malloc(FRAME_SLOT)
     worker.traffic = <TrafficTable*>calloc(1, sizeof(TrafficTable))
+    worker.ciphers = cipher_cache_new()
     if worker.frames != NULL:
         worker.frames.slots = <uint8_t*>malloc(BATCH * FRAME_SLOT)
     if (
         worker.frames == NULL or worker.frames.slots == NULL or worker.coalescer == NULL
         or worker.handed_up == NULL or worker.held == NULL or worker.reassemblies == NULL
-        or worker.scratch == NULL or worker.traffic == NULL
+        or worker.scratch == NULL or worker.traffic == NULL or worker.ciphers == NULL
         or RAND_bytes(<uint8_t*>&worker.identification, sizeof(worker.identification)) != 1
     ):
         worker_free(worker)
@@ -82,6 +84,7 @@ cdef void worker_free(Worker* worker) noexcept nogil:
     free(worker.reassemblies)
     free(worker.scratch)
     free(worker.traffic)
+    cipher_cache_free(worker.ciphers)
     free(worker.frames)
     free(worker.coalescer)
     free(worker.handed_up)

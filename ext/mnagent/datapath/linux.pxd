@@ -15,8 +15,11 @@ cdef extern from *:
     #include <netinet/in.h>
     #include <sys/eventfd.h>
     #include <sys/ioctl.h>
+    #include <sys/mman.h>
+    #include <sys/prctl.h>
     #include <sys/socket.h>
     #include <sys/uio.h>
+    #include <malloc.h>
     #include <time.h>
     #include <unistd.h>
     #include <linux/filter.h>
@@ -77,6 +80,19 @@ cdef extern from *:
         uint16_t gso_size
         uint16_t csum_start
         uint16_t csum_offset
+    cdef struct tpacket_req:
+        unsigned int tp_block_size
+        unsigned int tp_block_nr
+        unsigned int tp_frame_size
+        unsigned int tp_frame_nr
+    cdef struct tpacket2_hdr:
+        uint32_t tp_status
+        uint32_t tp_len
+        uint32_t tp_snaplen
+        uint16_t tp_mac
+    cdef struct tpacket_stats:
+        unsigned int tp_packets
+        unsigned int tp_drops
     cdef struct sock_filter:
         uint16_t code
         uint8_t jt
@@ -92,8 +108,13 @@ cdef extern from *:
     int MSG_DONTWAIT
     int AF_INET6, AF_PACKET, SOCK_RAW, SOCK_CLOEXEC, SOCK_NONBLOCK, IPPROTO_RAW
     int SOL_SOCKET, SOL_PACKET, SO_ATTACH_FILTER, SO_RCVBUFFORCE, SO_SNDBUF, SO_SNDTIMEO
+    int PACKET_VERSION, PACKET_COPY_THRESH, PACKET_RX_RING, PACKET_STATISTICS, TPACKET_V2
+    int TP_STATUS_KERNEL, TP_STATUS_USER, TP_STATUS_COPY
+    int PROT_READ, PROT_WRITE, MAP_SHARED
+    void* MAP_FAILED
     int PACKET_VNET_HDR, PACKET_QDISC_BYPASS, PACKET_IGNORE_OUTGOING
     int ETH_P_ALL, ETH_P_IPV6
+    int PR_SET_TIMERSLACK
     int EFD_NONBLOCK, EFD_CLOEXEC
     int CLOCK_MONOTONIC, CLOCK_MONOTONIC_COARSE
     unsigned long TUNSETOFFLOAD, TUNSETVNETHDRSZ
@@ -108,7 +129,10 @@ cdef extern from *:
     int eventfd(unsigned int initial, int flags) nogil
     int close(int fd) nogil
     int dup(int fd) nogil
+    size_t malloc_usable_size(void* at) nogil
     int usleep(unsigned int microseconds) nogil
+    int nanosleep(const timespec* asked, timespec* remaining) nogil
+    int prctl(int operation, unsigned long, unsigned long, unsigned long, unsigned long) nogil
     ssize_t read(int fd, void* buffer, size_t length) nogil
     ssize_t write(int fd, const void* buffer, size_t length) nogil
     ssize_t readv(int fd, const iovec* vectors, int count) nogil
@@ -116,6 +140,8 @@ cdef extern from *:
     int socket(int domain, int kind, int protocol) nogil
     int bind(int fd, const sockaddr* address, unsigned int length) nogil
     int setsockopt(int fd, int level, int name, const void* value, unsigned int length) nogil
-    int recvmmsg(int fd, mmsghdr* messages, unsigned int count, int flags, timespec* timeout) nogil
+    ssize_t recv(int fd, void* buffer, size_t length, int flags) nogil
+    void* mmap(void* at, size_t length, int protection, int flags, int fd, long offset) nogil
+    int munmap(void* at, size_t length) nogil
     int sendmmsg(int fd, mmsghdr* messages, unsigned int count, int flags) nogil
     int clock_gettime(int clock, timespec* at) nogil

@@ -50,6 +50,8 @@ class FakeProbe(Probe):
         self.tun = self.packet = self.rules = 0
         self.ingress: str | None = None
         self.engine: str | None = None
+        self.kernel_engine: tuple[str, str] | None = None
+        self.bpf_file_system = True
         self.libcrypto: str | None = "OpenSSL 3.0"
         self.present = {"lo": ["::1"], "wlan0": ["fe80::1"], "eth0": []}
 
@@ -73,6 +75,12 @@ class FakeProbe(Probe):
 
     def processes(self) -> set[str]:
         return self.running
+
+    def kernel_engine_error(self) -> tuple[str, str] | None:
+        return self.kernel_engine
+
+    def has_bpf_file_system(self) -> bool:
+        return self.bpf_file_system
 
     def engine_error(self) -> str | None:
         return self.engine
@@ -303,6 +311,31 @@ def test_doctor_bad_configuration_and_keys_are_findings(
     output = capsys.readouterr().out
     assert "ERROR  keys:" in output
     assert "mnagent keygen" in output
+
+
+def test_doctor_without_the_kernel_engine_warns_and_says_what_to_do(probe: FakeProbe) -> None:
+    probe.kernel_engine = ("it is not built", "install clang")
+    (finding,) = [each for each in run_checks(probe, None) if each.check == "kernel engine"]
+    assert finding.level is Level.WARNING
+    assert "not built" in finding.text
+    assert finding.remedy == "install clang"
+
+
+def test_doctor_without_a_bpf_file_system_notes_what_that_costs(probe: FakeProbe) -> None:
+    probe.bpf_file_system = False
+    found = [each for each in run_checks(probe, None) if each.check == "kernel engine"]
+    assert [each.level for each in found] == [Level.GOOD, Level.NOTE]
+    assert "/sys/fs/bpf" in found[1].remedy
+
+
+@pytest.mark.parametrize(("choice", "level"), [("kernel", Level.ERROR), ("userspace", Level.NOTE)])
+def test_doctor_judges_the_kernel_engine_by_what_is_asked_for(
+    probe: FakeProbe, tmp_path: Path, choice: str, level: Level
+) -> None:
+    probe.kernel_engine = ("it is not built", "install clang")
+    configuration = configured(tmp_path, f'{CONFIGURATION}[host]\nengine = "{choice}"\n')
+    found = run_checks(probe, configuration)
+    assert [each.level for each in found if each.check == "kernel engine"] == [level]
 
 
 def test_probe_looks_at_this_machine_without_harm() -> None:

@@ -29,6 +29,33 @@ def test_timer_set_again_moves_and_cancelled_is_gone() -> None:
     assert timers.pop_due(9.0) == []
 
 
+def test_timer_set_to_what_it_is_comes_out_once() -> None:
+    timers: Timers[str] = Timers()
+    for deadline in (5.0, 7.0, 5.0, 5.0):
+        timers.set("a", deadline)
+    assert len(timers) == 1
+    assert timers.pop_due(9.0) == ["a"]
+    assert timers.pop_due(9.0) == []
+
+
+def test_timers_of_one_deadline_come_out_as_they_were_armed() -> None:
+    timers: Timers[str] = Timers()
+    for name in ("first", "second", "third"):
+        timers.set(name, 1.0)
+    timers.set("first", 2.0)
+    timers.set("first", 1.0)
+    assert timers.pop_due(1.0) == ["first", "second", "third"]
+
+
+def test_timers_moved_over_and_over_do_not_pile_up() -> None:
+    timers: Timers[int] = Timers()
+    for deadline in range(10_000):
+        timers.set(deadline % 10, float(deadline))
+    assert len(timers._heap) < 200
+    assert timers.next_deadline() == 9990.0
+    assert timers.pop_due(10_000.0) == list(range(10))
+
+
 def test_earliest_of_none_is_none() -> None:
     assert earliest() is None
     assert earliest(None, None) is None

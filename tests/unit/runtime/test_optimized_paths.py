@@ -19,7 +19,7 @@ from mnagent.core.actions import (
     TunnelEnd,
     UseHomeLink,
 )
-from mnagent.datapath import DirectPathEntry, NextHop, PeerBindingEntry
+from mnagent.datapath import Changes, DirectPathEntry, NextHop, PeerBindingEntry
 from mnagent.link.messages import RouteMessage
 from mnagent.runtime.host import HostState
 from mnagent.runtime.next_hop import MAX_AT_ONCE, NextHopResolver
@@ -340,15 +340,16 @@ def test_peer_route_comes_after_the_engine_knows_and_goes_before_it_forgets(
     correspondent: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
-    publish, add, remove = (
-        correspondent.datapath.publish,
+    correspondent.keeper.publish()
+    change, add, remove = (
+        correspondent.datapath.change,
         correspondent.kernel.set_route,
         correspondent.kernel.remove_route,
     )
 
-    def noting_publish(tables: Any) -> None:
-        order.append(f"engine {len(tables.peer_bindings)}")
-        publish(tables)
+    def noting_change(changes: Changes) -> None:
+        change(changes)
+        order.append(f"engine {len(correspondent.datapath.tables[-1].peer_bindings)}")
 
     def noting_add(route: Route) -> None:
         order.append("route")
@@ -358,7 +359,7 @@ def test_peer_route_comes_after_the_engine_knows_and_goes_before_it_forgets(
         order.append("no route")
         remove(route)
 
-    monkeypatch.setattr(correspondent.datapath, "publish", noting_publish)
+    monkeypatch.setattr(correspondent.datapath, "change", noting_change)
     monkeypatch.setattr(correspondent.kernel, "set_route", noting_add)
     monkeypatch.setattr(correspondent.kernel, "remove_route", noting_remove)
     correspondent.apply(BINDING)
@@ -401,4 +402,4 @@ def test_path_that_is_not_followed_any_more_is_not_asked_for(correspondent: Benc
     correspondent.apply(BINDING)
     correspondent.resolver.invalidate()
     correspondent.apply(NO_BINDING)
-    assert correspondent.resolver.refresh() is False
+    assert not correspondent.resolver.refresh()

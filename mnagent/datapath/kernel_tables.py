@@ -1,0 +1,152 @@
+"""The engine's tables as the in-kernel programs read them: the structures of ``bpf/tables.h``.
+
+Every entry is there, also those that user space serves, marked as such: the programs have to know
+that a packet is not the tunnel's but a direct path's, whoever serves that.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+
+from mnagent.core.actions import TunnelEnd
+from mnagent.datapath.tables import (
+    DirectPathEntry,
+    NextHop,
+    PeerBindingEntry,
+    TunnelEntry,
+)
+
+MOBILE_END, SERVES_OUTBOUND, SERVES_INBOUND = 1, 2, 4
+HAS_SOURCE, HAS_DESTINATION, SERVES_PATH = 1, 2, 4
+IS_LOCAL, IS_OWN_HOME = 1, 2
+TAKES_MERGED = 1
+REPORT_HAS_PORT, REPORT_IS_DIRECT, REPORT_IS_OUTBOUND = 1, 2, 4
+IPV6_HEADER = 40
+MINIMUM_MTU = 1280
+ETHERNET_TYPE = b"\x86\xdd"
+_UNSPECIFIED = IPv6Address(0)
+
+VERDICTS = (
+    "tunnelled",
+    "decapsulated",
+    "sent-direct",
+    "received-direct",
+)
+"""In the order of their counters, by their names in user space."""
+_WAY = struct.Struct("=IH14sI")
+_ENTRY = struct.Struct(f"=16s16s{_WAY.size}sQ")
+_SETTINGS = struct.Struct("=QII")
+_REPORT = struct.Struct("=16s16sIIHBB4x")
+
+LinkUse = Callable[[int], bool]
+"""Whether super-packets with extension headers may be given to an interface."""
+
+
+def encode_settings(*, alive_until: int, tunnel_interface: int, takes_merged: bool) -> bytes:
+    """``alive_until`` in nanoseconds since boot."""
+    return _SETTINGS.pack(alive_until, tunnel_interface, TAKES_MERGED if takes_merged else 0)
+
+
+def is_usable(next_hop: NextHop | None) -> bool:
+    """Whether frames towards a next hop can be made."""
+    return next_hop is not None and len(next_hop.destination_mac) == len(next_hop.source_mac) == 6
+
+
+def _encode_way(next_hop: NextHop | None, mtu: int) -> bytes:
+    if next_hop is None or not is_usable(next_hop):
+        return _WAY.pack(0, 0, bytes(14), 0)
+    link = next_hop.destination_mac + next_hop.source_mac + ETHERNET_TYPE
+    return _WAY.pack(next_hop.interface, mtu, link, 0)
+
+
+def sends_in_kernel(entry: TunnelEntry) -> bool:
+    """Plain tunnels whose next hop is known; what is protected, held or fragmented is not."""
+    return (
+        entry.outbound_spi is None
+        and not entry.hold
+        and is_usable(entry.next_hop)
+        and (not entry.path_mtu or entry.path_mtu >= MINIMUM_MTU + IPV6_HEADER)
+    )
+
+
+def encode_tunnel(entry: TunnelEntry) -> bytes:
+    """A tunnel's value; its key is the home address."""
+    mtu = max(entry.mtu, MINIMUM_MTU)
+    if entry.path_mtu:
+        mtu = min(mtu, entry.path_mtu - IPV6_HEADER)
+    flags = MOBILE_END if entry.end is TunnelEnd.MOBILE_NODE else 0
+    if sends_in_kernel(entry):
+        flags |= SERVES_OUTBOUND
+    if entry.inbound_spi is None and entry.remote != _UNSPECIFIED:
+        flags |= SERVES_INBOUND
+    way = _encode_way(entry.next_hop, max(mtu, 0))
+    return _ENTRY.pack(entry.local.packed, entry.remote.packed, way, flags)
+
+
+def encode_path(
+    path: DirectPathEntry | PeerBindingEntry,
+    binding: PeerBindingEntry | None,
+    *,
+    is_safe: LinkUse,
+) -> bytes:
+    """A direct path's value, or with a `PeerBindingEntry`, which is its own ``binding``, a peer's.
+
+    The keys are the pair of home address and correspondent, and the peer's home address.
+    """
+    source, destination, flags = _UNSPECIFIED, _UNSPECIFIED, 0
+    if isinstance(path, DirectPathEntry):
+        source, flags = path.care_of_address, HAS_SOURCE
+    if binding is not None:
+        destination, flags = binding.care_of_address, flags | HAS_DESTINATION
+    if serves_path(path, is_safe=is_safe):
+        flags |= SERVES_PATH
+    way = _encode_way(path.next_hop, max(path.mtu, MINIMUM_MTU))
+    return _ENTRY.pack(source.packed, destination.packed, way, flags)
+
+
+def serves_path(path: DirectPathEntry | PeerBindingEntry, *, is_safe: LinkUse) -> bool:
+    """Whether the kernel sends it."""
+    hop = path.next_hop
+    return hop is not None and is_usable(hop) and is_safe(hop.interface)
+
+
+def encode_locals(addresses: Iterable[IPv6Address], own: Iterable[IPv6Address]) -> dict[bytes, int]:
+    """Key -> flags. ``own`` are this node's home addresses."""
+    flags: dict[bytes, int] = {}
+    for kind, members in ((IS_LOCAL, addresses), (IS_OWN_HOME, own)):
+        for address in members:
+            flags[address.packed] = flags.get(address.packed, 0) | kind
+    return flags
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a pair of addresses carried since its last report."""
+
+    local: IPv6Address
+    peer: IPv6Address
+    packets_out: int
+    packets_in: int
+    protocol: int
+    port: int | None
+    direct: bool
+    outbound: bool
+    """The last packet went out."""
+
+
+def decode_report(data: bytes) -> Report:
+    """One sample of the ring buffer."""
+    local, peer, out, into, port, protocol, flags = _REPORT.unpack(data)
+    return Report(
+        local=IPv6Address(local),
+        peer=IPv6Address(peer),
+        packets_out=out,
+        packets_in=into,
+        protocol=protocol,
+        port=port if flags & REPORT_HAS_PORT else None,
+        direct=bool(flags & REPORT_IS_DIRECT),
+        outbound=bool(flags & REPORT_IS_OUTBOUND),
+    )

@@ -1,0 +1,84 @@
+"""Which engine serves: the one in user space alone, or with the kernel's help."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mnagent.config import EngineChoice
+from mnagent.datapath import Engine
+from mnagent.system.datapath import Datapath
+
+logger = logging.getLogger(__name__)
+
+BPF_FILE_SYSTEM = Path("/sys/fs/bpf")
+BUILD_REMEDY = "install clang and libbpf-dev, then `pip install .` again"
+
+
+class NoKernelEngine(OSError):
+    """The in-kernel engine was asked for and cannot be had; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenEngine:
+    """An engine, and what it is."""
+
+    datapath: Datapath
+    in_kernel: bool
+    status: Callable[[], dict[str, Any]]
+    """For ``mnagent status``."""
+
+
+def _in_user_space(tun: int, wake: int, reason: str = "") -> ChosenEngine:
+    """``reason``: why it is not the kernel's, where it might be."""
+    shown = {"kind": "userspace", "reason": reason} if reason else {"kind": "userspace"}
+    return ChosenEngine(Engine(tun_fd=tun, wake_fd=wake), in_kernel=False, status=lambda: shown)
+
+
+def choose_engine(
+    choice: EngineChoice, *, tun: int, wake: int, name: str, interface: int
+) -> ChosenEngine:
+    """Make the engine for a TUN device, given by descriptor, name and index.
+
+    Raises `NoKernelEngine` where that one is asked for and not to be had.
+    """
+    if choice is EngineChoice.USERSPACE:
+        return _in_user_space(tun, wake)
+    try:
+        return _with_kernel(tun=tun, wake=wake, name=name, interface=interface)
+    except (ImportError, OSError) as error:
+        reason = _reason(error)
+        if choice is EngineChoice.KERNEL:
+            raise NoKernelEngine(
+                f'{reason}; set host.engine = "auto" to do without the in-kernel engine'
+            ) from error
+        logger.info("without the in-kernel engine: %s", reason)
+        return _in_user_space(tun, wake, reason)
+
+
+def _with_kernel(*, tun: int, wake: int, name: str, interface: int) -> ChosenEngine:
+    from mnagent.datapath.kernel_engine import KernelEngine
+    from mnagent.datapath.kernel_links import pin_directory
+
+    pins = pin_directory(name, find_bpf_file_system())
+    engine = KernelEngine(tun_fd=tun, wake_fd=wake, tunnel_interface=interface, pins=pins)
+    return ChosenEngine(engine, in_kernel=True, status=engine.status)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ImportError):
+        return f"it is not built, or libbpf is missing ({error}): {BUILD_REMEDY}"
+    return str(error)
+
+
+def find_bpf_file_system(mounts: Path = Path("/proc/self/mounts")) -> Path | None:
+    """Where things can be pinned: the usual place, or another where that is hidden (containers)."""
+    found = []
+    for line in mounts.read_text().splitlines():
+        _, where, kind, options, *_ = line.split()
+        if kind == "bpf" and "rw" in options.split(","):
+            found.append(Path(where))
+    return BPF_FILE_SYSTEM if BPF_FILE_SYSTEM in found else next(iter(found), None)

@@ -1,0 +1,296 @@
+"""Many mobile nodes for the scale benchmark: their addresses, keys and Binding Updates, and a home
+agent made of the daemon's own parts over a kernel of dictionaries.
+
+Nothing is read from files: a hundred thousand key files are not what is measured.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv6Address, IPv6Network
+from pathlib import Path as FilePath
+from random import Random
+from typing import Any
+
+from mnagent.agent.build import build_agent
+from mnagent.config.model import (
+    Configuration,
+    CorrespondentConfiguration,
+    HomeAgentConfiguration,
+    HostConfiguration,
+    LogLevel,
+    PayloadProtection,
+    Role,
+    ServedMobileNode,
+)
+from mnagent.core.actions import SendPacket, TunnelEnd
+from mnagent.core.events import DatagramReceived
+from mnagent.core.security import Direction, EspTransform, SecurityAssociation
+from mnagent.datapath import Changes, HandedUp, Pipeline
+from mnagent.ipsec.association import AssociationPair
+from mnagent.ipsec.keys import KeySet
+from mnagent.ipsec.purpose import Purpose
+from mnagent.runtime.executor import Executor
+from mnagent.runtime.host import HostState
+from mnagent.runtime.next_hop import NextHopResolver
+from mnagent.runtime.policy_routing import HomeAgentRouting
+from mnagent.runtime.sequences import SequenceKeeper
+from mnagent.runtime.tunnels import TunnelKeeper
+from mnagent.system.kernel import FakeKernel, LinkInformation, Path
+from mnagent.system.store import MemoryStore
+from mnagent.wire.ipv6 import DestinationOptions, HomeAddressOption, IPv6Packet
+from mnagent.wire.mobility import BindingUpdate
+from mnagent.wire.packet import encode_packet
+
+AGENT = IPv6Address("2001:db8:1::1")
+CORRESPONDENT = IPv6Address("2001:db8:4::1")
+HOME_PREFIX = IPv6Network("2001:db8:1::/64")
+FIRST_HOME = int(IPv6Address("2001:db8:1::1:0"))
+FIRST_CARE_OF = int(IPv6Address("2001:db8:2::1:0"))
+CARE_OF_STEP = 1 << 24
+"""Between the care-of addresses of one node after each of its movements."""
+PURPOSES = (Purpose.BINDING, Purpose.RETURN_ROUTABILITY)
+"""What a home agent without payload protection needs: four associations a node."""
+LIFETIME = 3600.0
+LINK = LinkInformation(
+    interface=3, name="eth0", link_layer_address=bytes(6), mtu=1500, needs_resolution=True
+)
+ROUTER = IPv6Address("fe80::1")
+
+
+def home_address(node: int) -> IPv6Address:
+    """Of the node of that number."""
+    return IPv6Address(FIRST_HOME + node)
+
+
+def care_of_address(node: int, movement: int) -> IPv6Address:
+    """Where the node is after so many movements."""
+    return IPv6Address(FIRST_CARE_OF + node + movement * CARE_OF_STEP)
+
+
+def key_set(node: int, end: TunnelEnd, purposes: Iterable[Purpose] = PURPOSES) -> KeySet:
+    """The keys of one end; both ends' fit."""
+    home = home_address(node)
+    return KeySet(
+        end=end,
+        home_address=home,
+        home_agent=AGENT,
+        pairs={purpose: _pair(node, end, purpose) for purpose in purposes},
+    )
+
+
+def spi_of(node: int, purpose: Purpose, *, by: TunnelEnd) -> int:
+    """The association that this end sends by."""
+    place = 2 * list(Purpose).index(purpose) + (by is TunnelEnd.HOME_AGENT)
+    return 4096 + 8 * node + place
+
+
+def _pair(node: int, end: TunnelEnd, purpose: Purpose) -> AssociationPair:
+    other = next(each for each in TunnelEnd if each is not end)
+    return AssociationPair(
+        outbound=_association(node, purpose, by=end, direction=Direction.OUTBOUND),
+        inbound=_association(node, purpose, by=other, direction=Direction.INBOUND),
+    )
+
+
+def _association(
+    node: int, purpose: Purpose, *, by: TunnelEnd, direction: Direction
+) -> SecurityAssociation:
+    spi = spi_of(node, purpose, by=by)
+    keys = hashlib.sha512(spi.to_bytes(4, "big")).digest()
+    return SecurityAssociation(
+        spi=spi,
+        direction=direction,
+        mode=purpose.mode,
+        transform=EspTransform.AES_CBC_HMAC_SHA256_128,
+        home_address=home_address(node),
+        peer=home_address(node),
+        encryption_key=keys[:32],
+        integrity_key=keys[32:],
+        replay_window=64 if direction is Direction.INBOUND else 0,
+    )
+
+
+def configuration(nodes: int, *, directory: FilePath = FilePath("/nonexistent")) -> Configuration:
+    """A home agent on a virtual home link that serves so many."""
+    served = tuple(
+        ServedMobileNode(home_address=home_address(node), keys=directory / f"{node}.toml")
+        for node in range(nodes)
+    )
+    settings: dict[str, Any] = {
+        "address": AGENT,
+        "home_prefix": HOME_PREFIX,
+        "home_link": None,
+        "interfaces": (),
+        "max_lifetime": 3600,
+        "early_forwarding": False,
+        "payload_protection": PayloadProtection.NONE,
+        "mobile_nodes": served,
+        "max_bindings": max(nodes, 1),
+    }
+    known = {field.name for field in dataclasses.fields(HomeAgentConfiguration)}
+    return Configuration(
+        path=directory / "home-agent.toml",
+        role=Role.HOME_AGENT,
+        mobile_node=None,
+        home_agent=HomeAgentConfiguration(
+            **{name: value for name, value in settings.items() if name in known}
+        ),
+        host=HostConfiguration(
+            tunnel_interface="mnagent0",
+            route_table=6275,
+            rule_priority=6275,
+            state_directory=directory / "state",
+            control_socket=directory / "control.sock",
+            log_level=LogLevel.WARNING,
+        ),
+        correspondent=CorrespondentConfiguration(
+            interfaces=(), max_bindings=4096, max_lifetime=420
+        ),
+    )
+
+
+class MobileNodes:
+    """The other ends: what they send to the home agent, protected."""
+
+    def __init__(self, nodes: int) -> None:
+        self._engine = Pipeline()
+        self._sequence = 0
+        self._engine.change(
+            Changes(
+                associations=tuple(
+                    _association(
+                        node,
+                        Purpose.BINDING,
+                        by=TunnelEnd.MOBILE_NODE,
+                        direction=Direction.OUTBOUND,
+                    )
+                    for node in range(nodes)
+                )
+            )
+        )
+
+    def binding_updates(self, nodes: Iterable[int], *, movement: int) -> Iterator[bytes]:
+        """One of each node, as it is on the wire."""
+        self._sequence += 1
+        for node in nodes:
+            update = BindingUpdate(
+                sequence=self._sequence,
+                lifetime=LIFETIME,
+                acknowledge=True,
+                home_registration=True,
+            )
+            packet = IPv6Packet(
+                care_of_address(node, movement),
+                AGENT,
+                update,
+                extension_headers=(DestinationOptions((HomeAddressOption(home_address(node)),)),),
+            )
+            spi = spi_of(node, Purpose.BINDING, by=TunnelEnd.MOBILE_NODE)
+            yield self._engine.protect(spi, encode_packet(packet))
+
+
+class OneRouterKernel(FakeKernel):
+    """Everything is behind one router that is known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.links[LINK.interface] = LINK
+        self.neighbours[LINK.interface, ROUTER] = bytes(6)
+
+    def path(self, destination: IPv6Address, *, source: IPv6Address, interface: int | None) -> Path:
+        return Path(interface=LINK.interface, neighbour=ROUTER, mtu=1500)
+
+
+class CountingSender:
+    """Protects what is sent, as `mnagent.runtime.sockets.Sender` does, and throws it away."""
+
+    def __init__(self, engine: Pipeline) -> None:
+        self._engine = engine
+        self.sent = 0
+
+    def send(self, action: SendPacket) -> None:
+        data = encode_packet(action.packet)
+        if action.protect_with is not None:
+            self._engine.protect(action.protect_with, data)
+        self.sent += 1
+
+
+class NoGuard:
+    """No nftables."""
+
+    def guard(self, **wanted: object) -> None: ...
+
+
+class NoDhcp:
+    """A home agent leases nothing."""
+
+    def send(self, action: object) -> None: ...
+
+
+class FixedClock:
+    """For what keeps lifetimes of routes."""
+
+    def now(self) -> float:
+        return 0.0
+
+
+class HomeAgentInMemory:
+    """The daemon's parts but its event loop and sockets: from octets to octets."""
+
+    def __init__(self, nodes: int, purposes: Iterable[Purpose] = PURPOSES) -> None:
+        keys = [key_set(node, TunnelEnd.HOME_AGENT, tuple(purposes)) for node in range(nodes)]
+        associations = tuple(each for one in keys for each in one.associations)
+        self.engine = Pipeline()
+        self.kernel = OneRouterKernel()
+        self.sender = CountingSender(self.engine)
+        self.failures = 0
+        self.now = 1000.0
+        host = HostState(self.kernel, FixedClock())
+        self.routing = HomeAgentRouting(host, tunnel_interface=9)
+        self.tunnels = TunnelKeeper(
+            datapath=self.engine,
+            resolver=NextHopResolver(self.kernel, tunnel_interface=9),
+            shield=NoGuard(),
+            associations=associations,
+            end=TunnelEnd.HOME_AGENT,
+            mtu_changed=self.routing.tunnel_mtu_changed,
+        )
+        self.tunnels.publish()
+        self.tunnels.set_local_addresses(frozenset({AGENT}))
+        self.sequences = SequenceKeeper(MemoryStore(), self.engine)
+        self.sequences.start(associations)
+        self.executor = Executor(
+            kernel=self.kernel,
+            host=host,
+            tunnels=self.tunnels,
+            routing=self.routing,
+            sender=self.sender,
+            dhcp=NoDhcp(),
+            store=MemoryStore(),
+            report=lambda event: None,
+            finish=lambda: None,
+        )
+        self.agent = build_agent(
+            configuration(nodes), random=Random(1), persisted={}, associations=keys
+        )
+
+    def receive(self, frames: list[bytes]) -> None:
+        """A batch from the link, as `mnagent.runtime.service` handles it."""
+        for handed_up in self.engine.process_inbound(frames).handed_up:
+            self._take(handed_up)
+        self.tunnels.flush()
+        self.agent.next_deadline()
+
+    def _take(self, handed_up: HandedUp) -> None:
+        event = DatagramReceived(
+            data=handed_up.data,
+            interface=handed_up.interface,
+            link_layer_source=handed_up.link_layer_source,
+            protected_by=handed_up.protected_by,
+            tunnel_source=handed_up.tunnel_source,
+        )
+        actions = self.agent.handle(event, self.now)
+        self.failures += len(self.executor.perform(actions))

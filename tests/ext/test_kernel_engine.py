@@ -1,0 +1,162 @@
+"""The in-kernel engine over real devices, beside the one in user space at the other end."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("mnagent.datapath._kernel", reason="built without libbpf")
+
+from mnagent.datapath import Tables
+from tests.ext.kernel_topology import (
+    OCTETS,
+    MakeEngine,
+    Node,
+    direct_tables,
+    kernel,
+    kernel_by_filter,
+    ping,
+    transfer,
+    tunnel_tables,
+    two_ends,
+    user_space,
+)
+from tests.ext.namespaces import Namespaces, entered
+
+pytestmark = pytest.mark.root
+
+MAKERS: dict[str, MakeEngine] = {
+    "tcx": kernel,
+    "clsact": kernel_by_filter,
+    "user-space": user_space,
+}
+Ends = tuple[Namespaces, Node, Node]
+
+
+def bad_checksums(one: Node) -> int:
+    with entered(one.namespace):
+        lines = Path("/proc/thread-self/net/snmp6").read_text().splitlines()
+        lines += Path("/proc/thread-self/net/netstat").read_text().splitlines()
+    counts = dict(line.split()[:2] for line in lines if line.split()[0].endswith("CsumErrors"))
+    return sum(int(value) for value in counts.values())
+
+
+@pytest.fixture(
+    params=[("tcx", "tcx"), ("tcx", "user-space"), ("user-space", "tcx"), ("clsact", "clsact")],
+    ids="-and-".join,
+)
+def ends(request: pytest.FixtureRequest) -> Iterator[Ends]:
+    near, far = request.param
+    with two_ends((MAKERS[near], MAKERS[far])) as made:
+        yield made
+
+
+def kernel_packets(one: Node) -> int:
+    return one.engine.counters().get("kernel-packets", -1)
+
+
+def carries_everything(near: Node, far: Node) -> None:
+    assert ping(near, far)
+    assert ping(far, near, size=1300)
+    assert ping(near, far, size=3000)
+    assert transfer(near, far) == OCTETS
+    assert transfer(far, near) == OCTETS
+    assert bad_checksums(near) == bad_checksums(far) == 0
+
+
+def test_tunnel_carries_both_ways_in_the_kernel(ends: Ends) -> None:
+    _, near, far = ends
+    for one, tables in zip((near, far), tunnel_tables(near, far), strict=True):
+        one.publish(tables)
+    carries_everything(near, far)
+    for one in (near, far):
+        counters = one.engine.counters()
+        assert counters["tunnelled"] > 20
+        assert counters["decapsulated"] > 20
+        if kernel_packets(one) >= 0:
+            # Only fragments go through user space.
+            assert counters["packets-outbound"] + counters["packets-inbound"] <= (
+                kernel_packets(one) + 24
+            )
+
+
+@pytest.mark.parametrize("both_mobile", [False, True], ids=["one-mobile", "both-mobile"])
+def test_direct_path_carries_both_ways_in_the_kernel(ends: Ends, both_mobile: bool) -> None:
+    topology, near, far = ends
+    if not both_mobile:
+        far.care_of = far.own
+        hook = "prerouting" if kernel_packets(far) >= 0 else "ingress"
+        topology.keep_from_kernel(far.namespace, "eth0", far.own, hook=hook)
+        topology.ip(near.namespace, f"route add {far.own}/128 dev eth0 table 99")
+    for one, tables in zip(
+        (near, far), direct_tables(near, far, both_mobile=both_mobile), strict=True
+    ):
+        one.publish(tables)
+    carries_everything(near, far)
+    for one in (near, far):
+        counters = one.engine.counters()
+        assert counters["sent-direct"] > 20
+        assert counters["received-direct"] > 20
+        if kernel_packets(one) >= 0:
+            assert kernel_packets(one) > 40
+
+
+def test_super_packets_stay_whole_in_the_kernel() -> None:
+    with two_ends((kernel, kernel)) as (_, near, far):
+        for make in (
+            lambda: tunnel_tables(near, far),
+            lambda: direct_tables(near, far, both_mobile=True),
+        ):
+            for one, tables in zip((near, far), make(), strict=True):
+                one.publish(tables)
+            before = far.engine.counters()["packets-inbound"]
+            assert transfer(near, far) == OCTETS
+            packets = far.engine.counters()["packets-inbound"] - before
+            assert packets < OCTETS / 1400 / 4
+
+
+def test_hold_begins_and_ends_without_loss() -> None:
+    with two_ends((kernel, kernel)) as (_, near, far):
+        tables = tunnel_tables(near, far)
+        held, _ = tunnel_tables(near, far, hold=True)
+        far.publish(tables[1])
+        near.publish(held)
+        assert not ping(near, far, options="-c 1")
+        near.publish(tables[0])
+        assert near.engine.counters()["held"] > 0
+        assert ping(near, far)
+        for wanted in itertools.islice(itertools.cycle((held, tables[0])), 20):
+            near.publish(wanted)
+        assert ping(near, far)
+        assert near.engine.counters()["drop-hold-overflow"] == 0
+
+
+def test_traffic_is_told_of(ends: Ends) -> None:
+    _, near, far = ends
+    for one, tables in zip((near, far), tunnel_tables(near, far), strict=True):
+        one.publish(tables)
+    assert transfer(near, far) == OCTETS
+    seen = []
+    for _ in range(50):
+        seen += near.engine.take_traffic()
+        if any(each.packets_out for each in seen) and any(each.packets_in for each in seen):
+            break
+    out = next(each for each in seen if each.packets_out)
+    assert (out.local, out.peer, out.protocol) == (near.own, far.own, 6)
+    assert out.destination_port == 6275
+    assert not out.direct
+    activity = near.engine.activity()[near.own]
+    assert min(activity) > 20
+
+
+def test_close_leaves_nothing_behind() -> None:
+    with two_ends((kernel, kernel_by_filter)) as (topology, near, far):
+        near.publish(Tables())
+        for one in (near, far):
+            with entered(one.namespace):
+                one.engine.close()
+            for device in ("eth0", "mnagent0"):
+                assert "clsact" not in topology.ip(one.namespace, f"link show {device}")

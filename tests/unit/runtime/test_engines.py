@@ -1,0 +1,74 @@
+"""Choosing the engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mnagent.config import EngineChoice
+from mnagent.runtime import engines
+from mnagent.runtime.engines import NoKernelEngine, choose_engine, find_bpf_file_system
+
+
+class PlainEngine:
+    """Stands for the one in user space."""
+
+    def __init__(self, *, tun_fd: int, wake_fd: int) -> None:
+        self.tun_fd = tun_fd
+
+
+def choose(choice: EngineChoice) -> engines.ChosenEngine:
+    return choose_engine(choice, tun=3, wake=4, name="mnagent0", interface=7)
+
+
+@pytest.fixture(autouse=True)
+def no_kernel_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**arguments: object) -> engines.ChosenEngine:
+        raise OSError(1, "failed to load the in-kernel engine: Operation not permitted")
+
+    monkeypatch.setattr(engines, "Engine", PlainEngine)
+    monkeypatch.setattr(engines, "_with_kernel", refuse)
+
+
+def test_engine_auto_without_the_kernels_help_is_in_user_space_and_says_why() -> None:
+    chosen = choose(EngineChoice.AUTO)
+    assert not chosen.in_kernel
+    assert chosen.status()["kind"] == "userspace"
+    assert "Operation not permitted" in chosen.status()["reason"]
+
+
+def test_engine_userspace_does_not_even_ask_the_kernel() -> None:
+    assert choose(EngineChoice.USERSPACE).status() == {"kind": "userspace"}
+
+
+def test_engine_kernel_without_its_help_is_refused_with_a_remedy() -> None:
+    with pytest.raises(NoKernelEngine, match=r"not permitted.*host\.engine"):
+        choose(EngineChoice.KERNEL)
+
+
+def test_engine_that_is_not_built_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lack(**arguments: object) -> engines.ChosenEngine:
+        raise ImportError("No module named '_kernel'")
+
+    monkeypatch.setattr(engines, "_with_kernel", lack)
+    with pytest.raises(NoKernelEngine, match="libbpf-dev"):
+        choose(EngineChoice.KERNEL)
+
+
+@pytest.mark.parametrize(
+    ("mounts", "found"),
+    [
+        ("none /tmp/b bpf rw,x 0 0\nbpf /sys/fs/bpf bpf rw 0 0\n", "/sys/fs/bpf"),
+        ("none /tmp/b bpf rw 0 0\nproc /proc proc rw 0 0\n", "/tmp/b"),
+        ("bpf /sys/fs/bpf bpf ro 0 0\n", None),
+    ],
+    ids=["usual", "elsewhere", "read-only"],
+)
+def test_bpf_file_system_is_found_where_it_is(
+    tmp_path: Path, mounts: str, found: str | None
+) -> None:
+    table = tmp_path / "mounts"
+    table.write_text(mounts)
+    where = find_bpf_file_system(table)
+    assert (None if where is None else str(where)) == found
