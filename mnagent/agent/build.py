@@ -28,6 +28,7 @@ from mnagent.config.model import (
     Role,
 )
 from mnagent.core.actions import Action, PersistRecord
+from mnagent.core.records import KeptRecord
 from mnagent.ipsec.keys import KeySet
 from mnagent.ipsec.mobility_policy import home_agent_database, mobile_node_database
 from mnagent.ipsec.policy import SecurityPolicyDatabase
@@ -59,6 +60,7 @@ def build_agent(
     random: Random,
     persisted: Mapping[str, str],
     associations: Sequence[KeySet],
+    kept: Mapping[str, KeptRecord] | None = None,
 ) -> Agent:
     """Build the agent of the configured role.
 
@@ -68,6 +70,7 @@ def build_agent(
         persisted: the records that `PersistRecord` left, by key.
         associations: the key sets: the mobile node's one, one for each mobile node served, or
             none for a correspondent.
+        kept: the records that `JournalRecord` left, by key.
 
     Raises:
         ValueError: the keys are not those of the configured addresses, or payload is to be
@@ -94,7 +97,9 @@ def build_agent(
             address=agent.address,
             refuse_home_registrations=False,
         )
-        return _build_home_agent(agent, correspondent_node, random=random, keys=associations)
+        return _build_home_agent(
+            agent, correspondent_node, random=random, keys=associations, kept=kept or {}
+        )
     policies = SecurityPolicyDatabase()
     return Agent(
         CorrespondentRole(_build_correspondent_node(configuration.correspondent, random=random)),
@@ -246,6 +251,7 @@ def _build_home_agent(
     *,
     random: Random,
     keys: Sequence[KeySet],
+    kept: Mapping[str, KeptRecord],
 ) -> Agent:
     served = {node.home_address for node in configuration.mobile_nodes}
     for key_set in keys:
@@ -275,6 +281,7 @@ def _build_home_agent(
             factory,
             home_link=configuration.home_link,
             correspondent_node=correspondent_node,
+            kept=kept,
         ),
         policies=policies,
         dispatcher=Dispatcher(policies),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from ipaddress import IPv6Address
 from typing import Protocol
@@ -52,6 +52,7 @@ from mnagent.core.indications import (
     RouterFound,
     RouterLost,
 )
+from mnagent.core.records import KeptRecord
 from mnagent.core.timers import earliest
 from mnagent.mobility.correspondent_node import CorrespondentNode
 from mnagent.mobility.home_agent import HomeAgent
@@ -281,9 +282,11 @@ class HomeAgentRole:
         *,
         home_link: str | None,
         correspondent_node: CorrespondentNode | None = None,
+        kept: Mapping[str, KeptRecord] | None = None,
     ) -> None:
         """``home_link`` is an interface's name; None serves a virtual home prefix from the
-        start."""
+        start. ``kept`` are the bindings of an earlier run."""
+        self._kept = kept or {}
         self.correspondent_node = correspondent_node
         self._factory = factory
         self._home_link = home_link
@@ -310,7 +313,7 @@ class HomeAgentRole:
         if isinstance(event, LinkUp) and event.name == self._home_link:
             outputs += self._on_home_link(event, now)
         if self.home_agent is not None:
-            return outputs + self.home_agent.handle(event, now)
+            return outputs + self._restore(now) + self.home_agent.handle(event, now)
         if isinstance(event, ShutdownRequested):
             return [*outputs, Finish()]
         if isinstance(event, PacketReceived):
@@ -329,6 +332,11 @@ class HomeAgentRole:
     def next_deadline(self) -> float | None:
         machines = (self.home_agent, self.correspondent_node)
         return earliest(*(each.next_deadline() for each in machines if each is not None))
+
+    def _restore(self, now: float) -> list[Action]:
+        """Once there is somebody to take the bindings up."""
+        kept, self._kept = self._kept, {}
+        return self.home_agent.restore(kept, now) if kept and self.home_agent else []
 
     def _is_of_a_registration(self, event: PacketReceived) -> bool:
         """Whether the home agent is to answer, since the home address is registered with it: it

@@ -232,6 +232,21 @@ class PersistRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JournalRecord:
+    """Keep a small value that changes often, with the time; None forgets it.
+
+    Written in batches behind the actions it came with: a crash of the daemon loses nothing that
+    was done before, a power cut may lose the last seconds. For what must be safe first there is
+    `PersistRecord`.
+    """
+
+    key: str
+    """Letters, digits, '-', '.', ':' only."""
+    value: str | None
+    """One line of printable ASCII."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportEvent:
     """Tell people and programs: a log line, and an event on the control socket."""
 
@@ -268,6 +283,7 @@ Action = (
     | SetDirectPath
     | RemoveDirectPath
     | PersistRecord
+    | JournalRecord
     | ReportEvent
     | Finish
 )

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
 from random import Random
@@ -38,6 +38,7 @@ from mnagent.core.actions import (
     Finish,
     InterceptHomeAddress,
     JoinGroup,
+    JournalRecord,
     RemoveTunnel,
     ReportEvent,
     SendPacket,
@@ -54,7 +55,9 @@ from mnagent.core.events import (
     PacketReceived,
     ShutdownRequested,
 )
+from mnagent.core.records import KeptRecord
 from mnagent.core.timers import earliest
+from mnagent.mobility import binding_record
 from mnagent.mobility.addresses import (
     NEIGHBOR_DISCOVERY_HOP_LIMIT,
     UNSPECIFIED_ADDRESS,
@@ -225,6 +228,45 @@ class HomeAgent:
         if handler is None or self._is_stopped:
             return []
         return self._expire(now) + handler(event, now)
+
+    def restore(self, records: Mapping[str, KeptRecord], now: float) -> list[Action]:
+        """Take up the bindings that an earlier run of this home agent kept.
+
+        Nobody else had these home addresses while they were bound, and their mobile nodes are told
+        nothing: no duplicate address detection, no acknowledgement. What is no longer granted (a
+        home address that is not served any more, a binding that has ended) is forgotten.
+        """
+        live, actions = [], list[Action]()
+        for key, record in records.items():
+            home_address = binding_record.home_address_of(key)
+            if home_address is None:
+                continue
+            entry = binding_record.entry_of(home_address, record)
+            if entry is None or not self._is_granted(entry, now):
+                actions.append(JournalRecord(key=key, value=None))
+                continue
+            self._cache.store(entry)
+            if not entry.is_deregistered:
+                live.append(entry)
+        return actions + self._resume(live, now)
+
+    def _is_granted(self, entry: BindingCacheEntry, now: float) -> bool:
+        return (
+            entry.home_address in self._mobile_nodes
+            and self._prefix_of(entry.home_address) is not None
+            and entry.expires_at > now
+            and self._cache.has_room_for(entry.home_address)
+        )
+
+    def _resume(self, live: list[BindingCacheEntry], now: float) -> list[Action]:
+        """Tunnels first, then routes into them: no packet meets a route without a tunnel."""
+        if not live:
+            return []
+        actions: list[Action] = [self._tunnel(e.home_address, e.care_of_address) for e in live]
+        actions += [InterceptHomeAddress(home_address=entry.home_address) for entry in live]
+        actions += [each for entry in live for each in self._defend(_addresses_of(entry), now)]
+        details = (("count", str(len(live))),)
+        return [*actions, ReportEvent(name="bindings-restored", details=details)]
 
     def handle_timer(self, now: float) -> list[Action]:
         """Do what is due."""
@@ -440,6 +482,7 @@ class HomeAgent:
             actions += self._defend(_addresses_of(renewed), now)
         return [
             *actions,
+            binding_record.kept(renewed, now),
             self._accepted(request, renewed),
             _report("binding-updated", renewed),
         ]
@@ -452,6 +495,7 @@ class HomeAgent:
         return [
             *([] if was_forwarded else self._forward(request)),
             *self._defend(_addresses_of(entry), now),
+            binding_record.kept(entry, now),
             self._accepted(request, entry),
             _report("binding-created", entry),
         ]
@@ -479,11 +523,19 @@ class HomeAgent:
             return self._reject(request, BindingStatus.NOT_HOME_AGENT_FOR_THIS_MOBILE_NODE)
         entry = self._cache.find(home_address)
         actions = [] if entry is None else self._withdraw(entry, reason="deregistered")
-        self._cache.mark_deregistered(home_address, sequence=sequence, now=now)
+        actions.append(self._mark_deregistered(home_address, sequence=sequence, now=now))
         acknowledgement = self._acknowledge(
             request, BindingStatus.BINDING_UPDATE_ACCEPTED, lifetime=0
         )
         return [*actions, acknowledgement]
+
+    def _mark_deregistered(
+        self, home_address: IPv6Address, *, sequence: int, now: float
+    ) -> JournalRecord:
+        self._cache.mark_deregistered(home_address, sequence=sequence, now=now)
+        entry = self._cache.find_any(home_address)
+        assert entry is not None
+        return binding_record.kept(entry, now)
 
     def _deregister_while_probing(self, request: BindingRequest, now: float) -> list[Action]:
         """There is no binding yet, so 133; but the registration must not come true after this."""
@@ -492,8 +544,8 @@ class HomeAgent:
             return self._drop(DropReason.STALE_SEQUENCE)
         actions = self._stop_probing(request.home_address)
         self._cache.store(self._entry(request, registered_at=now, now=now))
-        self._cache.mark_deregistered(
-            request.home_address, sequence=request.update.sequence, now=now
+        actions.append(
+            self._mark_deregistered(request.home_address, sequence=request.update.sequence, now=now)
         )
         status = BindingStatus.NOT_HOME_AGENT_FOR_THIS_MOBILE_NODE
         return actions + self._reject(request, status)
@@ -695,7 +747,10 @@ class HomeAgent:
         return [
             action
             for entry in self._cache.pop_expired(now)
-            for action in self._withdraw(entry, reason="expired")
+            for action in (
+                *self._withdraw(entry, reason="expired"),
+                binding_record.forgotten(entry.home_address),
+            )
         ]
 
     # The host.
@@ -743,7 +798,10 @@ class HomeAgent:
             return []
         self._refused_until[home_address] = now + HOST_FAILURE_DELAY
         self._cache.remove(home_address)
-        return self._withdraw(entry, reason=event.reason or "host-refused")
+        return [
+            *self._withdraw(entry, reason=event.reason or "host-refused"),
+            binding_record.forgotten(home_address),
+        ]
 
     def _on_join_failed(self, group: IPv6Address, event: ActionFailed) -> list[Action]:
         """Without the group a probe is deaf; a defended address still has its announcements."""
@@ -755,7 +813,7 @@ class HomeAgent:
         return actions
 
     def _on_shutdown_requested(self, event: ShutdownRequested, now: float) -> list[Action]:
-        """Leave the host as it was; the Binding Error after a restart tells the mobile nodes."""
+        """Leave the host as it was. The records stay: the next run takes the bindings up again."""
         actions = [action for each in tuple(self._probing) for action in self._stop_probing(each)]
         for entry in self.bindings:
             self._cache.remove(entry.home_address)

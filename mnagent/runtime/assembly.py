@@ -16,12 +16,14 @@ from typing import Any, Protocol
 from mnagent.config import Autoconfiguration, Configuration, Dhcp6, NewConnections, Role
 from mnagent.core.actions import Action, ReportEvent, TunnelEnd
 from mnagent.core.events import Event
+from mnagent.core.records import KeptRecord
 from mnagent.core.security import SecurityAssociation
 from mnagent.datapath import Engine
 from mnagent.runtime import process, tun
 from mnagent.runtime.dhcp_sockets import DhcpSockets
 from mnagent.runtime.executor import Executor
 from mnagent.runtime.host import HostState
+from mnagent.runtime.journal import Journal
 from mnagent.runtime.kernel import LinuxKernel
 from mnagent.runtime.key_files import load_key_sets
 from mnagent.runtime.leftovers import remove_leftovers
@@ -75,6 +77,7 @@ class AgentBuilder(Protocol):
         random: random.Random,
         persisted: Mapping[str, str],
         associations: Any,
+        kept: Mapping[str, KeptRecord],
     ) -> AgentMachine: ...
 
 
@@ -102,6 +105,7 @@ class Assembly:
     """None where nothing moves: on a home agent and a correspondent."""
     sequences: SequenceKeeper
     executor: Executor
+    journal: Journal
     dhcp: DhcpSockets
     wake_descriptor: int
     interface_names: tuple[str, ...]
@@ -161,6 +165,13 @@ class _Assembler:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         stack.callback(os.close, process.lock(state / "lock"))
         self._store = FileStore(state / "records")
+        self._journal = Journal(
+            state / "bindings.journal",
+            self._clock,
+            boot_identifier=process.boot_identifier(),
+        )
+        self._kept = self._journal.open()
+        stack.callback(self._journal.close)
         self._kernel = LinuxKernel()
         stack.callback(self._kernel.close)
         self._settings = SavedSettings(
@@ -203,6 +214,7 @@ class _Assembler:
             random=entropy,
             persisted=self._store.load(),
             associations=self._key_sets,
+            kept=self._kept,
         )
         process.drop_capabilities(opens_low_ports=_leases_addresses(configuration))
         return Assembly(
@@ -219,6 +231,7 @@ class _Assembler:
             takeover=self._takeover,
             sequences=sequences,
             executor=executor,
+            journal=self._journal,
             dhcp=dhcp,
             wake_descriptor=wake,
             interface_names=_interface_names(configuration),
@@ -378,6 +391,7 @@ class _Assembler:
             sender=sender,
             dhcp=dhcp,
             store=self._store,
+            journal=self._journal,
             report=lambda event: listeners.report(event),
             finish=lambda: listeners.finish(),
         )

@@ -16,6 +16,7 @@ from mnagent.core.actions import (
     HoldTunnel,
     InterceptHomeAddress,
     JoinGroup,
+    JournalRecord,
     LeaveGroup,
     LeaveHomeLink,
     PersistRecord,
@@ -61,6 +62,12 @@ class DhcpSender(Protocol):
     def send(self, action: SendDhcpMessage) -> None: ...
 
 
+class RecordJournal(Protocol):
+    """`mnagent.runtime.journal.Journal`."""
+
+    def note(self, key: str, value: str | None) -> None: ...
+
+
 class Executor:
     """One method an action; exceptions become `ActionFailed` in one place."""
 
@@ -74,6 +81,7 @@ class Executor:
         sender: PacketSender,
         dhcp: DhcpSender,
         store: Store,
+        journal: RecordJournal,
         report: Callable[[ReportEvent], None],
         finish: Callable[[], None],
     ) -> None:
@@ -82,6 +90,7 @@ class Executor:
         self._tunnels = tunnels
         self._routing = routing
         self._store = store
+        self._journal = journal
         self._report = report
         self._finish = finish
         self._router_metrics: dict[str, int] = {}
@@ -106,6 +115,7 @@ class Executor:
             SetDirectPath: tunnels.set_direct_path,
             RemoveDirectPath: tunnels.remove_direct_path,
             PersistRecord: self._persist,
+            JournalRecord: self._note,
             ReportEvent: report,
             Finish: self._finished,
         }
@@ -258,6 +268,9 @@ class Executor:
 
     def _persist(self, action: PersistRecord) -> None:
         self._store.put(action.key, action.value)
+
+    def _note(self, action: JournalRecord) -> None:
+        self._journal.note(action.key, action.value)
 
     def _finished(self, action: Finish) -> None:
         self._finish()

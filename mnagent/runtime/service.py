@@ -49,6 +49,7 @@ from mnagent.link.monitor import LinkMonitor
 from mnagent.link.wireless import AssociationChange, AssociationMessage, SignalMessage
 from mnagent.runtime import process
 from mnagent.runtime.assembly import AgentBuilder, Assembly, StartError, assemble
+from mnagent.runtime.journal import SYNC_INTERVAL
 from mnagent.runtime.kernel import ROUTE_PROTOCOL
 from mnagent.runtime.loop import BootTimer
 from mnagent.runtime.netlink import NotificationSocket
@@ -175,6 +176,7 @@ class Service:
         self._activity: dict[IPv6Address, tuple[int, int]] = {}
         self._moved_at = self._started_at
         self._awaited: dict[IPv6Address, tuple[int, int]] | None = None
+        self._journal_sync: asyncio.Task[None] | None = None
         self._manager = process.ServiceManager(dict(os.environ))
         self._monitor = LinkMonitor(
             assembly.interface_names,
@@ -194,6 +196,8 @@ class Service:
             await self._done.wait()
         finally:
             self._manager.notify("STOPPING=1")
+            if self._journal_sync is not None:
+                await self._journal_sync
             # After a crash of ours the service manager starts us again, and sockets live on.
             crashed = self._exit_status != EXIT_STOPPED
             self._parts.device.stays = crashed or self._configuration.host.keep_tunnel_interface
@@ -309,9 +313,24 @@ class Service:
                 self._perform(self._agent.handle(event, self._clock.now()))
                 self._after(event)
             self._parts.tunnels.flush()
+            self._flush_journal()
         finally:
             self._handling = False
             self._arm()
+
+    def _flush_journal(self) -> None:
+        self._parts.journal.flush()
+        if self._parts.journal.is_dirty and "journal" not in self._timers:
+            self._timers.set("journal", self._clock.now() + SYNC_INTERVAL)
+
+    async def _sync_journal(self) -> None:
+        """In a thread: a slow card holds up nobody."""
+        failure = None
+        try:
+            await asyncio.to_thread(self._parts.journal.begin_sync())
+        except OSError as error:
+            failure = error
+        self._parts.journal.end_sync(failure)
 
     def _before(self, event: Event) -> None:
         """What the tunnel carried up to now was of the former link."""
@@ -370,6 +389,8 @@ class Service:
         elif name == "activity":
             self._pending.extend(self._read_activity())
             self._timers.set("activity", now + self._activity_interval(now))
+        elif name == "journal":
+            self._journal_sync = self._loop.create_task(self._sync_journal())
         elif name == "watchdog":
             self._manager.notify("WATCHDOG=1")
             self._timers.set("watchdog", now + (self._manager.watchdog_interval or 1.0))

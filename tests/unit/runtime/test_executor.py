@@ -14,6 +14,7 @@ from mnagent.core.actions import (
     HoldTunnel,
     InterceptHomeAddress,
     JoinGroup,
+    JournalRecord,
     LeaveGroup,
     LeaveHomeLink,
     PersistRecord,
@@ -100,6 +101,7 @@ class Bench:
         self.dhcp = RememberingDhcp()
         self.reports: list[ReportEvent] = []
         self.finished = 0
+        self.notes: list[tuple[str, str | None]] = []
         self.routing: Any = HomeAgentRouting(self.host, tunnel_interface=TUNNEL_INTERFACE)
         if not home_agent:
             self.routing = MobileNodeRouting(
@@ -127,12 +129,17 @@ class Bench:
             sender=self.sender,
             dhcp=self.dhcp,
             store=self.store,
+            journal=self,
             report=self.reports.append,
             finish=self._finish,
         )
 
     def guard(self, **_: Any) -> None:
         """No shield here."""
+
+    def note(self, key: str, value: str | None) -> None:
+        """As a journal does."""
+        self.notes.append((key, value))
 
     def _finish(self) -> None:
         self.finished += 1
@@ -304,6 +311,13 @@ def test_nothing_is_sent_after_a_record_that_was_not_kept() -> None:
     failures = bench.perform(PersistRecord(key="sequence", value="1"), PACKET)
     assert [failure.errno for failure in failures] == [errno.ENOSPC, errno.EIO]
     assert bench.sender.sent == []
+
+
+def test_journal_record_reaches_the_journal(bench: Bench) -> None:
+    assert (
+        bench.perform(JournalRecord(key="a", value="1"), JournalRecord(key="b", value=None)) == []
+    )
+    assert bench.notes == [("a", "1"), ("b", None)]
 
 
 def test_record_is_kept_before_the_packet(bench: Bench) -> None:
