@@ -166,6 +166,28 @@ class LeaveHomeLink:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SetHomeAddress:
+    """A home address that is served with the associations of another one, or that changed.
+
+    Both ends have policies for it from now on (RFC 3776 4.2); on a mobile node it is on the tunnel
+    device and its packets are routed like those of the configured one.
+    """
+
+    home_address: IPv6Address
+    like: IPv6Address
+    """The home address whose keys protect it; itself where it has its own."""
+    preferred: bool = True
+    """False keeps new connections from choosing it as their source (RFC 4862 5.5.4)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveHomeAddress:
+    """The home address has ended: its policies, and on a mobile node address and routes, go."""
+
+    home_address: IPv6Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InterceptHomeAddress:
     """Home agent: route packets for this home address to the tunnel device (RFC 6275 10.4.2)."""
 
@@ -276,6 +298,8 @@ Action = (
     | RemoveTunnel
     | UseHomeLink
     | LeaveHomeLink
+    | SetHomeAddress
+    | RemoveHomeAddress
     | InterceptHomeAddress
     | StopIntercepting
     | SetPeerBinding

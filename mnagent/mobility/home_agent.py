@@ -74,13 +74,23 @@ from mnagent.mobility.binding_error import (
     TokenBucket,
 )
 from mnagent.mobility.binding_request import BindingRequest, read_binding_request
-from mnagent.mobility.constants import DUP_ADDR_DETECT_TRANSMITS, LIFETIME_UNIT
+from mnagent.mobility.constants import (
+    DUP_ADDR_DETECT_TRANSMITS,
+    LIFETIME_UNIT,
+    MAX_MOB_PFX_ADV_INTERVAL,
+    MIN_MOB_PFX_ADV_INTERVAL,
+)
 from mnagent.mobility.home_address_probe import HomeAddressProbe, HomeAddressUnique, Outcome
+from mnagent.mobility.home_prefixes import HomePrefix as HomePrefix
+from mnagent.mobility.home_prefixes import HomePrefixes, KnownPrefix
+from mnagent.mobility.prefix_discovery import PrefixAdvertiser, PrefixAdvertisingSettings
 from mnagent.mobility.proxy_neighbor import ProxyNeighbor, SolicitedNodeGroups
 from mnagent.mobility.sequence import sequence_newer
+from mnagent.mobility.served_home_addresses import ServedHomeAddresses
 from mnagent.wire.icmp6 import (
     DestinationUnreachable,
     DestinationUnreachableCode,
+    MobilePrefixSolicitation,
     PacketTooBig,
     ParameterProblem,
     TimeExceeded,
@@ -95,7 +105,12 @@ from mnagent.wire.mobility import (
     UnknownMobilityMessage,
 )
 from mnagent.wire.mobility_options import BindingRefreshAdvice
-from mnagent.wire.ndisc import NeighborAdvertisement, NeighborSolicitation, SourceLinkLayerAddress
+from mnagent.wire.ndisc import (
+    NeighborAdvertisement,
+    NeighborSolicitation,
+    RouterAdvertisement,
+    SourceLinkLayerAddress,
+)
 
 DEFAULT_MAX_LIFETIME: Final = 3600.0
 """Longest binding granted, in seconds, unless configured otherwise."""
@@ -106,17 +121,6 @@ RENEWAL_REQUEST_INTERVAL: Final = 1.0
 _ICMPV6_ERRORS: Final = (DestinationUnreachable, PacketTooBig, TimeExceeded, ParameterProblem)
 _MAX_QUOTED: Final = 1280 - 48
 """Octets of the offending packet in an ICMPv6 error (RFC 4443 2.4 c)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HomePrefix:
-    """A home subnet prefix with its lifetimes, as the routers of the home link advertise it."""
-
-    prefix: IPv6Network
-    valid_lifetime: float = math.inf
-    """Seconds that remain at any time; no binding is granted for longer (RFC 6275 10.3.1)."""
-    preferred_lifetime: float = math.inf
-    """Seconds; a binding that outlasts it is accepted with status 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +157,10 @@ class HomeAgentSettings:
     """0 accepts home addresses without asking the home link."""
     key_management_mobility: bool = False
     """Whether the key exchange can follow the care-of address; never with manual keys."""
+    min_prefix_advertisement_interval: float = MIN_MOB_PFX_ADV_INTERVAL
+    """Seconds (RFC 6275 13, MinMobPfxAdvInterval)."""
+    max_prefix_advertisement_interval: float = MAX_MOB_PFX_ADV_INTERVAL
+    """Seconds (RFC 6275 13, MaxMobPfxAdvInterval)."""
 
     def __post_init__(self) -> None:
         if self.max_lifetime < LIFETIME_UNIT:
@@ -179,6 +187,19 @@ class HomeAgent:
         self._settings = settings
         self._random = random
         self._mobile_nodes = {node.home_address: node for node in settings.mobile_nodes}
+        self._served = ServedHomeAddresses(home_agent_address=settings.address)
+        self._now = -math.inf
+        self._followed: tuple[IPv6Network, ...] | None = None
+        self._prefixes = HomePrefixes(settings.home_prefixes)
+        self._prefix_advertiser = PrefixAdvertiser(
+            PrefixAdvertisingSettings(
+                home_agent_address=settings.address,
+                min_interval=settings.min_prefix_advertisement_interval,
+                max_interval=settings.max_prefix_advertisement_interval,
+            ),
+            self._prefixes,
+            random=random,
+        )
         self._cache = BindingCache(max_entries=settings.max_bindings)
         self._probing: dict[IPv6Address, _Registration] = {}
         self._refused_until: dict[IPv6Address, float] = {}
@@ -236,7 +257,8 @@ class HomeAgent:
         nothing: no duplicate address detection, no acknowledgement. What is no longer granted (a
         home address that is not served any more, a binding that has ended) is forgotten.
         """
-        live, actions = [], list[Action]()
+        self._now = now
+        live, actions = [], self._follow_prefixes()
         for key, record in records.items():
             home_address = binding_record.home_address_of(key)
             if home_address is None:
@@ -252,7 +274,7 @@ class HomeAgent:
 
     def _is_granted(self, entry: BindingCacheEntry, now: float) -> bool:
         return (
-            entry.home_address in self._mobile_nodes
+            self._node_of(entry.home_address) is not None
             and self._prefix_of(entry.home_address) is not None
             and entry.expires_at > now
             and self._cache.has_room_for(entry.home_address)
@@ -262,6 +284,8 @@ class HomeAgent:
         """Tunnels first, then routes into them: no packet meets a route without a tunnel."""
         if not live:
             return []
+        for entry in live:
+            self._prefix_advertiser.bound(entry, now)
         actions: list[Action] = [self._tunnel(e.home_address, e.care_of_address) for e in live]
         actions += [InterceptHomeAddress(home_address=entry.home_address) for entry in live]
         actions += [each for entry in live for each in self._defend(_addresses_of(entry), now)]
@@ -270,7 +294,7 @@ class HomeAgent:
 
     def handle_timer(self, now: float) -> list[Action]:
         """Do what is due."""
-        actions = self._expire(now)
+        actions = self._expire(now) + self._prefix_advertiser.handle_timer(now)
         for home_address, registration in list(self._probing.items()):
             actions += self._carry_out(home_address, registration.probe.handle_timer(now), now)
         if self._proxy is not None and self._is_home_link_up:
@@ -282,6 +306,8 @@ class HomeAgent:
         proxy = self._proxy if self._is_home_link_up else None
         return earliest(
             self._cache.next_deadline(),
+            self._prefixes.next_deadline(self._now),
+            self._prefix_advertiser.next_deadline(),
             *(registration.probe.next_deadline() for registration in self._probing.values()),
             None if proxy is None else proxy.next_deadline(),
         )
@@ -305,6 +331,10 @@ class HomeAgent:
             ]
         if isinstance(payload, NeighborSolicitation | NeighborAdvertisement):
             return self._on_neighbor_message(event, payload, now)
+        if isinstance(payload, MobilePrefixSolicitation):
+            return self._prefix_advertiser.handle(event, now)
+        if isinstance(payload, RouterAdvertisement):
+            return self._on_router_advertisement(event, payload, now)
         if event.packet.home_address_option is not None:
             return self._on_home_address_option(event, now)
         if self._proxy is not None and event.packet.destination in self._proxy:
@@ -328,6 +358,19 @@ class HomeAgent:
             actions += self._carry_out(home_address, registration.probe.handle(event, now), now)
         return actions + self._proxy.handle(event, now)
 
+    def _on_router_advertisement(
+        self, event: PacketReceived, message: RouterAdvertisement, now: float
+    ) -> list[Action]:
+        """What hosts of the home link learn, the mobile nodes are to learn (RFC 6275 10.6.1)."""
+        if event.interface != self._settings.home_link:
+            return self._drop(DropReason.UNEXPECTED_MESSAGE)
+        if not event.packet.source.is_link_local:
+            return self._drop(DropReason.NOT_LINK_LOCAL)
+        if not self._prefixes.learn(message.options, now, is_authentic=False):
+            return []
+        self._prefix_advertiser.changed(now)
+        return self._follow_prefixes()
+
     def _on_tunnelled_packet(
         self, event: PacketReceived, tunnel_source: IPv6Address, now: float
     ) -> list[Action]:
@@ -340,7 +383,7 @@ class HomeAgent:
         if self._is_known(home_address):
             return self._drop(DropReason.UNEXPECTED_MESSAGE)
         self._drop(DropReason.NO_BINDING)
-        if home_address not in self._mobile_nodes:
+        if self._node_of(home_address) is None:
             return []
         asked_at = self._renewal_requested_at.get(home_address)
         if asked_at is not None and now < asked_at + RENEWAL_REQUEST_INTERVAL:
@@ -430,7 +473,7 @@ class HomeAgent:
 
     def _policy(self, request: BindingRequest, now: float) -> BindingStatus | None:
         """Why this registration is refused, or None (RFC 6275 10.3.1, "any other reason")."""
-        if request.home_address not in self._mobile_nodes or self._is_loop(request):
+        if self._node_of(request.home_address) is None or self._is_loop(request):
             return BindingStatus.ADMINISTRATIVELY_PROHIBITED
         if now < self._refused_until.get(request.home_address, now):
             return BindingStatus.INSUFFICIENT_RESOURCES
@@ -444,7 +487,7 @@ class HomeAgent:
         """A tunnel to ourselves or to another mobile node's home address could go round (15.1)."""
         return (
             request.care_of_address == self._settings.address
-            or request.care_of_address in self._mobile_nodes
+            or self._node_of(request.care_of_address) is not None
         )
 
     def _register(self, request: BindingRequest, now: float) -> list[Action]:
@@ -474,6 +517,7 @@ class HomeAgent:
         """A binding goes on: no duplicate address detection, no delay (RFC 6275 10.3.1)."""
         renewed = self._entry(request, registered_at=entry.registered_at, now=now)
         self._cache.store(renewed)
+        self._prefix_advertiser.bound(renewed, now)
         actions: list[Action] = []
         if renewed.care_of_address != entry.care_of_address:
             actions.append(self._tunnel(renewed.home_address, renewed.care_of_address))
@@ -492,6 +536,7 @@ class HomeAgent:
         entry = self._entry(request, registered_at=now, now=now)
         was_forwarded = entry.home_address in self.forwarding
         self._cache.store(entry)
+        self._prefix_advertiser.bound(entry, now)
         return [
             *([] if was_forwarded else self._forward(request)),
             *self._defend(_addresses_of(entry), now),
@@ -552,16 +597,33 @@ class HomeAgent:
 
     # Lifetimes and answers.
 
-    def _prefix_of(self, home_address: IPv6Address) -> HomePrefix | None:
-        for prefix in self._settings.home_prefixes:
-            if home_address in prefix.prefix and prefix.valid_lifetime >= LIFETIME_UNIT:
-                return prefix
-        return None
+    def _node_of(self, home_address: IPv6Address) -> AuthorisedMobileNode | None:
+        """The mobile node that may register this home address."""
+        return self._mobile_nodes.get(self._served.configured_for(home_address))
+
+    def _follow_prefixes(self) -> list[Action]:
+        """Serve home addresses in the home link's prefixes as they are now, and in no others."""
+        prefixes = tuple(each.prefix for each in self._prefixes.current(self._now))
+        if prefixes == self._followed or self._is_stopped:
+            return []
+        self._followed = prefixes
+        actions: list[Action] = []
+        for entry in self.bindings:
+            if not any(entry.home_address in prefix for prefix in prefixes):
+                self._cache.remove(entry.home_address)
+                actions += self._withdraw(entry, reason="prefix-ended")
+                actions.append(binding_record.forgotten(entry.home_address))
+        return actions + self._served.follow(self._mobile_nodes, prefixes)
+
+    def _prefix_of(self, home_address: IPv6Address) -> KnownPrefix | None:
+        known = self._prefixes.find(home_address, self._now)
+        long_enough = known is not None and known.valid_lifetime(self._now) >= LIFETIME_UNIT
+        return known if long_enough else None
 
     def _granted_lifetime(self, request: BindingRequest) -> float:
         """Asked, policy and prefix, whichever is least, in whole units (RFC 6275 10.3.1)."""
         prefix = self._prefix_of(request.home_address)
-        valid_lifetime = math.inf if prefix is None else prefix.valid_lifetime
+        valid_lifetime = math.inf if prefix is None else prefix.valid_lifetime(self._now)
         least = min(request.update.lifetime, self._settings.max_lifetime, valid_lifetime)
         return float(least // LIFETIME_UNIT * LIFETIME_UNIT)
 
@@ -579,8 +641,8 @@ class HomeAgent:
         prefix = self._prefix_of(entry.home_address)
         units = entry.granted_lifetime // LIFETIME_UNIT
         if prefix is not None and (
-            prefix.preferred_lifetime // LIFETIME_UNIT < units
-            or prefix.valid_lifetime // LIFETIME_UNIT <= units
+            prefix.preferred_lifetime(self._now) // LIFETIME_UNIT < units
+            or prefix.valid_lifetime(self._now) // LIFETIME_UNIT <= units
         ):
             return BindingStatus.ACCEPTED_BUT_PREFIX_DISCOVERY_NECESSARY
         return BindingStatus.BINDING_UPDATE_ACCEPTED
@@ -638,7 +700,7 @@ class HomeAgent:
         return (
             request.interface == self._settings.home_link
             and bool(request.link_layer_source)
-            and any(request.source in prefix.prefix for prefix in self._settings.home_prefixes)
+            and self._prefixes.find(request.source, self._now) is not None
         )
 
     # Probing.
@@ -708,7 +770,8 @@ class HomeAgent:
         ]
 
     def _tunnel(self, home_address: IPv6Address, care_of_address: IPv6Address) -> SetTunnel:
-        node = self._mobile_nodes[home_address]
+        node = self._node_of(home_address)
+        assert node is not None
         return SetTunnel(
             end=TunnelEnd.HOME_AGENT,
             home_address=home_address,
@@ -737,6 +800,7 @@ class HomeAgent:
 
     def _withdraw(self, entry: BindingCacheEntry, *, reason: str) -> list[Action]:
         """Give the home address back to the home link."""
+        self._prefix_advertiser.unbound(entry.home_address)
         return [
             *_stop_forwarding(entry.home_address),
             *self._release(_addresses_of(entry)),
@@ -744,7 +808,10 @@ class HomeAgent:
         ]
 
     def _expire(self, now: float) -> list[Action]:
-        return [
+        """End what has ended: a home address that its prefix has left is nobody's any more."""
+        self._now = now
+        self._prefixes.expire(now)
+        return self._follow_prefixes() + [
             action
             for entry in self._cache.pop_expired(now)
             for action in (

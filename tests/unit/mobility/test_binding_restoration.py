@@ -116,7 +116,7 @@ def test_home_agent_restored_with_less_granted_forgets_it(changes: dict[str, obj
     journal = Journal()
     registered(journal)
     after = make_home_agent(home_link=None, **changes)
-    assert after.restore(journal.records, 1.0) == [JournalRecord(key=KEY, value=None)]
+    assert JournalRecord(key=KEY, value=None) in after.restore(journal.records, 1.0)
 
 
 def test_home_agent_restored_with_too_little_room_keeps_the_first() -> None:
