@@ -78,9 +78,7 @@ class Bench:
 
     def _lay(self, cable: Cable, index: int) -> None:
         name = cable.interface
-        self.outside.sysctl(
-            ipv6__conf__all__disable_ipv6=1, ipv6__conf__default__disable_ipv6=1
-        )
+        self.outside.sysctl(ipv6__conf__all__disable_ipv6=1, ipv6__conf__default__disable_ipv6=1)
         self.node.sysctl(ipv6__conf__all__accept_dad=0, ipv6__conf__default__accept_dad=0)
         self.node.ip(
             f"link add name {name} index {index} type veth peer name {name}"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 
 from tests.blackbox import octets as o
 from tests.blackbox.bench import Bench
 from tests.blackbox.octets import Message, Option, Packet
-from tests.blackbox.tester import TESTER_MAC, Tester
+from tests.blackbox.tester import PATIENCE, TESTER_MAC, Tester
 
 NODE = IPv6Address("2001:db8:c::2")
 ROUTER = IPv6Address("2001:db8:c::1")
@@ -43,9 +45,10 @@ class MobileNode:
     def __init__(self, tester: Tester, number: int, node: IPv6Address = NODE) -> None:
         self.tester = tester
         self.node = node
-        self.home_address = IPv6Address(f"2001:db8:1::{number:x}")
-        self.care_of_address = IPv6Address(f"2001:db8:a::{number:x}")
-        self.other_care_of_address = IPv6Address(f"2001:db8:b::{number:x}")
+        # Prefixes of its own, for what is limited by prefix.
+        self.home_address = IPv6Address(f"2001:db8:1:{number:x}::10")
+        self.care_of_address = IPv6Address(f"2001:db8:a:{number:x}::10")
+        self.other_care_of_address = IPv6Address(f"2001:db8:b:{number:x}::10")
         self.sequence = 1000
 
     def send(self, message: bytes, source: IPv6Address, *headers: o.Header, **more: bool) -> None:
@@ -106,9 +109,7 @@ class MobileNode:
 
     def send_update(self, message: bytes, source: IPv6Address | None = None) -> None:
         """With the Home Address option, from a care-of address."""
-        self.send(
-            message, source or self.care_of_address, o.home_address_option(self.home_address)
-        )
+        self.send(message, source or self.care_of_address, o.home_address_option(self.home_address))
 
     def acknowledgement(self) -> Packet:
         """The next one to either of its addresses."""
@@ -129,15 +130,18 @@ class MobileNode:
         self.send_update(self.update(tokens, lifetime=lifetime, flags=flags))
         if flags & o.ACKNOWLEDGE:
             assert self.acknowledgement().message.status == 0
+            self.becomes_bound()
         return tokens
 
     def barrier(self) -> None:
         """What was sent before has been dealt with: a care-of test of somebody else is answered
         after it."""
         cookie = os.urandom(8)
-        self.tester.add(o.packet(STRANGER, self.node, o.care_of_test_init(cookie)))
-        self.tester.expect(
-            lambda seen: seen.message.kind == o.CARE_OF_TEST and seen.message.cookie == cookie
+        question = o.packet(STRANGER, self.node, o.care_of_test_init(cookie))
+        # Again, for after a flood the answers of tests are rationed for a moment.
+        self.tester.insist(
+            question,
+            lambda seen: seen.message.kind == o.CARE_OF_TEST and seen.message.cookie == cookie,
         )
 
     def refuses(self, unwanted: object) -> None:
@@ -149,11 +153,50 @@ class MobileNode:
         mine = {self.home_address, self.care_of_address, self.other_care_of_address}
         self.refuses(lambda seen: seen.destination in mine)
 
-    def echo(self, *headers: o.Header, source: IPv6Address, sequence: int = 1) -> None:
+    def echo(self, *headers: o.Header, source: IPv6Address, size: int = 8) -> None:
         """An echo request with headers before it."""
-        self.tester.send(
-            o.packet(source, self.node, o.echo_request(sequence), *headers, protocol=o.ICMP)
-        )
+        request = o.echo_request(1, bytes(size))
+        self.tester.send(o.packet(source, self.node, request, *headers, protocol=o.ICMP))
+
+    @property
+    def home_address_option(self) -> o.Header:
+        """Its own."""
+        return o.home_address_option(self.home_address)
+
+    def is_bound(self, care_of_address: IPv6Address | None = None) -> bool:
+        """Whether the node sends what is for the home address to a care-of address directly."""
+        self.echo(source=self.home_address)
+        reply = self.tester.expect(is_echo_reply)
+        final = reply.routed_to or reply.destination
+        assert final == self.home_address
+        if reply.routed_to is None:
+            return False
+        return reply.destination == (care_of_address or self.care_of_address)
+
+    def becomes_bound(self, care_of_address: IPv6Address | None = None) -> None:
+        """Wait until `is_bound`; the acknowledgement may arrive a moment before."""
+        wait_until(lambda: self.is_bound(care_of_address))
+
+    def becomes_unbound(self) -> None:
+        """Wait until the node sends to the home address again."""
+        wait_until(lambda: not self.is_bound())
+
+
+def wait_until(claim: Callable[[], bool], within: float = PATIENCE) -> None:
+    """Ask again until it is so; each asking is an exchange with the node under test."""
+    deadline = time.monotonic() + within
+    while not claim():
+        assert time.monotonic() < deadline
+
+
+def is_echo_reply(seen: Packet) -> bool:
+    """An ICMPv6 Echo Reply."""
+    return seen.icmp_type == o.ECHO_REPLY
+
+
+def is_icmp_error(seen: Packet) -> bool:
+    """Any ICMPv6 error."""
+    return seen.icmp_type is not None and seen.icmp_type < 128
 
 
 class Correspondent:

@@ -11,8 +11,8 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.ipsec import ESP, IPSecIntegrityError, SecurityAssociation
 from scapy.packet import Raw
 
-from tests.blackbox.octets import IPV6, MOBILITY, Packet, without_esp
 from tests.blackbox.octets import ESP as ESP_PROTOCOL
+from tests.blackbox.octets import IPV6, MOBILITY, Packet, without_esp
 
 BINDING, PREFIX_DISCOVERY = "binding", "prefix_discovery"
 RETURN_ROUTABILITY, PAYLOAD = "return_routability", "payload"

@@ -190,7 +190,9 @@ def neighbor_solicitation(target: IPv6Address, source_mac: bytes | None) -> byte
 def neighbor_advertisement(target: IPv6Address, mac: bytes, flags: int = 0x60) -> bytes:
     """RFC 4861 section 4.4; flags R 0x80, S 0x40, O 0x20."""
     return icmp(
-        NEIGHBOR_ADVERTISEMENT, 0, bytes([flags, 0, 0, 0]) + target.packed + link_layer_option(2, mac)
+        NEIGHBOR_ADVERTISEMENT,
+        0,
+        bytes([flags, 0, 0, 0]) + target.packed + link_layer_option(2, mac),
     )
 
 
@@ -204,7 +206,9 @@ def prefix_information(
 def router_advertisement(*options: bytes, lifetime: int = 1800, flags: int = 0) -> bytes:
     """RFC 4861 section 4.2; flags M 0x80, O 0x40, H 0x20."""
     return icmp(
-        ROUTER_ADVERTISEMENT, 0, struct.pack("!BBHII", 64, flags, lifetime, 0, 0) + b"".join(options)
+        ROUTER_ADVERTISEMENT,
+        0,
+        struct.pack("!BBHII", 64, flags, lifetime, 0, 0) + b"".join(options),
     )
 
 
@@ -263,7 +267,9 @@ def packet(
             last = IPv6Address(header.rest[7:23])
     at = {MOBILITY: 4, ICMP: 2, UDP: 6}.get(protocol)
     if at is not None:
-        sum_ = checksum(first, last, protocol, payload) ^ (0 if good_checksum else 0x5A5A)
+        # What follows a Mobility Header is not covered.
+        covered = payload[: 8 * (payload[1] + 1)] if protocol == MOBILITY else payload
+        sum_ = checksum(first, last, protocol, covered) ^ (0 if good_checksum else 0x5A5A)
         payload = payload[:at] + struct.pack("!H", sum_) + payload[at + 2 :]
     chain = [*(header.protocol for header in headers), protocol]
     body = b"".join(

@@ -39,6 +39,8 @@ from tests.blackbox.octets import (
 
 PATIENCE = 5.0
 """Seconds an answer may take, on a machine with other work."""
+SHOWN = 20
+"""Packets shown where none was the wanted one, the latest."""
 ETHERTYPE_IPV6 = 0x86DD
 PACKET_OUTGOING = 4
 TESTER_MAC = bytes.fromhex("020000000001")
@@ -171,8 +173,20 @@ class Tester:
                 left = deadline - time.monotonic()
                 if left <= 0 or not self._arrived.wait(left):
                     break
-            came = "\n  ".join(describe(each) for each in self._seen[self._mark :]) or "nothing"
+            latest = self._seen[self._mark :][-SHOWN:]
+            came = "\n  ".join(map(describe, latest)) or "nothing"
         raise AssertionError(f"no {what or 'such packet'} within {within} s, only\n  {came}")
+
+    def insist(self, question: bytes, wanted: Predicate, *, every: float = 0.3) -> Packet:
+        """Ask again every so many seconds until the answer comes."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            self.add(question)
+            try:
+                return self.expect(wanted, within=every)
+            except AssertionError:
+                if time.monotonic() > deadline:
+                    raise
 
     def came(self, wanted: Predicate) -> list[Packet]:
         """What came since `send` and is wanted, so far."""
@@ -213,7 +227,9 @@ class Tester:
                 received = self.ring.open(read_packet(frame[14:]))
             except (ValueError, IndexError, struct.error):
                 continue
-            self._take(link, Seen(link.interface, time.monotonic(), frame[6:12], frame[:6], received))
+            self._take(
+                link, Seen(link.interface, time.monotonic(), frame[6:12], frame[:6], received)
+            )
 
     def _take(self, link: _Link, seen: Seen) -> None:
         if seen.packet.icmp_type == NEIGHBOR_SOLICITATION:
