@@ -583,8 +583,14 @@ def test_binding_ends_with_its_lifetime(mobile: MobileNode) -> None:
     while mobile.is_bound():
         assert time.monotonic() < began + 10
     assert time.monotonic() > began + 3
-    mobile.echo(mobile.home_address_option, source=mobile.care_of_address)
-    assert mobile.tester.expect(mobile.is_error).message.status == 1
+    question = o.packet(
+        mobile.care_of_address,
+        NODE,
+        o.echo_request(1),
+        mobile.home_address_option,
+        protocol=o.ICMP,
+    )
+    assert mobile.tester.insist(question, mobile.is_error).message.status == 1
 
 
 @requirement("RFC6275-9.5.2", "CN-47")

@@ -177,11 +177,13 @@ class Tester:
             came = "\n  ".join(map(describe, latest)) or "nothing"
         raise AssertionError(f"no {what or 'such packet'} within {within} s, only\n  {came}")
 
-    def insist(self, question: bytes, wanted: Predicate, *, every: float = 0.3) -> Packet:
+    def insist(
+        self, question: bytes, wanted: Predicate, *, every: float = 0.3, link: str = ""
+    ) -> Packet:
         """Ask again every so many seconds until the answer comes."""
         deadline = time.monotonic() + PATIENCE
         while True:
-            self.add(question)
+            self.add(question, link=link)
             try:
                 return self.expect(wanted, within=every)
             except AssertionError:
