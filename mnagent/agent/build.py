@@ -10,7 +10,14 @@ from typing import Final
 
 from mnagent.agent.agent import Agent
 from mnagent.agent.dispatch import Dispatcher
-from mnagent.agent.roles import CorrespondentRole, HomeAgentRole, MobileNodeRole
+from mnagent.agent.reconfiguration import Reconfiguration
+from mnagent.agent.roles import (
+    CorrespondentRole,
+    HomeAgentChange,
+    HomeAgentFactory,
+    HomeAgentRole,
+    MobileNodeRole,
+)
 from mnagent.autoconf.autoconfiguration import AgentAutoconfiguration, KernelAutoconfiguration
 from mnagent.autoconf.dhcp6 import DUID_LENGTH, Dhcp6Settings, make_duid
 from mnagent.autoconf.interface_id import IdentifierKind
@@ -33,14 +40,16 @@ from mnagent.ipsec.keys import KeySet
 from mnagent.ipsec.mobility_policy import home_agent_database, mobile_node_database
 from mnagent.ipsec.policy import SecurityPolicyDatabase
 from mnagent.mobility.correspondent_node import CorrespondentNode, CorrespondentNodeSettings
+from mnagent.mobility.home_addresses import HOME_ADDRESSES_KEY, HomeAddresses
 from mnagent.mobility.home_agent import (
     AuthorisedMobileNode,
     HomeAgent,
     HomeAgentSettings,
     HomePrefix,
 )
+from mnagent.mobility.home_agent_selection import HomeAgentSelection
 from mnagent.mobility.home_registration import HomeRegistration
-from mnagent.mobility.mobile_node import MobileNode, MobileNodeSettings
+from mnagent.mobility.mobile_node import MobileNode, MobileNodeSettings, Surroundings
 from mnagent.mobility.route_optimization import (
     RouteOptimizationMode,
     RouteOptimizationPolicy,
@@ -139,43 +148,96 @@ def _build_mobile_node(
     persisted: Mapping[str, str],
     keys: Sequence[KeySet],
 ) -> Agent:
-    home_address, home_agent = configuration.home_address, configuration.home_agent
-    if len(keys) != 1:
-        raise ValueError(f"a mobile node has one set of keys, not {len(keys)}")
-    _check_keys(keys[0], home_address=home_address, home_agent=home_agent)
-    protect_payload = configuration.payload_protection is PayloadProtection.ESP
-    policies = mobile_node_database(keys[0], protect_payload=protect_payload)
-    node = MobileNode(
-        MobileNodeSettings(
-            home_address=home_address,
-            home_agent_address=home_agent,
-            home_prefix_length=configuration.home_prefix_length,
-            interfaces=configuration.interfaces,
-            lifetime=float(configuration.lifetime),
-            initial_bindack_timeout_first_registration=(
-                configuration.initial_bindack_timeout_first_registration
-            ),
-            optimistic_tunnel=configuration.early_tunnel,
-            route_optimization=_policy_of(configuration),
-            by_kind=configuration.interface_order is InterfaceOrder.BY_KIND,
-            path_check_interval=configuration.path_check_interval,
-        ),
-        random=random,
-        persisted_sequence=persisted.get(HomeRegistration.sequence_key(home_address)),
-        persisted_binding=persisted.get(HomeRegistration.binding_key(home_address)),
+    home_address = configuration.home_address
+    _check_home_agents(configuration, keys)
+    policies = _mobile_node_policies(configuration, keys)
+    home_addresses = _build_home_addresses(
+        configuration, random=random, persisted=persisted, keys=keys
     )
     autoconfiguration, first_actions = _build_autoconfiguration(
         configuration, random=random, persisted=persisted
     )
     return Agent(
-        MobileNodeRole(autoconfiguration, node, correspondent_node),
+        MobileNodeRole(autoconfiguration, home_addresses, correspondent_node),
         policies=policies,
         dispatcher=Dispatcher(
             policies,
             home_addresses=frozenset((home_address,)),
-            tunnel_peers=frozenset((home_agent,)),
+            tunnel_peers=frozenset(key_set.home_agent for key_set in keys),
         ),
         first_actions=first_actions,
+    )
+
+
+def _build_home_addresses(
+    configuration: MobileNodeConfiguration,
+    *,
+    random: Random,
+    persisted: Mapping[str, str],
+    keys: Sequence[KeySet],
+) -> HomeAddresses:
+    settings = _mobile_node_settings(configuration, keys)
+
+    def factory(
+        home_address: IPv6Address, surroundings: Surroundings, may_ask_for_link_local: bool
+    ) -> MobileNode:
+        return MobileNode(
+            replace(
+                settings,
+                home_address=home_address,
+                link_local_compatibility=may_ask_for_link_local,
+            ),
+            random=random,
+            persisted_sequence=persisted.get(HomeRegistration.sequence_key(home_address)),
+            persisted_binding=persisted.get(HomeRegistration.binding_key(home_address)),
+            persisted_home_agent=persisted.get(HomeAgentSelection.current_key(home_address)),
+            persisted_home_agents=persisted.get(HomeAgentSelection.list_key(home_address)),
+            surroundings=surroundings,
+        )
+
+    return HomeAddresses(
+        configuration.home_addresses,
+        follows_renumbering=configuration.follow_renumbering,
+        surroundings=Surroundings(
+            home_addresses=configuration.home_addresses,
+            home_prefixes=(configuration.home_prefix,),
+            interfaces=settings.interfaces,
+            by_kind=settings.by_kind,
+        ),
+        factory=factory,
+        random=random,
+        persisted=persisted.get(HOME_ADDRESSES_KEY),
+    )
+
+
+def _mobile_node_policies(
+    configuration: MobileNodeConfiguration, keys: Sequence[KeySet]
+) -> SecurityPolicyDatabase:
+    protect_payload = configuration.payload_protection is PayloadProtection.ESP
+    return mobile_node_database(*keys, protect_payload=protect_payload)
+
+
+def _mobile_node_settings(
+    configuration: MobileNodeConfiguration, keys: Sequence[KeySet]
+) -> MobileNodeSettings:
+    usable = tuple(dict.fromkeys(key_set.home_agent for key_set in keys))
+    return MobileNodeSettings(
+        home_address=configuration.home_address,
+        home_agent_address=(*configuration.home_agents, *usable)[0],
+        home_agents=configuration.home_agents,
+        usable_home_agents=usable,
+        home_agent_timeout=configuration.home_agent_timeout,
+        path_silence=configuration.path_silence,
+        home_prefix_length=configuration.home_prefix_length,
+        interfaces=configuration.interfaces,
+        lifetime=float(configuration.lifetime),
+        initial_bindack_timeout_first_registration=(
+            configuration.initial_bindack_timeout_first_registration
+        ),
+        optimistic_tunnel=configuration.early_tunnel,
+        route_optimization=_policy_of(configuration),
+        by_kind=configuration.interface_order is InterfaceOrder.BY_KIND,
+        path_check_interval=configuration.path_check_interval,
     )
 
 
@@ -253,29 +315,8 @@ def _build_home_agent(
     keys: Sequence[KeySet],
     kept: Mapping[str, KeptRecord],
 ) -> Agent:
-    served = {node.home_address for node in configuration.mobile_nodes}
-    for key_set in keys:
-        if key_set.home_address not in served:
-            raise ValueError(f"keys for {key_set.home_address}, which is not served")
-        _check_keys(key_set, home_address=key_set.home_address, home_agent=configuration.address)
-    protect_payload = configuration.payload_protection is PayloadProtection.ESP
-    policies = home_agent_database(configuration.address, keys, protect_payload=protect_payload)
-
-    def factory(interface: int | None, link_layer_address: bytes) -> HomeAgent:
-        settings = HomeAgentSettings(
-            address=configuration.address,
-            home_prefixes=(HomePrefix(prefix=configuration.home_prefix),),
-            mobile_nodes=tuple(
-                AuthorisedMobileNode(home_address=node.home_address)
-                for node in configuration.mobile_nodes
-            ),
-            home_link=interface,
-            link_layer_address=link_layer_address,
-            max_lifetime=float(configuration.max_lifetime),
-            early_forwarding=configuration.early_forwarding,
-        )
-        return HomeAgent(settings, random=random)
-
+    policies = _home_agent_policies(configuration, keys)
+    factory = _home_agent_factory(configuration, random=random)
     return Agent(
         HomeAgentRole(
             factory,
@@ -286,6 +327,98 @@ def _build_home_agent(
         policies=policies,
         dispatcher=Dispatcher(policies),
     )
+
+
+def _home_agent_policies(
+    configuration: HomeAgentConfiguration, keys: Sequence[KeySet]
+) -> SecurityPolicyDatabase:
+    served = {node.home_address for node in configuration.mobile_nodes}
+    for key_set in keys:
+        if key_set.home_address not in served:
+            raise ValueError(f"keys for {key_set.home_address}, which is not served")
+        _check_keys(key_set, home_address=key_set.home_address, home_agent=configuration.address)
+    protect_payload = configuration.payload_protection is PayloadProtection.ESP
+    return home_agent_database(configuration.address, keys, protect_payload=protect_payload)
+
+
+def _home_agent_factory(
+    configuration: HomeAgentConfiguration, *, random: Random
+) -> HomeAgentFactory:
+    def factory(interface: int | None, link_layer_address: bytes) -> HomeAgent:
+        settings = replace(
+            _home_agent_settings(configuration),
+            home_link=interface,
+            link_layer_address=link_layer_address,
+        )
+        return HomeAgent(settings, random=random)
+
+    return factory
+
+
+def _home_agent_settings(configuration: HomeAgentConfiguration) -> HomeAgentSettings:
+    """All but the home link."""
+    return HomeAgentSettings(
+        address=configuration.address,
+        home_prefixes=tuple(HomePrefix(prefix=each) for each in configuration.home_prefixes),
+        mobile_nodes=tuple(
+            AuthorisedMobileNode(home_address=node.home_address)
+            for node in configuration.mobile_nodes
+        ),
+        max_lifetime=float(configuration.max_lifetime),
+        max_bindings=configuration.max_bindings,
+        early_forwarding=configuration.early_forwarding,
+        min_prefix_advertisement_interval=configuration.min_prefix_advertisement_interval,
+        max_prefix_advertisement_interval=configuration.max_prefix_advertisement_interval,
+    )
+
+
+def build_reconfiguration(
+    configuration: Configuration,
+    *,
+    random: Random,
+    associations: Sequence[KeySet],
+    former_associations: Sequence[KeySet],
+) -> Reconfiguration:
+    """Check a changed configuration that `changed_keys` lets through, and say what it comes to.
+
+    Raises:
+        ValueError: as `build_agent`.
+    """
+    former = {(each.home_address, each.home_agent): each for each in former_associations}
+    rekeyed = frozenset(
+        each.home_address
+        for each in associations
+        if former.get((each.home_address, each.home_agent)) != each
+    )
+    agent, node = configuration.home_agent, configuration.mobile_node
+    if agent is not None:
+        change = HomeAgentChange(
+            settings=_home_agent_settings(agent),
+            factory=_home_agent_factory(agent, random=random),
+        )
+        policies = _home_agent_policies(agent, associations)
+        return Reconfiguration(policies=policies, home_agent=change, rekeyed=rekeyed)
+    if node is not None:
+        return Reconfiguration(
+            policies=_mobile_node_policies(node, associations),
+            mobile_node=_mobile_node_settings(node, associations),
+            rekeyed=rekeyed,
+        )
+    return Reconfiguration(policies=SecurityPolicyDatabase())
+
+
+def _check_home_agents(configuration: MobileNodeConfiguration, keys: Sequence[KeySet]) -> None:
+    """A mobile node has one set of keys for each home agent that it names, and may have more."""
+    if not keys:
+        raise ValueError("a mobile node has at least one set of keys")
+    known = {key_set.home_agent: key_set for key_set in keys}
+    if len(known) != len(keys):
+        raise ValueError("two sets of keys are for the same home agent")
+    for home_agent in configuration.home_agents:
+        found = known.get(home_agent, keys[0])
+        _check_keys(found, home_address=configuration.home_address, home_agent=home_agent)
+    for key_set in keys:
+        _check_keys(key_set, home_address=configuration.home_address, home_agent=key_set.home_agent)
 
 
 def _check_keys(keys: KeySet, *, home_address: IPv6Address, home_agent: IPv6Address) -> None:

@@ -6,7 +6,9 @@ In the order in which they are tried:
 2. Mobile Prefix Solicitations and Advertisements between the same two: transport mode.
 3. Home Test Init and Home Test between the home address and anybody, in the tunnel: tunnel mode.
 4. All else in the tunnel, if the payload is to be protected: tunnel mode.
-5. On a home agent, home registrations of anybody else, and on a mobile node, acknowledgements
+5. Mobile Prefix Solicitations and Advertisements of anybody else: discarded. They are never taken,
+   nor sent, without protection.
+6. On a home agent, home registrations of anybody else, and on a mobile node, acknowledgements
    from the home agent to any other address: discarded (RFC 4877 7.2.1 asks for such an entry, so
    that nothing without an association slips past the database).
 
@@ -35,14 +37,25 @@ from mnagent.wire.mobility import (
 )
 
 
-def mobile_node_database(keys: KeySet, *, protect_payload: bool = False) -> SecurityPolicyDatabase:
+def mobile_node_database(*keys: KeySet, protect_payload: bool = False) -> SecurityPolicyDatabase:
     """The policies of a mobile node; its tunnel is inactive until somebody activates it.
+
+    There is one set of keys for each home address and each of its home agents.
 
     Raises:
         ValueError: the payload is to be protected and there is no association for it.
     """
-    policies = _policies(keys, protect_payload=protect_payload)
-    policies.append(_refuse(Selector(source=keys.home_agent, message=BindingAcknowledgement)))
+    policies = [
+        policy for each in keys for policy in _policies(each, protect_payload=protect_payload)
+    ]
+    for home_agent in dict.fromkeys(each.home_agent for each in keys):
+        policies.append(_refuse(Selector(source=home_agent, message=BindingAcknowledgement)))
+    policies.append(
+        _refuse(
+            Selector(message=MobilePrefixAdvertisement),
+            outbound=Selector(message=MobilePrefixSolicitation),
+        )
+    )
     return SecurityPolicyDatabase(policies)
 
 
@@ -65,6 +78,12 @@ def home_agent_database(
         policies += _policies(key_set, protect_payload=protect_payload)
     registration = Selector(destination=home_agent, message=BindingUpdate, home_registration=True)
     policies.append(_refuse(registration))
+    policies.append(
+        _refuse(
+            Selector(message=MobilePrefixSolicitation),
+            outbound=Selector(message=MobilePrefixAdvertisement),
+        )
+    )
     return SecurityPolicyDatabase(policies)
 
 
@@ -105,6 +124,7 @@ def _policy(
     return SecurityPolicy(
         purpose=purpose,
         home_address=keys.home_address,
+        home_agent=keys.home_agent,
         outbound=from_mobile_node if is_mobile_node else to_mobile_node,
         inbound=to_mobile_node if is_mobile_node else from_mobile_node,
         associations=pair,
@@ -167,11 +187,12 @@ def _payload(keys: KeySet, pair: AssociationPair) -> SecurityPolicy:
     )
 
 
-def _refuse(inbound: Selector) -> SecurityPolicy:
+def _refuse(inbound: Selector, *, outbound: Selector | None = None) -> SecurityPolicy:
+    purpose = Purpose.BINDING if outbound is None else Purpose.PREFIX_DISCOVERY
     return SecurityPolicy(
-        purpose=Purpose.BINDING,
+        purpose=purpose,
         home_address=None,
-        outbound=None,
+        outbound=outbound,
         inbound=inbound,
         associations=None,
     )

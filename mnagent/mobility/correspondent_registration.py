@@ -236,6 +236,10 @@ class CorrespondentRegistration:
         self._is_error_reported = False
         self._doubted_at = -math.inf
 
+    def change_home_agent(self, home_agent_address: IPv6Address) -> None:
+        """Home Tests come by another home agent's tunnel from now on."""
+        self._tests.home_agent_address = home_agent_address
+
     @property
     def state(self) -> CorrespondentState:
         return self._state

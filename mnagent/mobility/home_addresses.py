@@ -6,9 +6,10 @@
                                        |            MobileNode (another one)
                                        `-- Surroundings, shared: movement, links
 
-Each home address is registered, tunnelled and optimized by a `MobileNode` of its own; where the node
-is, is decided once for all of them. One that the node forms in a new prefix of the home link has the
-interface identifier of a configured one, as the home agent expects (`served_home_addresses`).
+Each home address is registered, tunnelled and optimized by a `MobileNode` of its own; where the
+node is, is decided once for all of them. One that the node forms in a new prefix of the home link
+has the interface identifier of a configured one, as the home agent expects
+(`served_home_addresses`).
 
     new prefix ----> formed: preferred --preferred lifetime over--> deprecated --valid lifetime
                                                                        over--> ended
@@ -50,7 +51,12 @@ from mnagent.core.timers import earliest
 from mnagent.mobility.home_link import HomeLinkState
 from mnagent.mobility.home_prefixes import TWO_HOURS, KnownPrefix, address_in
 from mnagent.mobility.home_registration import CareOf
-from mnagent.mobility.mobile_node import MobileNode, MobileNodeEvent, Surroundings
+from mnagent.mobility.mobile_node import (
+    MobileNode,
+    MobileNodeEvent,
+    MobileNodeSettings,
+    Surroundings,
+)
 from mnagent.mobility.movement import AtHome, Away
 from mnagent.mobility.prefix_discovery import PrefixDiscovery
 from mnagent.wire.icmp6 import MobilePrefixAdvertisement
@@ -114,7 +120,7 @@ class HomeAddresses:
         self._is_finished = False
         for address in self._configured:
             self._add(address, like=address)
-        self.discovery = PrefixDiscovery(self.leader.settings.home_agent_address, random=random)
+        self.discovery = PrefixDiscovery(self.leader.home_agent_address, random=random)
         self._restored = _formed(persisted) if follows_renumbering else {}
 
     @property
@@ -132,11 +138,36 @@ class HomeAddresses:
         """Whether new connections may take this home address."""
         return self._known[home_address].is_preferred
 
+    def like(self, home_address: IPv6Address) -> IPv6Address:
+        """The configured home address whose keys this one uses."""
+        return self._known[home_address].like
+
+    def lifetimes_of(self, home_address: IPv6Address) -> tuple[float, float]:
+        """Instants at which it ends, and becomes deprecated."""
+        home = self._known[home_address]
+        return home.valid_until, home.preferred_until
+
+    def reconfigure(
+        self, settings: MobileNodeSettings, *, rekeyed: frozenset[IPv6Address], now: float
+    ) -> list[Output]:
+        """See `MobileNode.reconfigure`; the home address in ``settings`` does not count."""
+        outputs: list[Output] = []
+        for home in tuple(self._known.values()):
+            own = replace(
+                settings,
+                home_address=home.address,
+                home_prefix_length=home.node.settings.home_prefix_length,
+                link_local_compatibility=home.node.settings.link_local_compatibility,
+            )
+            changed = home.node.reconfigure(own, is_rekeyed=home.like in rekeyed, now=now)
+            outputs += self._collect(home, changed, now)
+        return outputs
+
     @property
     def drops(self) -> Counter[DropReason]:
         total = self._drops + self.discovery.drops
         for node in self.nodes:
-            total = total + node.registration.drops + node.route_optimization.drops
+            total = total + node.drops
         return total
 
     def handle(self, event: MobileNodeEvent, now: float) -> list[Output]:
@@ -235,7 +266,7 @@ class HomeAddresses:
         attachment = self._surroundings.movement.attachment
         if not isinstance(attachment, Away):
             return []
-        self.discovery.home_agent_address = home.node.settings.home_agent_address
+        self.discovery.home_agent_address = home.node.home_agent_address
         is_hinted = accepted.status == BindingStatus.ACCEPTED_BUT_PREFIX_DISCOVERY_NECESSARY
         care_of = CareOf(address=accepted.care_of_address, interface=attachment.interface)
         return self.discovery.registered(home.address, care_of, now, is_hinted=is_hinted)
@@ -247,8 +278,7 @@ class HomeAddresses:
     # The home link's prefixes.
 
     def _on_advertisement(self, event: PacketReceived, now: float) -> list[Output]:
-        has_changed, outputs = self.discovery.handle(event, now)
-        return outputs + self._renumber(now)
+        return self.discovery.handle(event, now) + self._renumber(now)
 
     def _on_router_advertisement(self, event: PacketReceived, now: float) -> list[Output]:
         """At home the routers themselves tell (RFC 6275 11.4.3: in the same way)."""
@@ -327,9 +357,7 @@ class HomeAddresses:
         name = "home-address-preferred" if home.is_preferred else "home-address-deprecated"
         details = (("home_address", str(home.address)),)
         return [
-            SetHomeAddress(
-                home_address=home.address, like=home.like, preferred=home.is_preferred
-            ),
+            SetHomeAddress(home_address=home.address, like=home.like, preferred=home.is_preferred),
             ReportEvent(name=name, details=details),
         ]
 
@@ -338,7 +366,7 @@ class HomeAddresses:
         self._surroundings.home_addresses.discard(home.address)
         if not any(each.address in home.node.settings.home_prefix for each in self._known.values()):
             self._surroundings.home_prefixes.discard(home.node.settings.home_prefix)
-        self._drops += home.node.registration.drops + home.node.route_optimization.drops
+        self._drops += home.node.drops
         details = (("home_address", str(home.address)),)
         return [
             *home.node.end(now),

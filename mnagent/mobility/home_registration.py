@@ -185,15 +185,19 @@ class HomeRegistration:
         random: Random,
         persisted_sequence: str | None = None,
         persisted_binding: str | None = None,
+        sequence: SequenceCounter | None = None,
     ) -> None:
         """Start unregistered.
 
         ``persisted_sequence`` and ``persisted_binding`` are the values of this machine's records
-        (`sequence_key`, `binding_key`) that an earlier run left, or None.
+        (`sequence_key`, `binding_key`) that an earlier run left, or None. ``sequence`` is the
+        counter of another registration of this home address, to go on from.
         """
         self._settings = settings
+        self.home_address_valid_until = settings.home_address_valid_until
+        """Instant at which the home address ends; follows what is learnt of its prefix."""
         self._state = RegistrationState.UNREGISTERED
-        self._sequence = SequenceCounter(
+        self.sequence = sequence or SequenceCounter(
             self.sequence_key(settings.home_address), random=random, persisted=persisted_sequence
         )
         self._list = BindingUpdateList()
@@ -227,6 +231,10 @@ class HomeRegistration:
     def binding_key(home_address: IPv6Address) -> str:
         """Name of the record that tells whether the home agent may hold a binding."""
         return f"binding.{home_address}"
+
+    @property
+    def home_agent_address(self) -> IPv6Address:
+        return self._settings.home_agent_address
 
     @property
     def state(self) -> RegistrationState:
@@ -276,6 +284,14 @@ class HomeRegistration:
             self._step(_Input.REGISTER)
         return self._begin(now)
 
+    def change(self, *, lifetime: float, initial_bindack_timeout_first_registration: float) -> None:
+        """Other settings (seconds), from the next update on."""
+        self._settings = replace(
+            self._settings,
+            lifetime=lifetime,
+            initial_bindack_timeout_first_registration=initial_bindack_timeout_first_registration,
+        )
+
     def prove(self, now: float) -> list[Output]:
         """Refresh ahead of time: the acknowledgement proves that the home agent is reached."""
         return (
@@ -305,6 +321,18 @@ class HomeRegistration:
         if not has_way or not self.may_be_bound(now):
             return [BindingDeleted(answered=False)]
         self._tries_left = tries
+        self._step(_Input.DEREGISTER)
+        return self._begin(now)
+
+    def release(self, care_of: CareOf, now: float) -> list[Output]:
+        """Another home agent has taken over: delete the binding here, for as long as it may live.
+
+        Meanwhile a home agent that is back would intercept the home address as well.
+        """
+        if not self.may_be_bound(now):
+            return [BindingDeleted(answered=False)]
+        self._care_of, self._home_path = care_of, None
+        self._tries_left = None
         self._step(_Input.DEREGISTER)
         return self._begin(now)
 
@@ -429,7 +457,7 @@ class HomeRegistration:
         self, acknowledgement: BindingAcknowledgement, now: float
     ) -> list[Output]:
         self.last_status = int(acknowledgement.status)
-        self._sequence.resume_after(acknowledgement.sequence)
+        self.sequence.resume_after(acknowledgement.sequence)
         self._resyncs += 1
         outputs: list[Output] = [_rejection(int(acknowledgement.status))]
         if self._resyncs <= MAX_IMMEDIATE_RESYNCS:
@@ -556,7 +584,7 @@ class HomeRegistration:
         self._limiter.sent(now)
         self._is_outstanding = True
         self._timers.set(_Timer.TRANSMIT, now + self._timeout)
-        sequence, records = self._sequence.take()
+        sequence, records = self.sequence.take()
         lifetime = self._lifetime(now)
         entry = BindingUpdateListEntry(
             destination=self._settings.home_agent_address,
@@ -593,7 +621,7 @@ class HomeRegistration:
         assert self._care_of is not None
         limit = min(
             self._settings.lifetime,
-            self._settings.home_address_valid_until - now,
+            self.home_address_valid_until - now,
             self._care_of.valid_until - now,
         )
         return max(limit // LIFETIME_UNIT, 1.0) * LIFETIME_UNIT

@@ -23,7 +23,8 @@ HOME_AGENT_FILE = "home-agent.toml"
 
 
 def load_key_sets(configuration: Configuration) -> tuple[KeySet, ...]:
-    """The keys of every association a configuration asks for; one set a home address.
+    """The keys of every association a configuration asks for; one set a home address, and on a
+    mobile node one a home agent.
 
     Raises:
         ConfigurationError: a key file cannot be used, or does not fit the configuration.
@@ -39,7 +40,26 @@ def load_key_sets(configuration: Configuration) -> tuple[KeySet, ...]:
                 what = f"SPI {association.spi:#010x} is in {other} too, expected another one"
                 raise ConfigurationError(path, "spi", what, "make one of the two again")
         sets.append(keys)
+    _check_home_agents(configuration, sets)
     return tuple(sets)
+
+
+def _check_home_agents(configuration: Configuration, sets: list[KeySet]) -> None:
+    """A mobile node has the keys of each home agent it names, and each only once."""
+    node = configuration.mobile_node
+    if node is None:
+        return
+    found: dict[tuple[IPv6Address, IPv6Address], Path] = {}
+    for path, keys in zip(node.keys, sets, strict=True):
+        other = found.setdefault((keys.home_address, keys.home_agent), path)
+        if other != path:
+            what = f"{other} is for {keys.home_agent} too, expected another home agent"
+            raise ConfigurationError(path, "home_agent", what, "name one of the two")
+    for home_agent in node.home_agents:
+        if (node.home_address, home_agent) not in found:
+            what = f"no key file is for the home agent {home_agent}"
+            remedy = "name its file too, or make one with `mnagent keygen`"
+            raise ConfigurationError(configuration.path, "mobile_node.keys", what, remedy)
 
 
 def load_private_key_file(path: Path) -> KeySet:
@@ -123,7 +143,10 @@ class _Expectation:
 
     __slots__ = ("end", "home_address", "home_agent")
 
-    def __init__(self, end: TunnelEnd, home_address: IPv6Address, home_agent: IPv6Address) -> None:
+    def __init__(
+        self, end: TunnelEnd, home_address: IPv6Address, home_agent: IPv6Address | None
+    ) -> None:
+        """A home agent of None is any."""
         self.end = end
         self.home_address = home_address
         self.home_agent = home_agent
@@ -133,7 +156,10 @@ def _expectations(configuration: Configuration) -> list[tuple[Path, _Expectation
     node, agent = configuration.mobile_node, configuration.home_agent
     if node is not None:
         end = TunnelEnd.MOBILE_NODE
-        return [(node.keys, _Expectation(end, node.home_address, node.home_agent))]
+        # With one of each, a file of another home agent is the likely mistake.
+        is_single = len(node.keys) == len(node.home_agents) == 1
+        home_agent = node.home_agents[0] if is_single else None
+        return [(path, _Expectation(end, node.home_address, home_agent)) for path in node.keys]
     if agent is None:
         return []
     end = TunnelEnd.HOME_AGENT
@@ -152,7 +178,7 @@ def _compare(
         raise ConfigurationError(path, "end", what, "name this end's file, not the other end's")
     for name in ("home_address", "home_agent"):
         wanted, found = getattr(expected, name), getattr(keys, name)
-        if wanted != found:
+        if wanted not in (None, found):
             what = f"{said}, {wanted}, found {found}"
             raise ConfigurationError(path, name, what, "name the right file, or make new keys")
     table = configuration.mobile_node or configuration.home_agent

@@ -37,8 +37,8 @@ add rule netdev {table} shield rt type 2 counter drop
 add rule netdev {table} shield ip6 nexthdr 60 @nh,368,8 0xc9 counter drop
 """
 _TUNNELS = """
-add rule netdev {table} shield meta l4proto 41 ip6 saddr {home_agent} counter drop
-add rule netdev {table} shield meta l4proto 41 ip6 daddr {home_agent} counter drop
+add rule netdev {table} shield meta l4proto 41 ip6 saddr {{ {home_agents} }} counter drop
+add rule netdev {table} shield meta l4proto 41 ip6 daddr {{ {home_agents} }} counter drop
 """
 _CHAIN = (
     "add chain netdev {table} {chain} "
@@ -90,17 +90,18 @@ class _Library:
 class Shield:
     """The table, brought to a desired state."""
 
-    def __init__(self, table: str, *, home_agent: IPv6Address | None) -> None:
-        """``home_agent`` is one end of every tunnel, whichever end this node is; None where there
-        are no tunnels."""
+    def __init__(self, table: str, *, home_agents: frozenset[IPv6Address]) -> None:
+        """One of ``home_agents`` is an end of every tunnel, whichever end this node is; empty where
+        there are no tunnels."""
         self._table = table
         self._library = _Library()
         self._interfaces: dict[int, str] = {}
         self._contents: dict[str, frozenset[str]] = {
             name: frozenset() for name in ("local", "spis")
         }
-        rules = _TABLE if home_agent is None else _TABLE + _TUNNELS
-        self._library.run(rules.format(table=table, home_agent=home_agent))
+        rules = _TABLE + _TUNNELS if home_agents else _TABLE
+        listed = ", ".join(str(address) for address in sorted(home_agents))
+        self._library.run(rules.format(table=table, home_agents=listed))
 
     def close(self) -> None:
         """Take the table away."""

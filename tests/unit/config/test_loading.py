@@ -73,7 +73,8 @@ def test_mobile_node_smallest_file_has_the_defaults(tmp_path: Path) -> None:
     assert node.home_address == IPv6Address("2001:db8:1::10")
     assert node.home_prefix == IPv6Network("2001:db8:1::/64")
     assert node.interfaces == ("wlan0", "eth0")
-    assert node.keys == tmp_path / "keys/mobile-node.toml"
+    assert node.keys == (tmp_path / "keys/mobile-node.toml",)
+    assert node.home_agents == (IPv6Address("2001:db8:1::1"),)
     assert (node.lifetime, node.initial_bindack_timeout_first_registration) == (600, 1.5)
     assert node.autoconfiguration is Autoconfiguration.AGENT
     assert node.new_connections is NewConnections.HOME_ADDRESS
@@ -206,7 +207,7 @@ def test_mistake_in_an_added_line_names_key_and_expectation(
         ("1::10", "2::10", "home_agent.mobile_nodes[0].home_address", "in the home prefix"),
         ("1::10", "1::1", "home_agent.mobile_nodes[0].home_address", "home agent's address"),
         ("keys =", "key =", "home_agent.mobile_nodes[0].key", "unknown key"),
-        ("[[home_agent.mobile_nodes]]", "[host]", "home_agent.mobile_nodes", "missing"),
+        ("[[home_agent.mobile_nodes]]", "[host]", "host.home_address", "unknown key"),
         (
             "[[home",
             'home_link = "a b"\n[[home',
@@ -330,7 +331,7 @@ use = "on-traffic"
             "host.tunnel_interface",
             "eth0 is listed",
         ),
-        ('[home_agent]\naddress = "2001:db8::1"', "home_agent.home_prefix", "missing"),
+        ("[home_agent]", "home_agent.address", "missing"),
         ("[host]\nroute_table = 252", "host.route_table", "252, or the next one"),
     ],
 )
