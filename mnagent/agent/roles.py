@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
 from typing import Protocol
 
@@ -13,6 +14,7 @@ from mnagent.agent.snapshot import (
     BindingSnapshot,
     CorrespondentNodeSnapshot,
     CorrespondentSnapshot,
+    HomeAddressSnapshot,
     HomeAgentSnapshot,
     MobileNodeSnapshot,
     PeerBindingSnapshot,
@@ -21,9 +23,11 @@ from mnagent.autoconf.autoconfiguration import AgentAutoconfiguration, KernelAut
 from mnagent.core.actions import (
     Action,
     Finish,
+    RemoveHomeAddress,
     RemoveTunnel,
     ReportEvent,
     SendPacket,
+    SetHomeAddress,
     SetPeerBinding,
     StopIntercepting,
 )
@@ -55,8 +59,9 @@ from mnagent.core.indications import (
 from mnagent.core.records import KeptRecord
 from mnagent.core.timers import earliest
 from mnagent.mobility.correspondent_node import CorrespondentNode
-from mnagent.mobility.home_agent import HomeAgent
-from mnagent.mobility.mobile_node import MobileNode
+from mnagent.mobility.home_addresses import HomeAddresses
+from mnagent.mobility.home_agent import HomeAgent, HomeAgentSettings
+from mnagent.mobility.mobile_node import MobileNode, MobileNodeSettings
 from mnagent.mobility.movement import AtHome, Away
 from mnagent.mobility.route_optimization import CorrespondentStatus
 from mnagent.wire.icmp6 import DestinationUnreachable
@@ -116,22 +121,24 @@ class MobileNodeRole:
     def __init__(
         self,
         autoconfiguration: AgentAutoconfiguration | KernelAutoconfiguration,
-        mobile_node: MobileNode,
+        home_addresses: HomeAddresses,
         correspondent_node: CorrespondentNode | None = None,
     ) -> None:
         self.autoconfiguration = autoconfiguration
-        self.mobile_node = mobile_node
+        self.home_addresses = home_addresses
         self.correspondent_node = correspondent_node
         self._routers: set[tuple[int, IPv6Address]] = set()
         self._optimistic: set[tuple[int, IPv6Address]] = set()
         self._links: dict[int, LinkUp] = {}
 
     @property
+    def mobile_node(self) -> MobileNode:
+        """The home address that speaks for the node."""
+        return self.home_addresses.leader
+
+    @property
     def drops(self) -> Counter[DropReason]:
-        node = self.mobile_node
-        drops = (
-            self.autoconfiguration.drops + node.registration.drops + node.route_optimization.drops
-        )
+        drops = self.autoconfiguration.drops + self.home_addresses.drops
         correspondent = self.correspondent_node
         return drops if correspondent is None else drops + correspondent.drops
 
@@ -142,7 +149,7 @@ class MobileNodeRole:
         elif isinstance(event, LinkDown):
             self._links.pop(event.interface, None)
         if isinstance(event, TunnelActivity | SignalMeasured):
-            return self._pass_on(self.mobile_node.handle(event, now), now)
+            return self._pass_on(self.home_addresses.handle(event, now), now)
         correspondent = self.correspondent_node
         if correspondent is not None:
             if isinstance(event, PacketReceived):
@@ -156,7 +163,7 @@ class MobileNodeRole:
         ):
             # Before autoconfiguration: an interface is known before there are addresses on it, and
             # its loss is one loss, not one for each address.
-            actions += self._pass_on(self.mobile_node.handle(event, now), now)
+            actions += self._pass_on(self.home_addresses.handle(event, now), now)
         if not isinstance(event, DatagramReceived | TrafficSeen | ShutdownRequested):
             actions += self._pass_on(self.autoconfiguration.handle(event, now), now)
         return _questions_first(actions) if isinstance(event, LinkUp) else actions
@@ -166,12 +173,12 @@ class MobileNodeRole:
         outputs: list[Output] = []
         for action in actions:
             if isinstance(action, SetPeerBinding):
-                outputs += self.mobile_node.peer_moved(action.home_address, now)
+                outputs += self.home_addresses.peer_moved(action.home_address, now)
         return actions + self._pass_on(outputs, now)
 
     def handle_timer(self, now: float) -> list[Action]:
         actions = self._pass_on(self.autoconfiguration.handle_timer(now), now)
-        actions += self._pass_on(self.mobile_node.handle_timer(now), now)
+        actions += self._pass_on(self.home_addresses.handle_timer(now), now)
         correspondent = self.correspondent_node
         return actions if correspondent is None else actions + correspondent.handle_timer(now)
 
@@ -179,7 +186,7 @@ class MobileNodeRole:
         correspondent = self.correspondent_node
         return earliest(
             self.autoconfiguration.next_deadline(),
-            self.mobile_node.next_deadline(),
+            self.home_addresses.next_deadline(),
             None if correspondent is None else correspondent.next_deadline(),
         )
 
@@ -191,7 +198,7 @@ class MobileNodeRole:
         care_of = attachment.address.address if isinstance(attachment, Away) else None
         return MobileNodeSnapshot(
             home_address=str(node.settings.home_address),
-            home_agent=str(node.settings.home_agent_address),
+            home_agent=str(node.home_agent_address),
             state=node.state,
             at_home=isinstance(attachment, AtHome),
             care_of_address=_text(care_of),
@@ -201,8 +208,41 @@ class MobileNodeRole:
             last_status=registration.last_status,
             tunnel=_text(node.tunnel_address),
             handovers=handovers.records,
-            correspondents=tuple(_correspondent(s) for s in node.route_optimization.status(now)),
+            correspondents=tuple(
+                _correspondent(each.settings.home_address, status)
+                for each in self.home_addresses.nodes
+                for status in each.route_optimization.status(now)
+            ),
+            home_addresses=tuple(self._home_address(each, now) for each in self._nodes),
             handover_totals=handovers.totals,
+        )
+
+    @property
+    def _nodes(self) -> tuple[MobileNode, ...]:
+        return self.home_addresses.nodes
+
+    def _home_address(self, node: MobileNode, now: float) -> HomeAddressSnapshot:
+        address = node.settings.home_address
+        valid_until, preferred_until = self.home_addresses.lifetimes_of(address)
+        return HomeAddressSnapshot(
+            home_address=str(address),
+            home_agent=str(node.home_agent_address),
+            state=node.state,
+            preferred=self.home_addresses.is_preferred(address),
+            formed=self.home_addresses.like(address) != address,
+            valid_lifetime_remaining=_remaining(valid_until, now),
+            preferred_lifetime_remaining=_remaining(preferred_until, now),
+            bound_care_of_address=_text(node.registration.bound_address),
+            binding_lifetime_remaining=round(node.registration.remaining(now), 3),
+            tunnel=_text(node.tunnel_address),
+        )
+
+    def reconfigure(
+        self, settings: MobileNodeSettings, *, rekeyed: frozenset[IPv6Address], now: float
+    ) -> list[Action]:
+        """See `HomeAddresses.reconfigure`."""
+        return self._pass_on(
+            self.home_addresses.reconfigure(settings, rekeyed=rekeyed, now=now), now
         )
 
     def _pass_on(self, outputs: list[Output], now: float) -> list[Action]:
@@ -216,12 +256,22 @@ class MobileNodeRole:
             elif isinstance(output, RouterFound | RouterLost | AddressUsable | AddressLost):
                 actions += self._report_router(output)
                 actions += self._report_unique(output)
-                actions += self._pass_on(self.mobile_node.handle(output, now), now)
+                actions += self._pass_on(self.home_addresses.handle(output, now), now)
             elif isinstance(output, AttachmentDoubtful):
                 actions += self._look_again(output.interface, now)
             elif not isinstance(output, Indication):
+                self._serve_as_correspondent(output)
                 actions.append(output)
         return actions
+
+    def _serve_as_correspondent(self, action: Action) -> None:
+        """Mobile nodes may talk directly to each home address of ours."""
+        if self.correspondent_node is None:
+            return
+        if isinstance(action, SetHomeAddress):
+            self.correspondent_node.serve(action.home_address)
+        elif isinstance(action, RemoveHomeAddress):
+            self.correspondent_node.stop_serving(action.home_address)
 
     def _look_again(self, interface: int, now: float) -> list[Action]:
         """As after a link event: whoever is there has to speak before it is believed again."""
@@ -269,6 +319,16 @@ class MobileNodeRole:
 
 HomeAgentFactory = Callable[[int | None, bytes], HomeAgent]
 """Makes the home agent for a home link: interface index (None: virtual) and link-layer address."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HomeAgentChange:
+    """Another set of mobile nodes, and other limits."""
+
+    settings: HomeAgentSettings
+    """Home link and link-layer address in it do not count."""
+    factory: HomeAgentFactory
+    """Makes home agents of these settings."""
 
 
 class HomeAgentRole:
@@ -333,6 +393,27 @@ class HomeAgentRole:
         machines = (self.home_agent, self.correspondent_node)
         return earliest(*(each.next_deadline() for each in machines if each is not None))
 
+    def withdraw_unserved(self, change: HomeAgentChange, now: float) -> list[Action]:
+        """See `HomeAgent.withdraw_unserved`."""
+        agent = self.home_agent
+        return [] if agent is None else agent.withdraw_unserved(change.settings, now)
+
+    def reconfigure(
+        self, change: HomeAgentChange, *, rekeyed: frozenset[IPv6Address], now: float
+    ) -> list[Action]:
+        """See `HomeAgent.reconfigure`."""
+        self._factory = change.factory
+        agent = self.home_agent
+        if agent is None:
+            return []
+        return agent.reconfigure(change.settings, rekeyed=rekeyed, now=now)
+
+    def delete_binding(self, home_address: IPv6Address, now: float) -> list[Action] | None:
+        """None where there is none; see `HomeAgent.delete_binding`."""
+        return (
+            None if self.home_agent is None else self.home_agent.delete_binding(home_address, now)
+        )
+
     def _restore(self, now: float) -> list[Action]:
         """Once there is somebody to take the bindings up."""
         kept, self._kept = self._kept, {}
@@ -385,8 +466,13 @@ class HomeAgentRole:
         return outputs
 
 
-def _correspondent(status: CorrespondentStatus) -> CorrespondentSnapshot:
+def _remaining(until: float, now: float) -> float | None:
+    return None if math.isinf(until) else round(max(0.0, until - now), 3)
+
+
+def _correspondent(home_address: IPv6Address, status: CorrespondentStatus) -> CorrespondentSnapshot:
     return CorrespondentSnapshot(
+        home_address=str(home_address),
         correspondent=str(status.correspondent),
         path="direct" if status.is_direct else "home-agent",
         state=status.state,

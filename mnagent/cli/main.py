@@ -34,6 +34,8 @@ COMMAND_MODULES = {
     "run": "mnagent.cli.run",
     "status": "mnagent.cli.status",
     "handovers": "mnagent.cli.handovers",
+    "bindings": "mnagent.cli.bindings",
+    "reload": "mnagent.cli.reload",
     "check-config": "mnagent.cli.check_config",
     "keygen": "mnagent.cli.keygen",
     "doctor": "mnagent.cli.doctor",
@@ -129,6 +131,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_status(commands)
     _add_handovers(commands)
+    _add_bindings(commands)
+    _add_reload(commands)
     _add_check_config(commands)
     _add_keygen(commands)
     _add_doctor(commands)
@@ -172,6 +176,30 @@ def _add_handovers(commands: _Commands[_Parser]) -> None:
     )
     _agent_options(parser)
     parser.add_argument("--json", action="store_true", help="print them as JSON")
+
+
+def _add_bindings(commands: _Commands[_Parser]) -> None:
+    parser = commands.add_parser(
+        "bindings", help="show or end the bindings of a home agent", allow_abbrev=False
+    )
+    actions = parser.add_subparsers(
+        dest="action", required=True, metavar="ACTION", parser_class=_Parser
+    )
+    show = actions.add_parser("list", help="show them", allow_abbrev=False)
+    _agent_options(show)
+    show.add_argument("--json", action="store_true", help="print them as JSON")
+    delete = actions.add_parser("delete", help="end some of them", allow_abbrev=False)
+    _agent_options(delete)
+    delete.add_argument(
+        "home_addresses", type=_address, nargs="+", metavar="ADDRESS", help="home address"
+    )
+
+
+def _add_reload(commands: _Commands[_Parser]) -> None:
+    parser = commands.add_parser(
+        "reload", help="have the agent read its configuration again", allow_abbrev=False
+    )
+    _agent_options(parser)
 
 
 def _add_status(commands: _Commands[_Parser]) -> None:

@@ -55,6 +55,10 @@ class BindingCache:
         self._max_entries = max_entries
         self._entries: dict[IPv6Address, BindingCacheEntry] = {}
 
+    def limit(self, max_entries: int) -> None:
+        """Another bound. Nothing in force goes for it: what is too much is let run out."""
+        self._max_entries = max_entries
+
     def __len__(self) -> int:
         """Entries of both kinds."""
         return len(self._entries)

@@ -28,7 +28,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv6Address, IPv6Network
 from random import Random
 from typing import Any, Final
@@ -311,6 +311,60 @@ class HomeAgent:
             *(registration.probe.next_deadline() for registration in self._probing.values()),
             None if proxy is None else proxy.next_deadline(),
         )
+
+    def withdraw_unserved(self, settings: HomeAgentSettings, now: float) -> list[Action]:
+        """First half of a change: serve nobody any more whom these settings do not name."""
+        served = {node.home_address for node in settings.mobile_nodes}
+        self._mobile_nodes = {
+            key: self._mobile_nodes[key] for key in self._mobile_nodes if key in served
+        }
+        actions = self._expire(now)
+        for home_address in (*self._probing, *(entry.home_address for entry in self._cache)):
+            if self._node_of(home_address) is None:
+                actions += self._end(home_address, reason="not-served", now=now)
+        return actions
+
+    def reconfigure(
+        self, settings: HomeAgentSettings, *, rekeyed: frozenset[IPv6Address], now: float
+    ) -> list[Action]:
+        """Serve these mobile nodes, with these limits; bindings of those served before live on.
+
+        Addresses, prefixes and home link must be as before. ``rekeyed`` are home addresses whose
+        tunnels have other associations.
+        """
+        actions = self._expire(now)
+        self._settings = replace(
+            settings,
+            home_link=self._settings.home_link,
+            link_layer_address=self._settings.link_layer_address,
+        )
+        self._cache.limit(settings.max_bindings)
+        self._mobile_nodes = {node.home_address: node for node in settings.mobile_nodes}
+        self._followed = None
+        for entry in self.bindings:
+            if self._served.configured_for(entry.home_address) in rekeyed:
+                actions.append(self._tunnel(entry.home_address, entry.care_of_address))
+        return actions + self._follow_prefixes()
+
+    def delete_binding(self, home_address: IPv6Address, now: float) -> list[Action] | None:
+        """End a binding because somebody in charge says so; None where there is none.
+
+        Its sequence number stays known for a while, as after a deregistration.
+        """
+        if home_address not in self._probing and self._cache.find(home_address) is None:
+            return None
+        return self._expire(now) + self._end(home_address, reason="deleted", now=now)
+
+    def _end(self, home_address: IPv6Address, *, reason: str, now: float) -> list[Action]:
+        """A registration, or what was to become one, is over, whatever the mobile node thinks."""
+        actions: list[Action] = []
+        if home_address in self._probing:
+            actions += self._stop_probing(home_address)
+        entry = self._cache.find(home_address)
+        if entry is not None:
+            actions += self._withdraw(entry, reason=reason)
+            actions.append(self._mark_deregistered(home_address, sequence=entry.sequence, now=now))
+        return actions
 
     # Packets.
 

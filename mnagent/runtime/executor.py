@@ -123,6 +123,13 @@ class Executor:
     def perform(self, actions: Iterable[Action]) -> list[ActionFailed]:
         """Do them in order; a failure does not keep the later ones from being tried, except that
         after a record that could not be kept nothing is sent (its number might be used twice)."""
+        actions = tuple(actions)
+        if sum(isinstance(action, SetTunnel | RemoveTunnel) for action in actions) > 1:
+            with self._tunnels.gathering():
+                return self._perform_all(actions)
+        return self._perform_all(actions)
+
+    def _perform_all(self, actions: tuple[Action, ...]) -> list[ActionFailed]:
         failures: list[ActionFailed] = []
         unsafe = False
         for action in actions:
@@ -257,11 +264,8 @@ class Executor:
         self._mobile_node().leave_home_link()
 
     def _intercept(self, action: InterceptHomeAddress) -> None:
-        routing = self._home_agent()
-        routing.intercept(action.home_address)
         mtu = self._tunnels.tunnel_mtu(action.home_address)
-        if mtu is not None:
-            routing.tunnel_mtu_changed(action.home_address, mtu)
+        self._home_agent().intercept(action.home_address, mtu=mtu)
 
     def _stop_intercepting(self, action: StopIntercepting) -> None:
         self._home_agent().stop_intercepting(action.home_address)

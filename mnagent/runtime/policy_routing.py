@@ -178,9 +178,9 @@ class HomeAgentRouting:
     def _purpose(self, home_address: IPv6Address) -> str:
         return f"intercept-{home_address}"
 
-    def intercept(self, home_address: IPv6Address) -> None:
-        """See `InterceptHomeAddress`."""
-        self._set(home_address, self._intercepted.get(home_address))
+    def intercept(self, home_address: IPv6Address, *, mtu: int | None = None) -> None:
+        """See `InterceptHomeAddress`. ``mtu`` is the tunnel's (octets), None where it has none."""
+        self._set(home_address, mtu or self._intercepted.get(home_address))
 
     def stop_intercepting(self, home_address: IPv6Address) -> None:
         """See `StopIntercepting`."""

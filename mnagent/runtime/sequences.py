@@ -67,6 +67,14 @@ class SequenceKeeper:
                 continue
             self._reserve(spi, following)
 
+    def retire(self, spis: Iterable[int]) -> None:
+        """These associations go: note where each is, while the engine still knows."""
+        sequences = self._datapath.sequences()
+        for spi in spis:
+            if self._blocks.pop(spi, None) is not None and spi in sequences:
+                self._store.put(record_key(spi), str(sequences[spi][0]))
+                del self._limits[spi]
+
     def stop(self) -> None:
         """After the engine has stopped: note where each association really is."""
         for spi, (following, _) in self._datapath.sequences().items():

@@ -25,11 +25,12 @@ from functools import partial
 from ipaddress import IPv6Address
 from typing import Any
 
-from mnagent.config import Configuration, ConfigurationError, InterfaceOrder
+from mnagent.agent.reconfiguration import Reconfiguration
+from mnagent.config import Configuration, ConfigurationError, InterfaceOrder, load
 from mnagent.control.lock import AlreadyRunning, DaemonLock
 from mnagent.control.metrics import MetricsServer
 from mnagent.control.schema import ControlEvent
-from mnagent.control.server import ControlServer
+from mnagent.control.server import ControlServer, Refused
 from mnagent.core.actions import Action, ReportEvent
 from mnagent.core.events import (
     DatagramReceived,
@@ -54,6 +55,14 @@ from mnagent.runtime.kernel import ROUTE_PROTOCOL
 from mnagent.runtime.loop import BootTimer
 from mnagent.runtime.netlink import NotificationSocket
 from mnagent.runtime.next_hop import VERIFY_INTERVAL
+from mnagent.runtime.reload import (
+    Change,
+    ReloadRefused,
+    associations_of,
+    merged,
+    outbound_without,
+    read_change,
+)
 from mnagent.runtime.sequences import CHECK_INTERVAL
 from mnagent.runtime.sockets import TUNNEL_PROTOCOLS, PathMtuListener
 from mnagent.runtime.suspend import ClockJumpWatch, SleepDetector
@@ -86,16 +95,19 @@ def run(
     configuration: Configuration,
     *,
     build: AgentBuilder | None = None,
+    reread: Callable[[], Configuration] | None = None,
 ) -> int:
     """Run the daemon until it is told to stop; returns the exit status (see the module's
     constants).
 
-    ``build`` makes another agent than the configured one, for tests.
+    ``build`` makes another agent than the configured one, for tests. ``reread`` reads the
+    configuration anew, for a reload; by default from the file it came from.
     """
     _set_up_logging(configuration.host.log_level.value)
     try:
         with DaemonLock(configuration.host.control_socket) as lock:
-            return asyncio.run(_run(configuration, lock, build))
+            again = reread or partial(load, configuration.path)
+            return asyncio.run(_run(configuration, lock, build, reread=again))
     except (AlreadyRunning, process.StateInUse) as error:
         logger.error("%s", error)
         return EXIT_ALREADY_RUNNING
@@ -107,11 +119,18 @@ def run(
         return EXIT_START_FAILED
 
 
-async def _run(configuration: Configuration, lock: DaemonLock, build: AgentBuilder | None) -> int:
+async def _run(
+    configuration: Configuration,
+    lock: DaemonLock,
+    build: AgentBuilder | None,
+    *,
+    reread: Callable[[], Configuration],
+) -> int:
     process.be_prompt()
     with contextlib.ExitStack() as stack:
         assembly = assemble(configuration, stack, entropy=random.SystemRandom(), build=build)
-        return await Service(configuration, assembly, stack, lock=lock).run()
+        service = Service(configuration, assembly, stack, lock=lock, reread=reread)
+        return await service.run()
 
 
 def _set_up_logging(level: str) -> None:
@@ -148,8 +167,11 @@ class Service:
         stack: contextlib.ExitStack,
         *,
         lock: DaemonLock,
+        reread: Callable[[], Configuration],
     ) -> None:
         self._configuration = configuration
+        self._reread = reread
+        self._reloading = asyncio.Lock()
         self._parts = assembly
         self._stack = stack
         self._clock = assembly.clock
@@ -177,6 +199,7 @@ class Service:
         self._moved_at = self._started_at
         self._awaited: dict[IPv6Address, tuple[int, int]] | None = None
         self._journal_sync: asyncio.Task[None] | None = None
+        self._hangup: asyncio.Task[None] | None = None
         self._manager = process.ServiceManager(dict(os.environ))
         self._monitor = LinkMonitor(
             assembly.interface_names,
@@ -236,6 +259,57 @@ class Service:
         logger.info("stopping")
         self._timers.set("give-up", self._clock.now() + STOP_PATIENCE)
         self._feed([ShutdownRequested()])
+
+    async def reload(self) -> list[str]:
+        """See `mnagent.control.server.Handler.reload`."""
+        async with self._reloading:
+            try:
+                change = await read_change(
+                    self._configuration,
+                    self._parts.key_sets,
+                    reread=self._reread,
+                    entropy=random.SystemRandom(),
+                )
+                if change.reconfiguration is not None:
+                    self._add_associations(change)
+                    self._guarded(partial(self._apply, change, change.reconfiguration))
+            except ReloadRefused as error:
+                logger.error("the configuration was not reloaded: %s", error)
+                raise Refused(str(error)) from error
+        details = (("changed", ", ".join(change.keys) or "nothing"),)
+        self._report(ReportEvent(name="configuration-reloaded", details=details))
+        return list(change.keys)
+
+    def _add_associations(self, change: Change) -> None:
+        """Old and new ones are there together while the agent says goodbye and hello."""
+        parts, old = self._parts, self._parts.tunnels.associations
+        known = set(old)
+        parts.tunnels.set_associations(merged(old, change.associations))
+        parts.tunnels.flush()
+        try:
+            parts.sequences.start(each for each in change.associations if each not in known)
+        except (OSError, ValueError) as error:
+            parts.tunnels.set_associations(old)
+            parts.tunnels.flush()
+            raise ReloadRefused(f"failed to reserve sequence numbers: {error}") from error
+
+    def _apply(self, change: Change, reconfiguration: Reconfiguration) -> None:
+        parts = self._parts
+        old, new = associations_of(parts.key_sets), change.associations
+        self._perform(self._agent.reconfigure(reconfiguration, self._clock.now()))
+        parts.sequences.retire(each.spi for each in outbound_without(old, new))
+        parts.tunnels.set_associations(new)
+        self._configuration, parts.key_sets = change.configuration, change.key_sets
+        logging.getLogger().setLevel(change.configuration.host.log_level.value.upper())
+        self._feed(())
+
+    def delete_binding(self, home_address: IPv6Address) -> None:
+        """See `mnagent.control.server.Handler.delete_binding`."""
+        actions = self._agent.delete_binding(home_address, self._clock.now())
+        if actions is None:
+            raise Refused(f"{home_address} has no binding here")
+        self._perform(actions)
+        self._feed(())
 
     # start
 
@@ -297,7 +371,11 @@ class Service:
             self._done.set()
 
     def _on_hangup(self) -> None:
-        logger.info("SIGHUP: nothing is read again while running; restart to apply changes")
+        self._hangup = self._loop.create_task(self._reload_quietly())
+
+    async def _reload_quietly(self) -> None:
+        with contextlib.suppress(Refused):  # the log has it
+            await self.reload()
 
     # the agent
 

@@ -3,8 +3,9 @@ MTUs."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Protocol
@@ -102,6 +103,30 @@ class TunnelKeeper:
         self._published: Tables | None = None
         self._followed: set[TunnelPath] = set()
         self._is_pending = False
+        self._is_gathering = False
+
+    @property
+    def associations(self) -> tuple[SecurityAssociation, ...]:
+        """Those the engine has, or will have with the next `flush`."""
+        return self._associations
+
+    def set_associations(self, associations: tuple[SecurityAssociation, ...]) -> None:
+        """Have these; `flush` publishes them. Tunnels of others must be set or removed first."""
+        self._associations = associations
+        self._by_spi = {
+            (association.spi, association.direction): association for association in associations
+        }
+        self._is_pending = True
+
+    @contextlib.contextmanager
+    def gathering(self) -> Iterator[None]:
+        """Make the tables once for all tunnels that are set or removed meanwhile."""
+        self._is_gathering = True
+        try:
+            yield
+        finally:
+            self._is_gathering = False
+            self.flush()
 
     def set_local_addresses(self, addresses: frozenset[IPv6Address]) -> None:
         """Packets from outside are ours when they are for one of these."""
@@ -120,7 +145,7 @@ class TunnelKeeper:
             if spi is not None and (spi, direction) not in self._by_spi:
                 raise KeyError(spi)
         self._wishes[action.home_address] = _Wish(action)
-        self.publish()
+        self._changed()
 
     def hold_tunnel(self, home_address: IPv6Address) -> None:
         """See `HoldTunnel`."""
@@ -131,6 +156,11 @@ class TunnelKeeper:
         """See `RemoveTunnel`."""
         if self._wishes.pop(home_address, None) is not None:
             self._mtus.pop(home_address, None)
+            self._changed()
+
+    def _changed(self) -> None:
+        self._is_pending = True
+        if not self._is_gathering:
             self.publish()
 
     def set_peer_binding(self, action: SetPeerBinding) -> None:

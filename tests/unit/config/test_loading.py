@@ -116,7 +116,7 @@ def test_number_without_a_point_is_good_for_seconds(tmp_path: Path) -> None:
     [
         ("", "colour = 1\n", "colour", "unknown key"),
         ("interfaces", "interface", "mobile_node.interface", "unknown key"),
-        ("home_agent =", "lifetime = 5 #", "mobile_node.home_agent", "missing"),
+        ("home_agent =", "home_agents =", "mobile_node.home_agents", "unknown key"),
         ('role = "mobile-node"', "", "role", "missing"),
         ('role = "mobile-node"', "role = 1", "role", "expected a string, found a whole number"),
         ('role = "mobile-node"', 'role = "node"', "role", '"mobile-node" or "home-agent"'),
