@@ -53,7 +53,7 @@ from mnagent.wire.ipv6 import (
     IPv6Packet,
     Type2RoutingHeader,
 )
-from mnagent.wire.ndisc import PrefixInformation
+from mnagent.wire.ndisc import NdOption, PrefixInformation
 
 ASK_FRACTION: Final = 0.9
 """Share of a prefix's lifetime after which the home agent is asked for a fresh one."""
@@ -118,36 +118,30 @@ class PrefixDiscovery:
         self._timeout = INITIAL_SOLICIT_TIMER
         return self._solicit(now)
 
-    def handle(self, event: PacketReceived, now: float) -> tuple[bool, list[Output]]:
-        """A Mobile Prefix Advertisement that passed the security policy (RFC 6275 11.4.3).
-
-        Returns:
-            Whether the home link's prefixes have changed, and what is to be done.
-        """
+    def handle(self, event: PacketReceived, now: float) -> list[Output]:
+        """A Mobile Prefix Advertisement that passed the security policy (RFC 6275 11.4.3)."""
         packet, message = event.packet, event.packet.payload
         assert isinstance(message, MobilePrefixAdvertisement)
         if event.protected_by is None:
-            return False, self._drop(DropReason.NOT_PROTECTED)
+            return self._drop(DropReason.NOT_PROTECTED)
         if packet.source != self.home_agent_address:
-            return False, self._drop(DropReason.UNKNOWN_PEER)
+            return self._drop(DropReason.UNKNOWN_PEER)
         if packet.type2_routing_header is None:
-            return False, self._drop(DropReason.NO_TYPE2_ROUTING_HEADER)
+            return self._drop(DropReason.NO_TYPE2_ROUTING_HEADER)
         if message.identifier != self._identifier:
             self._drop(DropReason.WRONG_PREFIX_IDENTIFIER)
-            return False, [] if self.is_asking else self.ask(now)
+            return [] if self.is_asking else self.ask(now)
         self._identifier = None
         self._has_answer = True
         self._timers.cancel(_Timer.SOLICIT)
-        has_changed = self.learn(message.options, now, is_authentic=True)
+        self.learn(message.options, now, is_authentic=True)
         details = (("prefixes", " ".join(str(p.prefix) for p in self.prefixes.current(now))),)
-        return has_changed, [ReportEvent(name="home-prefixes-received", details=details)]
+        return [ReportEvent(name="home-prefixes-received", details=details)]
 
-    def learn(self, options: Iterable[object], now: float, *, is_authentic: bool) -> bool:
-        """Take in an advertisement's options; True when the prefixes have changed."""
-        known = [each for each in options if isinstance(each, PrefixInformation)]
-        has_changed = self.prefixes.learn(known, now, is_authentic=is_authentic)
+    def learn(self, options: Iterable[NdOption], now: float, *, is_authentic: bool) -> None:
+        """Take in an advertisement's options, of a home agent or of a router at home."""
+        self.prefixes.learn(options, now, is_authentic=is_authentic)
         self._arm(now)
-        return has_changed
 
     def handle_timer(self, now: float) -> list[Output]:
         """Ask again, or ask because a prefix is about to end."""

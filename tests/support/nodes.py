@@ -28,12 +28,14 @@ from mnagent.core.actions import (
     RemoveAddress,
     RemoveDefaultRouter,
     RemoveDirectPath,
+    RemoveHomeAddress,
     RemovePeerBinding,
     RemoveTunnel,
     ReportEvent,
     SendDhcpMessage,
     SendPacket,
     SetDirectPath,
+    SetHomeAddress,
     SetPeerBinding,
     SetTunnel,
     StopIntercepting,
@@ -446,6 +448,8 @@ class AgentNode(Router):
         super().__init__(world, name)
         self.forwards = home_address is None
         self.home_address = home_address
+        self.home_addresses = {home_address: True} if home_address is not None else {}
+        """Of a mobile node; False for a deprecated one."""
         self.agent: Agent | None = None
         self.esp = ReferenceEsp(
             SecurityAssociationDatabase(a for key_set in keys for a in key_set.associations)
@@ -462,7 +466,7 @@ class AgentNode(Router):
         self._direct: dict[tuple[IPv6Address, IPv6Address], SetDirectPath] = {}
         self._peers: dict[IPv6Address, IPv6Address] = {}
         self._traffic: dict[tuple[IPv6Address, IPv6Address], _Traffic] = {}
-        self._home_link: UseHomeLink | None = None
+        self._home_links: dict[IPv6Address, UseHomeLink] = {}
         self._generation = 0
 
     # The daemon.
@@ -600,13 +604,17 @@ class AgentNode(Router):
                 tunnel = self._tunnels.pop(action.home_address, None)
                 self._count("held-dropped", 0 if tunnel is None else len(tunnel.held))
             case UseHomeLink():
-                self._home_link = action
+                self._home_links[action.home_address] = action
                 self.addresses[action.interface][action.home_address] = 128
             case LeaveHomeLink():
-                if self._home_link is not None:
-                    on_port = self.addresses[self._home_link.interface]
-                    on_port.pop(action.home_address, None)
-                self._home_link = None
+                link = self._home_links.pop(action.home_address, None)
+                if link is not None:
+                    self.addresses[link.interface].pop(action.home_address, None)
+            case SetHomeAddress():
+                if self.home_address is not None:
+                    self.home_addresses[action.home_address] = action.preferred
+            case RemoveHomeAddress():
+                self.home_addresses.pop(action.home_address, None)
             case InterceptHomeAddress():
                 host_route = IPv6Network((action.home_address, 128))
                 self.routes.append(Route(host_route, None))
@@ -652,7 +660,7 @@ class AgentNode(Router):
         if action.link_layer_destination is not None:
             assert action.interface is not None
             self._port(action.interface).send(action.link_layer_destination, data)
-        elif action.interface is None and action.packet.source == self.home_address:
+        elif action.interface is None and action.packet.source in self.home_addresses:
             self.route(data)
         elif action.interface is None:
             self.send_natively(data)
@@ -698,7 +706,7 @@ class AgentNode(Router):
     # The data path.
 
     def owns(self, address: IPv6Address) -> bool:
-        return address == self.home_address or super().owns(address)
+        return address in self.home_addresses or super().owns(address)
 
     def route(self, data: bytes) -> None:
         """Packets of the home address go to the tunnel device unless at home."""
@@ -707,11 +715,12 @@ class AgentNode(Router):
             port = None if direct.interface is None else self._port(direct.interface)
             self.send_natively(data, port=port)
             return
-        if source_of(data) == self.home_address:
-            if self._home_link is None:
+        if source_of(data) in self.home_addresses:
+            link = self._home_links.get(source_of(data))
+            if link is None:
                 self._encapsulate(source_of(data), data)
                 return
-            self._send_from_home(self._home_link, data)
+            self._send_from_home(link, data)
             return
         route = self.find_route(source_of(data), destination_of(data))
         if route is not None and route.port is None:
@@ -937,7 +946,7 @@ class AgentNode(Router):
         header, option = packet.type2_routing_header, packet.home_address_option
         if isinstance(packet.payload, MobilityMessage) or (header is None and option is None):
             return None
-        if header is not None and header.home_address != self.home_address:
+        if header is not None and header.home_address not in self.home_addresses:
             return None
         if option is not None and self._peers.get(option) != packet.source:
             return None
