@@ -14,6 +14,7 @@ from mnagent.agent.reconfiguration import Reconfiguration
 from mnagent.agent.roles import (
     CorrespondentRole,
     HomeAgentChange,
+    HomeAgentDirectoryFactory,
     HomeAgentFactory,
     HomeAgentRole,
     MobileNodeRole,
@@ -47,6 +48,8 @@ from mnagent.mobility.home_agent import (
     HomeAgentSettings,
     HomePrefix,
 )
+from mnagent.mobility.home_agent_advertiser import AdvertisedPrefix
+from mnagent.mobility.home_agent_directory import DirectorySettings, HomeAgentDirectory
 from mnagent.mobility.home_agent_selection import HomeAgentSelection
 from mnagent.mobility.home_registration import HomeRegistration
 from mnagent.mobility.mobile_node import MobileNode, MobileNodeSettings, Surroundings
@@ -91,7 +94,7 @@ def build_agent(
         return _build_mobile_node(
             node,
             _build_correspondent_node(
-                configuration.correspondent, random=random, address=node.home_address
+                configuration.correspondent, random=random, addresses=node.home_addresses
             ),
             random=random,
             persisted=persisted,
@@ -103,7 +106,7 @@ def build_agent(
         correspondent_node = _build_correspondent_node(
             configuration.correspondent,
             random=random,
-            address=agent.address,
+            addresses=(agent.address,),
             refuse_home_registrations=False,
         )
         return _build_home_agent(
@@ -121,13 +124,12 @@ def _build_correspondent_node(
     configuration: CorrespondentConfiguration | None,
     *,
     random: Random,
-    address: IPv6Address | None = None,
+    addresses: tuple[IPv6Address, ...] = (),
     refuse_home_registrations: bool = True,
 ) -> CorrespondentNode:
     """Without a configuration it is switched off, and says so to mobile nodes that ask."""
-    addresses = frozenset(() if address is None else (address,))
     settings = CorrespondentNodeSettings(
-        addresses=addresses,
+        addresses=frozenset(addresses),
         enabled=configuration is not None,
         refuse_home_registrations=refuse_home_registrations,
     )
@@ -148,7 +150,6 @@ def _build_mobile_node(
     persisted: Mapping[str, str],
     keys: Sequence[KeySet],
 ) -> Agent:
-    home_address = configuration.home_address
     _check_home_agents(configuration, keys)
     policies = _mobile_node_policies(configuration, keys)
     home_addresses = _build_home_addresses(
@@ -162,7 +163,7 @@ def _build_mobile_node(
         policies=policies,
         dispatcher=Dispatcher(
             policies,
-            home_addresses=frozenset((home_address,)),
+            home_addresses=frozenset(configuration.home_addresses),
             tunnel_peers=frozenset(key_set.home_agent for key_set in keys),
         ),
         first_actions=first_actions,
@@ -258,7 +259,7 @@ def _policy_of(configuration: MobileNodeConfiguration) -> RouteOptimizationPolic
 def _build_autoconfiguration(
     configuration: MobileNodeConfiguration, *, random: Random, persisted: Mapping[str, str]
 ) -> tuple[AgentAutoconfiguration | KernelAutoconfiguration, tuple[Action, ...]]:
-    never = frozenset((configuration.home_address,))
+    never = frozenset(configuration.home_addresses)
     if configuration.autoconfiguration is Autoconfiguration.KERNEL:
         kernel = KernelAutoconfiguration(
             random=random,
@@ -323,6 +324,7 @@ def _build_home_agent(
             home_link=configuration.home_link,
             correspondent_node=correspondent_node,
             kept=kept,
+            directory_factory=_home_agent_directory_factory(configuration, random=random),
         ),
         policies=policies,
         dispatcher=Dispatcher(policies),
@@ -355,6 +357,29 @@ def _home_agent_factory(
     return factory
 
 
+def _home_agent_directory_factory(
+    configuration: HomeAgentConfiguration, *, random: Random
+) -> HomeAgentDirectoryFactory | None:
+    if not (configuration.discovery or configuration.advertise):
+        return None
+    settings = DirectorySettings(
+        address=configuration.address,
+        prefixes=tuple(AdvertisedPrefix(prefix=each) for each in configuration.home_prefixes),
+        preference=configuration.preference,
+        answers=configuration.discovery,
+        advertises=configuration.advertise,
+        max_interval=configuration.advertisement_interval,
+        is_default_router=configuration.default_router,
+    )
+
+    def factory(interface: int | None, link_layer_address: bytes) -> HomeAgentDirectory:
+        return HomeAgentDirectory(
+            settings, home_link=interface, link_layer_address=link_layer_address, random=random
+        )
+
+    return factory
+
+
 def _home_agent_settings(configuration: HomeAgentConfiguration) -> HomeAgentSettings:
     """All but the home link."""
     return HomeAgentSettings(
@@ -366,6 +391,7 @@ def _home_agent_settings(configuration: HomeAgentConfiguration) -> HomeAgentSett
         ),
         max_lifetime=float(configuration.max_lifetime),
         max_bindings=configuration.max_bindings,
+        revocation=configuration.revocation,
         early_forwarding=configuration.early_forwarding,
         min_prefix_advertisement_interval=configuration.min_prefix_advertisement_interval,
         max_prefix_advertisement_interval=configuration.max_prefix_advertisement_interval,
@@ -408,17 +434,22 @@ def build_reconfiguration(
 
 
 def _check_home_agents(configuration: MobileNodeConfiguration, keys: Sequence[KeySet]) -> None:
-    """A mobile node has one set of keys for each home agent that it names, and may have more."""
+    """A mobile node has one set of keys for each of its home addresses with each home agent that
+    it names, and may have more."""
     if not keys:
         raise ValueError("a mobile node has at least one set of keys")
-    known = {key_set.home_agent: key_set for key_set in keys}
+    known = {(key_set.home_address, key_set.home_agent): key_set for key_set in keys}
     if len(known) != len(keys):
         raise ValueError("two sets of keys are for the same home agent")
-    for home_agent in configuration.home_agents:
-        found = known.get(home_agent, keys[0])
-        _check_keys(found, home_address=configuration.home_address, home_agent=home_agent)
+    for home_address in configuration.home_addresses:
+        for home_agent in configuration.home_agents:
+            found = known.get((home_address, home_agent), keys[0])
+            _check_keys(found, home_address=home_address, home_agent=home_agent)
     for key_set in keys:
-        _check_keys(key_set, home_address=configuration.home_address, home_agent=key_set.home_agent)
+        if key_set.home_address not in configuration.home_addresses:
+            _check_keys(
+                key_set, home_address=configuration.home_address, home_agent=key_set.home_agent
+            )
 
 
 def _check_keys(keys: KeySet, *, home_address: IPv6Address, home_agent: IPv6Address) -> None:

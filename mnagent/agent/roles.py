@@ -33,6 +33,7 @@ from mnagent.core.actions import (
 )
 from mnagent.core.drops import DropReason
 from mnagent.core.events import (
+    AddressAppeared,
     DatagramReceived,
     DefaultRouterAppeared,
     DefaultRouterVanished,
@@ -60,6 +61,7 @@ from mnagent.core.records import KeptRecord
 from mnagent.core.timers import earliest
 from mnagent.mobility.correspondent_node import CorrespondentNode
 from mnagent.mobility.home_addresses import HomeAddresses
+from mnagent.mobility.home_agent_directory import DISCOVERY_MESSAGES, HomeAgentDirectory
 from mnagent.mobility.home_agent import HomeAgent, HomeAgentSettings
 from mnagent.mobility.mobile_node import MobileNode, MobileNodeSettings
 from mnagent.mobility.movement import AtHome, Away
@@ -317,6 +319,8 @@ class MobileNodeRole:
         return [ReportEvent(name="router-found", details=details)]
 
 
+HomeAgentDirectoryFactory = Callable[[int | None, bytes], HomeAgentDirectory]
+"""Makes what lets mobile nodes find the home agent, of the same two."""
 HomeAgentFactory = Callable[[int | None, bytes], HomeAgent]
 """Makes the home agent for a home link: interface index (None: virtual) and link-layer address."""
 
@@ -343,35 +347,53 @@ class HomeAgentRole:
         home_link: str | None,
         correspondent_node: CorrespondentNode | None = None,
         kept: Mapping[str, KeptRecord] | None = None,
+        directory_factory: HomeAgentDirectoryFactory | None = None,
     ) -> None:
         """``home_link`` is an interface's name; None serves a virtual home prefix from the
-        start. ``kept`` are the bindings of an earlier run."""
+        start. ``kept`` are the bindings of an earlier run. Without a ``directory_factory`` mobile
+        nodes have to know where to find this home agent."""
         self._kept = kept or {}
+        self._directory_factory = directory_factory
+        self._directory: HomeAgentDirectory | None = None
+        self._link_locals: dict[int, AddressAppeared] = {}
+        self._first_actions: list[Action] = []
         self.correspondent_node = correspondent_node
         self._factory = factory
         self._home_link = home_link
         self._index: int | None = None
         self.home_agent: HomeAgent | None = factory(None, b"") if home_link is None else None
         self._early_drops: Counter[DropReason] = Counter()
+        if home_link is None:
+            self._first_actions = self._open_directory(None, b"", -math.inf)
 
     @property
     def drops(self) -> Counter[DropReason]:
         drops = self._early_drops
         if self.home_agent is not None:
             drops = drops + self.home_agent.drops
+        if self._directory is not None:
+            drops = drops + self._directory.drops
         correspondent = self.correspondent_node
         return drops if correspondent is None else drops + correspondent.drops
 
     def handle(self, event: Event, now: float) -> list[Action]:
-        outputs: list[Action] = []
+        outputs, self._first_actions = self._first_actions, []
         correspondent = self.correspondent_node
         if correspondent is not None:
             if not isinstance(event, PacketReceived):
                 outputs += correspondent.handle(event, now)
             elif correspondent.claims(event) and not self._is_of_a_registration(event):
-                return correspondent.handle(event, now)
+                return outputs + correspondent.handle(event, now)
         if isinstance(event, LinkUp) and event.name == self._home_link:
             outputs += self._on_home_link(event, now)
+        elif isinstance(event, AddressAppeared) and event.address.is_link_local:
+            self._link_locals[event.interface] = event
+        if self._directory is not None:
+            outputs += self._directory.handle(event, now)
+            if isinstance(event, PacketReceived) and isinstance(
+                event.packet.payload, DISCOVERY_MESSAGES
+            ):
+                return outputs
         if self.home_agent is not None:
             return outputs + self._restore(now) + self.home_agent.handle(event, now)
         if isinstance(event, ShutdownRequested):
@@ -381,7 +403,7 @@ class HomeAgentRole:
         return outputs
 
     def handle_timer(self, now: float) -> list[Action]:
-        machines = (self.home_agent, self.correspondent_node)
+        machines = (self.home_agent, self._directory, self.correspondent_node)
         return [
             action
             for machine in machines
@@ -390,7 +412,7 @@ class HomeAgentRole:
         ]
 
     def next_deadline(self) -> float | None:
-        machines = (self.home_agent, self.correspondent_node)
+        machines = (self.home_agent, self._directory, self.correspondent_node)
         return earliest(*(each.next_deadline() for each in machines if each is not None))
 
     def withdraw_unserved(self, change: HomeAgentChange, now: float) -> list[Action]:
@@ -453,7 +475,19 @@ class HomeAgentRole:
         outputs = [] if self._index is None else self._abandon()
         self._index = event.interface
         self.home_agent = self._factory(event.interface, event.link_layer_address)
-        return outputs
+        return outputs + self._open_directory(event.interface, event.link_layer_address, now)
+
+    def _open_directory(
+        self, interface: int | None, link_layer_address: bytes, now: float
+    ) -> list[Action]:
+        if self._directory_factory is None:
+            return []
+        if self._directory is not None:
+            self._early_drops += self._directory.drops
+        directory = self._directory = self._directory_factory(interface, link_layer_address)
+        link_local = self._link_locals.get(interface or 0)
+        known = [] if link_local is None else directory.handle(link_local, now)
+        return [*directory.start(), *known]
 
     def _abandon(self) -> list[Action]:
         """The home link was another interface: the mobile nodes have to register again."""

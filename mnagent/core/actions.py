@@ -97,6 +97,24 @@ class LeaveGroup:
     group: IPv6Address
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinAnycast:
+    """Take an anycast address: answer Neighbor Solicitations for it, and do not forward its packets
+    (RFC 4291 2.6)."""
+
+    interface: int | None
+    """Interface index; None where no link has the prefix: the tunnel device."""
+    address: IPv6Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaveAnycast:
+    """Give an anycast address up."""
+
+    interface: int | None
+    address: IPv6Address
+
+
 class TunnelEnd(enum.Enum):
     """Which end of the tunnel this node is: decides which inner address is the home address."""
 
@@ -293,6 +311,8 @@ Action = (
     | RemoveDefaultRouter
     | JoinGroup
     | LeaveGroup
+    | JoinAnycast
+    | LeaveAnycast
     | SetTunnel
     | HoldTunnel
     | RemoveTunnel

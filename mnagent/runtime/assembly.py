@@ -13,12 +13,16 @@ from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any, Protocol
 
+from mnagent.agent.reconfiguration import Reconfiguration
 from mnagent.config import Autoconfiguration, Configuration, Dhcp6, NewConnections, Role
+from mnagent.config.loading import MAX_ROUTE_TABLE, RESERVED_ROUTE_TABLES
 from mnagent.core.actions import Action, ReportEvent, TunnelEnd
 from mnagent.core.events import Event
 from mnagent.core.records import KeptRecord
 from mnagent.core.security import SecurityAssociation
 from mnagent.datapath import Engine
+from mnagent.ipsec.keys import KeySet
+from mnagent.mobility.home_addresses import MAX_HOME_ADDRESSES
 from mnagent.runtime import process, tun
 from mnagent.runtime.dhcp_sockets import DhcpSockets
 from mnagent.runtime.executor import Executor
@@ -66,6 +70,10 @@ class AgentMachine(Protocol):
 
     def snapshot(self, now: float) -> Any: ...
 
+    def reconfigure(self, change: Reconfiguration, now: float) -> list[Action]: ...
+
+    def delete_binding(self, home_address: IPv6Address, now: float) -> list[Action] | None: ...
+
 
 class AgentBuilder(Protocol):
     """`mnagent.agent.build.build_agent`."""
@@ -106,6 +114,7 @@ class Assembly:
     sequences: SequenceKeeper
     executor: Executor
     journal: Journal
+    key_sets: tuple[KeySet, ...]
     dhcp: DhcpSockets
     wake_descriptor: int
     interface_names: tuple[str, ...]
@@ -192,9 +201,11 @@ class _Assembler:
         engine: Datapath = Engine(tun_fd=self._device.descriptor, wake_fd=wake)
         self._stack.callback(engine.close)
         shield = Shield(
-            configuration.host.tunnel_interface, home_agent=_home_agent_address(configuration)
+            configuration.host.tunnel_interface,
+            home_agents=_home_agent_addresses(configuration, self._key_sets),
         )
         self._stack.callback(shield.close)
+        self._peers = self._make_peer_routing()
         resolver = NextHopResolver(self._kernel, tunnel_interface=self._device.interface)
         routing = self._make_routing()
         tunnels = self._make_tunnels(engine, resolver, shield=shield, routing=routing)
@@ -232,6 +243,7 @@ class _Assembler:
             sequences=sequences,
             executor=executor,
             journal=self._journal,
+            key_sets=self._key_sets,
             dhcp=dhcp,
             wake_descriptor=wake,
             interface_names=_interface_names(configuration),
@@ -313,12 +325,15 @@ class _Assembler:
             table=self._configuration.host.route_table,
             priority=self._configuration.host.rule_priority,
             new_connections=node.new_connections is NewConnections.HOME_ADDRESS,
+            more_home_addresses=node.more_home_addresses,
+            more_tables=_more_tables(self._configuration),
+            peers=self._peers,
         )
 
     def _make_peer_routing(self) -> PeerRouting:
         node = self._configuration.mobile_node
         is_preferred = node is not None and node.new_connections is NewConnections.HOME_ADDRESS
-        _, (table, priority) = _tables(self._configuration)
+        (table, priority) = _tables(self._configuration)[1]
         return PeerRouting(
             self._host,
             tunnel_interface=self._device.interface,
@@ -333,7 +348,7 @@ class _Assembler:
         resolver: NextHopResolver,
         routing: MobileNodeRouting | HomeAgentRouting | None,
     ) -> OptimizedPaths:
-        peers = self._make_peer_routing()
+        peers = self._peers
         node = self._configuration.mobile_node
         if node is None or not isinstance(routing, MobileNodeRouting):
             return OptimizedPaths(resolver, set_peer_route=peers.mtu_changed)
@@ -354,9 +369,7 @@ class _Assembler:
     ) -> TunnelKeeper:
         def mtu_changed(home_address: IPv6Address, mtu: int) -> None:
             with contextlib.suppress(OSError):
-                if isinstance(routing, MobileNodeRouting):
-                    routing.tunnel_mtu_changed(mtu)
-                elif routing is not None:
+                if isinstance(routing, MobileNodeRouting) or routing is not None:
                     routing.tunnel_mtu_changed(home_address, mtu)
 
         is_node = self._configuration.mobile_node is not None
@@ -386,6 +399,7 @@ class _Assembler:
         return Executor(
             kernel=self._kernel,
             host=self._host,
+            tunnel_interface=self._device.interface,
             tunnels=tunnels,
             routing=routing,
             sender=sender,
@@ -414,14 +428,23 @@ def _stop_sequences(sequences: SequenceKeeper) -> None:
         logger.error("failed to note the sequence numbers: %s", error)
 
 
-def _tables(configuration: Configuration) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The route tables, each with its rule's priority: the home address's, and mobile peers',
-    which is looked at first."""
+def _tables(configuration: Configuration) -> tuple[tuple[int, int], ...]:
+    """The route tables, each with its rules' priority: the home address's, mobile peers', which is
+    looked at first, and those of further home addresses."""
     host = configuration.host
     return (
         (host.route_table, host.rule_priority),
         (host.route_table + 1, host.rule_priority - 1),
+        *((table, host.rule_priority) for table in _more_tables(configuration)),
     )
+
+
+def _more_tables(configuration: Configuration) -> tuple[int, ...]:
+    """For the home addresses beyond the first, configured or formed."""
+    first = configuration.host.route_table + 2
+    tables = range(first, first + MAX_HOME_ADDRESSES + len(RESERVED_ROUTE_TABLES))
+    free = [t for t in tables if t not in RESERVED_ROUTE_TABLES and t <= MAX_ROUTE_TABLE]
+    return tuple(free[: MAX_HOME_ADDRESSES - 1])
 
 
 def _interface_names(configuration: Configuration) -> tuple[str, ...]:
@@ -439,16 +462,18 @@ def _interface_names(configuration: Configuration) -> tuple[str, ...]:
     return agent.interfaces + link
 
 
-def _home_agent_address(configuration: Configuration) -> IPv6Address | None:
-    """None for a correspondent, which knows none."""
-    if configuration.mobile_node is not None:
-        return configuration.mobile_node.home_agent
-    return None if configuration.home_agent is None else configuration.home_agent.address
+def _home_agent_addresses(
+    configuration: Configuration, key_sets: tuple[KeySet, ...]
+) -> frozenset[IPv6Address]:
+    """Ends of tunnels; none for a correspondent. A mobile node may use any it has keys for."""
+    if configuration.home_agent is not None:
+        return frozenset({configuration.home_agent.address})
+    return frozenset(keys.home_agent for keys in key_sets)
 
 
 def _own_addresses(configuration: Configuration) -> frozenset[IPv6Address]:
     if configuration.mobile_node is not None:
-        return frozenset({configuration.mobile_node.home_address})
+        return frozenset(configuration.mobile_node.home_addresses)
     if configuration.home_agent is not None:
         return frozenset({configuration.home_agent.address})
     return frozenset()

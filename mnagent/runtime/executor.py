@@ -15,20 +15,24 @@ from mnagent.core.actions import (
     Finish,
     HoldTunnel,
     InterceptHomeAddress,
+    JoinAnycast,
     JoinGroup,
     JournalRecord,
+    LeaveAnycast,
     LeaveGroup,
     LeaveHomeLink,
     PersistRecord,
     RemoveAddress,
     RemoveDefaultRouter,
     RemoveDirectPath,
+    RemoveHomeAddress,
     RemovePeerBinding,
     RemoveTunnel,
     ReportEvent,
     SendDhcpMessage,
     SendPacket,
     SetDirectPath,
+    SetHomeAddress,
     SetPeerBinding,
     SetTunnel,
     StopIntercepting,
@@ -76,6 +80,7 @@ class Executor:
         *,
         kernel: Kernel,
         host: HostState,
+        tunnel_interface: int,
         tunnels: TunnelKeeper,
         routing: MobileNodeRouting | HomeAgentRouting | None,
         sender: PacketSender,
@@ -87,6 +92,7 @@ class Executor:
     ) -> None:
         self._kernel = kernel
         self._host = host
+        self._tunnel_interface = tunnel_interface
         self._tunnels = tunnels
         self._routing = routing
         self._store = store
@@ -103,11 +109,15 @@ class Executor:
             RemoveDefaultRouter: self._remove_default_router,
             JoinGroup: self._join_group,
             LeaveGroup: self._leave_group,
+            JoinAnycast: self._join_anycast,
+            LeaveAnycast: self._leave_anycast,
             SetTunnel: tunnels.set_tunnel,
             HoldTunnel: self._hold_tunnel,
             RemoveTunnel: self._remove_tunnel,
             UseHomeLink: self._use_home_link,
             LeaveHomeLink: self._leave_home_link,
+            SetHomeAddress: self._set_home_address,
+            RemoveHomeAddress: self._remove_home_address,
             InterceptHomeAddress: self._intercept,
             StopIntercepting: self._stop_intercepting,
             SetPeerBinding: tunnels.set_peer_binding,
@@ -241,6 +251,14 @@ class Executor:
     def _leave_group(self, action: LeaveGroup) -> None:
         self._kernel.leave_group(action.interface, action.group)
 
+    def _join_anycast(self, action: JoinAnycast) -> None:
+        interface = self._tunnel_interface if action.interface is None else action.interface
+        self._kernel.join_anycast(interface, action.address)
+
+    def _leave_anycast(self, action: LeaveAnycast) -> None:
+        interface = self._tunnel_interface if action.interface is None else action.interface
+        self._kernel.leave_anycast(interface, action.address)
+
     def _hold_tunnel(self, action: HoldTunnel) -> None:
         self._tunnels.hold_tunnel(action.home_address)
 
@@ -261,7 +279,18 @@ class Executor:
         self._mobile_node().use_home_link(action)
 
     def _leave_home_link(self, action: LeaveHomeLink) -> None:
-        self._mobile_node().leave_home_link()
+        self._mobile_node().leave_home_link(action.home_address)
+
+    def _set_home_address(self, action: SetHomeAddress) -> None:
+        """On a home agent it is the security policy's alone."""
+        if isinstance(self._routing, MobileNodeRouting):
+            self._routing.set_home_address(action)
+            self._tunnels.set_home_address(action.home_address)
+
+    def _remove_home_address(self, action: RemoveHomeAddress) -> None:
+        if isinstance(self._routing, MobileNodeRouting):
+            self._tunnels.remove_home_address(action.home_address)
+            self._routing.remove_home_address(action.home_address)
 
     def _intercept(self, action: InterceptHomeAddress) -> None:
         mtu = self._tunnels.tunnel_mtu(action.home_address)

@@ -162,6 +162,14 @@ class Kernel(Protocol):
         """No longer receive a group."""
         ...
 
+    def join_anycast(self, interface: int, address: IPv6Address) -> None:
+        """Take an anycast address, on its link and from elsewhere; again is no error."""
+        ...
+
+    def leave_anycast(self, interface: int, address: IPv6Address) -> None:
+        """Give an anycast address up."""
+        ...
+
 
 class FakeKernel:
     """A kernel of dictionaries; a test reads and changes its tables directly."""
@@ -177,6 +185,7 @@ class FakeKernel:
         self.links: dict[int, LinkInformation] = {}
         self.settings: dict[str, str] = {}
         self.groups: set[tuple[int, IPv6Address]] = set()
+        self.anycast: set[tuple[int, IPv6Address]] = set()
         self.failure: int | None = None
         """errno that every change raises, or None."""
 
@@ -257,3 +266,11 @@ class FakeKernel:
     def leave_group(self, interface: int, group: IPv6Address) -> None:
         self._change()
         self.groups.discard((interface, group))
+
+    def join_anycast(self, interface: int, address: IPv6Address) -> None:
+        self._change()
+        self.anycast.add((interface, address))
+
+    def leave_anycast(self, interface: int, address: IPv6Address) -> None:
+        self._change()
+        self.anycast.discard((interface, address))

@@ -21,7 +21,9 @@ from mnagent.core.actions import (
     Finish,
     HoldTunnel,
     InterceptHomeAddress,
+    JoinAnycast,
     JoinGroup,
+    LeaveAnycast,
     LeaveGroup,
     LeaveHomeLink,
     PersistRecord,
@@ -168,6 +170,7 @@ class Host:
         self.ports: list[Port] = []
         self.addresses: dict[int, dict[IPv6Address, int]] = {}
         self.groups: dict[int, set[IPv6Address]] = {}
+        self.anycast: dict[int | None, set[IPv6Address]] = {}
         self.routes: list[Route] = []
         self.neighbors: dict[tuple[int, IPv6Address], bytes] = {}
         self.delivered: list[tuple[float, IPv6Packet]] = []
@@ -202,7 +205,8 @@ class Host:
 
     def owns(self, address: IPv6Address) -> bool:
         """Whether the address is one of this node's."""
-        return any(address in addresses for addresses in self.addresses.values())
+        own = (*self.addresses.values(), *self.anycast.values())
+        return any(address in addresses for addresses in own)
 
     # Sending.
 
@@ -301,7 +305,8 @@ class Host:
     def _on_solicitation(
         self, port: Port, packet: IPv6Packet, message: NeighborSolicitation
     ) -> None:
-        if message.target not in self.addresses[port.index]:
+        is_anycast = message.target in self.anycast.get(port.index, ())
+        if message.target not in self.addresses[port.index] and not is_anycast:
             return
         is_probe = packet.source == UNSPECIFIED
         for option in message.options:
@@ -311,11 +316,12 @@ class Host:
             message.target,
             router=self.forwards,
             solicited=not is_probe,
-            override=True,
+            override=not is_anycast,
             options=(TargetLinkLayerAddress(port.mac),),
         )
         destination = ALL_NODES if is_probe else packet.source
-        packet = IPv6Packet(message.target, destination, answer, hop_limit=255)
+        source = self.link_local(port) if is_anycast else message.target
+        packet = IPv6Packet(source, destination, answer, hop_limit=255)
         self.output(port, destination, encode_packet(packet))
 
     def _on_advertisement(self, port: Port, message: NeighborAdvertisement) -> None:
@@ -581,6 +587,10 @@ class AgentNode(Router):
                 self.groups[action.interface].add(action.group)
             case LeaveGroup():
                 self.groups[action.interface].discard(action.group)
+            case JoinAnycast():
+                self.anycast.setdefault(action.interface, set()).add(action.address)
+            case LeaveAnycast():
+                self.anycast.get(action.interface, set()).discard(action.address)
             case PersistRecord():
                 self.records[action.key] = action.value
             case Finish():
@@ -776,6 +786,8 @@ class AgentNode(Router):
         destination = destination_of(data)
         if destination.is_multicast and not self._is_member(port, destination):
             return
+        if data[6] == PROTOCOL_ICMPV6 and len(data) > 40 and 144 <= data[40] <= 145:
+            self._hand_up(data, port, frame.source)
         if data[6] == PROTOCOL_ICMPV6 and len(data) > 40 and 133 <= data[40] <= 137:
             self._hand_up(data, port, frame.source)
             if self.configures_itself:
@@ -816,7 +828,8 @@ class AgentNode(Router):
         return data[6] == PROTOCOL_ICMPV6 and len(data) > 40 and data[40] < 128
 
     def _is_member(self, port: Port, group: IPv6Address) -> bool:
-        own = {solicited_node(address) for address in self.addresses[port.index]}
+        addresses = (*self.addresses[port.index], *self.anycast.get(port.index, ()))
+        own = {solicited_node(address) for address in addresses}
         well_known = {ALL_NODES, IPv6Address("ff02::2")}
         return group in own | self.groups[port.index] | well_known
 

@@ -122,6 +122,7 @@ class Bench:
             mtu_changed=lambda home, mtu: None,
         )
         self.executor = Executor(
+            tunnel_interface=TUNNEL_INTERFACE,
             kernel=self.kernel,
             host=self.host,
             tunnels=self.tunnels,
@@ -227,7 +228,7 @@ def test_home_link_on_another_interface_replaces_the_first(bench: Bench) -> None
 
 def test_tunnel_mtu_does_not_touch_the_route_at_home(bench: Bench) -> None:
     bench.perform(AT_HOME)
-    bench.routing.tunnel_mtu_changed(1400)
+    bench.routing.tunnel_mtu_changed(HOME, 1400)
     assert {route.mtu for route in bench.routes(6275)} == {1500}
     bench.perform(LeaveHomeLink(home_address=HOME))
     assert {route.mtu for route in bench.routes(6275)} == {1400}
