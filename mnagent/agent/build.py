@@ -393,6 +393,7 @@ def _home_agent_settings(configuration: HomeAgentConfiguration) -> HomeAgentSett
         max_bindings=configuration.max_bindings,
         revocation=configuration.revocation,
         early_forwarding=configuration.early_forwarding,
+        retransmission_timer=configuration.retransmission_timer,
         min_prefix_advertisement_interval=configuration.min_prefix_advertisement_interval,
         max_prefix_advertisement_interval=configuration.max_prefix_advertisement_interval,
     )

@@ -32,6 +32,8 @@ class OwnAddress:
     interface: int
     address: IPv6Address
     prefix_length: int
+    deprecated: bool = False
+    """Kept for what uses it, but chosen for nothing new (RFC 4862 5.5.4)."""
 
     @property
     def prefix(self) -> IPv6Network:
@@ -96,7 +98,7 @@ class HostState:
             own.address,
             prefix_length=own.prefix_length,
             valid_lifetime=valid_lifetime,
-            preferred_lifetime=preferred_lifetime,
+            preferred_lifetime=0.0 if own.deprecated else preferred_lifetime,
             prefix_route=prefix_route and own.prefix_length < 128,
         )
         self._addresses[key] = own

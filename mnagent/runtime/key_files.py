@@ -55,11 +55,17 @@ def _check_home_agents(configuration: Configuration, sets: list[KeySet]) -> None
         if other != path:
             what = f"{other} is for {keys.home_agent} too, expected another home agent"
             raise ConfigurationError(path, "home_agent", what, "name one of the two")
-    for home_agent in node.home_agents:
-        if (node.home_address, home_agent) not in found:
-            what = f"no key file is for the home agent {home_agent}"
-            remedy = "name its file too, or make one with `mnagent keygen`"
-            raise ConfigurationError(configuration.path, "mobile_node.keys", what, remedy)
+    for home_address in node.home_addresses:
+        for home_agent in node.home_agents:
+            if (home_address, home_agent) not in found:
+                what = f"no key file is for {home_address} with the home agent {home_agent}"
+                remedy = "name its file too, or make one with `mnagent keygen`"
+                raise ConfigurationError(configuration.path, "mobile_node.keys", what, remedy)
+    for path, keys in zip(node.keys, sets, strict=True):
+        if keys.home_address not in node.home_addresses:
+            what = f"expected a home address of {configuration.path}, found {keys.home_address}"
+            remedy = "name it in more_home_addresses, or name another file"
+            raise ConfigurationError(path, "home_address", what, remedy)
 
 
 def load_private_key_file(path: Path) -> KeySet:
@@ -144,9 +150,9 @@ class _Expectation:
     __slots__ = ("end", "home_address", "home_agent")
 
     def __init__(
-        self, end: TunnelEnd, home_address: IPv6Address, home_agent: IPv6Address | None
+        self, end: TunnelEnd, home_address: IPv6Address | None, home_agent: IPv6Address | None
     ) -> None:
-        """A home agent of None is any."""
+        """None is any that the configuration names."""
         self.end = end
         self.home_address = home_address
         self.home_agent = home_agent
@@ -159,7 +165,8 @@ def _expectations(configuration: Configuration) -> list[tuple[Path, _Expectation
         # With one of each, a file of another home agent is the likely mistake.
         is_single = len(node.keys) == len(node.home_agents) == 1
         home_agent = node.home_agents[0] if is_single else None
-        return [(path, _Expectation(end, node.home_address, home_agent)) for path in node.keys]
+        home_address = None if node.more_home_addresses else node.home_address
+        return [(path, _Expectation(end, home_address, home_agent)) for path in node.keys]
     if agent is None:
         return []
     end = TunnelEnd.HOME_AGENT

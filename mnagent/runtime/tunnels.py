@@ -104,6 +104,7 @@ class TunnelKeeper:
         self._followed: set[TunnelPath] = set()
         self._is_pending = False
         self._is_gathering = False
+        self._home_addresses: set[IPv6Address] = set()
 
     @property
     def associations(self) -> tuple[SecurityAssociation, ...]:
@@ -133,6 +134,18 @@ class TunnelKeeper:
         if addresses != self._local_addresses:
             self._local_addresses = addresses
             self.publish()
+
+    def set_home_address(self, home_address: IPv6Address) -> None:
+        """Packets for this home address of ours are for us, whether or not an interface has it."""
+        if home_address not in self._home_addresses:
+            self._home_addresses.add(home_address)
+            self._changed()
+
+    def remove_home_address(self, home_address: IPv6Address) -> None:
+        """It has ended."""
+        if home_address in self._home_addresses:
+            self._home_addresses.remove(home_address)
+            self._changed()
 
     def set_tunnel(self, action: SetTunnel) -> None:
         """See `SetTunnel`."""
@@ -210,7 +223,7 @@ class TunnelKeeper:
         tables = Tables(
             tunnels=entries,
             associations=self._associations,
-            local_addresses=tuple(sorted(self._local_addresses)),
+            local_addresses=tuple(sorted(self._local_addresses | self._home_addresses)),
             peer_bindings=peers,
             direct_paths=paths,
         )
@@ -219,7 +232,7 @@ class TunnelKeeper:
             self._datapath.publish(tables)
             self._published = tables
             self._shield.guard(
-                local_addresses=self._local_addresses,
+                local_addresses=self._local_addresses | self._home_addresses,
                 spis=[
                     association.spi
                     for association in self._associations
@@ -233,10 +246,10 @@ class TunnelKeeper:
         self._optimized.set_routes(peers, paths)
 
     def _tell_of_tunnel(self, entries: tuple[TunnelEntry, ...]) -> None:
-        """A mobile node's packets to mobile peers may take its tunnel."""
-        own = self._optimized.home_address
-        mtu = next((entry.mtu for entry in entries if entry.home_address == own), None)
-        self._optimized.tunnel_changed(mtu)
+        """A mobile node's packets to mobile peers may take its tunnel, from any home address."""
+        if self._optimized.home_address is not None:
+            mtu = min((entry.mtu for entry in entries), default=None)
+            self._optimized.tunnel_changed(mtu)
 
     def _entry(self, home_address: IPv6Address, wish: _Wish) -> TunnelEntry:
         tunnel = wish.tunnel
