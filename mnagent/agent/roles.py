@@ -16,6 +16,7 @@ from mnagent.agent.snapshot import (
     CorrespondentSnapshot,
     HomeAddressSnapshot,
     HomeAgentSnapshot,
+    ListedHomeAgentSnapshot,
     MobileNodeSnapshot,
     PeerBindingSnapshot,
 )
@@ -61,8 +62,8 @@ from mnagent.core.records import KeptRecord
 from mnagent.core.timers import earliest
 from mnagent.mobility.correspondent_node import CorrespondentNode
 from mnagent.mobility.home_addresses import HomeAddresses
-from mnagent.mobility.home_agent_directory import DISCOVERY_MESSAGES, HomeAgentDirectory
 from mnagent.mobility.home_agent import HomeAgent, HomeAgentSettings
+from mnagent.mobility.home_agent_directory import DIRECTORY_MESSAGES, HomeAgentDirectory
 from mnagent.mobility.mobile_node import MobileNode, MobileNodeSettings
 from mnagent.mobility.movement import AtHome, Away
 from mnagent.mobility.route_optimization import CorrespondentStatus
@@ -217,6 +218,9 @@ class MobileNodeRole:
             ),
             home_addresses=tuple(self._home_address(each, now) for each in self._nodes),
             handover_totals=handovers.totals,
+            home_agents=tuple(map(str, node.home_agents.candidates)),
+            discovered_home_agents=tuple(map(str, node.home_agents.discovered)),
+            discovering=node.home_agents.is_discovering,
         )
 
     @property
@@ -391,7 +395,7 @@ class HomeAgentRole:
         if self._directory is not None:
             outputs += self._directory.handle(event, now)
             if isinstance(event, PacketReceived) and isinstance(
-                event.packet.payload, DISCOVERY_MESSAGES
+                event.packet.payload, DIRECTORY_MESSAGES
             ):
                 return outputs
         if self.home_agent is not None:
@@ -466,7 +470,25 @@ class HomeAgentRole:
             for entry in self.home_agent.bindings
         )
         probing = tuple(str(address) for address in self.home_agent.probing)
-        return HomeAgentSnapshot(state="serving", bindings=bindings, probing=probing)
+        return HomeAgentSnapshot(
+            state="serving",
+            bindings=bindings,
+            probing=probing,
+            home_agents=self._listed(now),
+            advertising=self._directory is not None and self._directory.is_advertising,
+        )
+
+    def _listed(self, now: float) -> tuple[ListedHomeAgentSnapshot, ...]:
+        entries = () if self._directory is None else self._directory.entries
+        return tuple(
+            ListedHomeAgentSnapshot(
+                link_local=str(entry.link_local),
+                preference=entry.preference,
+                lifetime_remaining=round(max(0.0, entry.expires_at - now), 3),
+                addresses=tuple(map(str, entry.addresses)),
+            )
+            for entry in entries
+        )
 
     def _on_home_link(self, event: LinkUp, now: float) -> list[Action]:
         """The first time, or an interface of that name that was made anew."""

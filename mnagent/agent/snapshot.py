@@ -91,6 +91,12 @@ class MobileNodeSnapshot:
     """Peers seen while away, optimized or not."""
     home_addresses: tuple[HomeAddressSnapshot, ...] = ()
     """All of them; what is said above is of the one that speaks for the node."""
+    home_agents: tuple[str, ...] = ()
+    """Those that can be registered with, in the order in which they are tried."""
+    discovered_home_agents: tuple[str, ...] = ()
+    """Those the home link told of last, with keys or without (RFC 6275 11.4.1)."""
+    discovering: bool = False
+    """Whether the home link is being asked for its home agents."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +111,17 @@ class BindingSnapshot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ListedHomeAgentSnapshot:
+    """Another home agent that was heard on the home link."""
+
+    link_local: str
+    preference: int
+    lifetime_remaining: float
+    """Seconds."""
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HomeAgentSnapshot:
     """A home agent's view."""
 
@@ -112,6 +129,10 @@ class HomeAgentSnapshot:
     bindings: tuple[BindingSnapshot, ...]
     probing: tuple[str, ...]
     """Home addresses whose uniqueness is being checked."""
+    home_agents: tuple[ListedHomeAgentSnapshot, ...] = ()
+    """The Home Agents List (RFC 6275 10.1), without ourselves."""
+    advertising: bool = False
+    """Whether we send Router Advertisements."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -236,13 +236,21 @@ def _add_keygen(commands: _Commands[_Parser]) -> None:
     parser = commands.add_parser(
         "keygen", help="make matching key files for both ends", allow_abbrev=False
     )
-    for name, who in (
-        ("--home-address", "the mobile node's"),
-        ("--home-agent", "the home agent's"),
-    ):
-        parser.add_argument(
-            name, type=_address, required=True, metavar="ADDRESS", help=f"{who} address"
-        )
+    parser.add_argument(
+        "--home-address",
+        type=_address,
+        required=True,
+        metavar="ADDRESS",
+        help="the mobile node's address",
+    )
+    parser.add_argument(
+        "--home-agent",
+        type=_address,
+        required=True,
+        action="append",
+        metavar="ADDRESS",
+        help="the home agent's address; again for each further home agent",
+    )
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="DIR", help="where to write them"
     )

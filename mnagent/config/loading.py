@@ -59,6 +59,8 @@ MIN_PATH_SILENCE, MAX_PATH_SILENCE = 0.5, 60.0
 MIN_HOME_AGENT_TIMEOUT, MAX_HOME_AGENT_TIMEOUT = 1.5, 60.0
 """Seconds; not below InitialBindackTimeoutFirstReg (RFC 6275 11.4.1)."""
 MAX_PREFERENCE = 0xFFFF
+MIN_RETRANSMISSION_TIMER, MAX_RETRANSMISSION_TIMER = 0.05, 10.0
+"""Seconds."""
 MIN_ADVERTISEMENT_INTERVAL, MAX_ADVERTISEMENT_INTERVAL = 0.07, 1800.0
 """Seconds (RFC 6275 7.5, RFC 4861 6.2.1)."""
 MAX_INITIAL_BINDACK_TIMEOUT = 32.0
@@ -389,6 +391,7 @@ class _Checker:
             interfaces=self._interfaces(f"{at}interfaces", raw.interfaces),
             max_lifetime=self._lifetime(f"{at}max_lifetime", raw.max_lifetime),
             max_bindings=self._within(f"{at}max_bindings", raw.max_bindings, 1, MAX_HOME_BINDINGS),
+            revocation=raw.revocation,
             early_forwarding=raw.early_forwarding,
             payload_protection=self._choice(
                 f"{at}payload_protection", raw.payload_protection, PayloadProtection
@@ -406,6 +409,12 @@ class _Checker:
                 MAX_ADVERTISEMENT_INTERVAL,
             ),
             default_router=raw.default_router,
+            retransmission_timer=self._between(
+                f"{at}retransmission_timer",
+                raw.retransmission_timer,
+                MIN_RETRANSMISSION_TIMER,
+                MAX_RETRANSMISSION_TIMER,
+            ),
             min_prefix_advertisement_interval=self._between(
                 f"{at}min_prefix_advertisement_interval",
                 raw.min_prefix_advertisement_interval,

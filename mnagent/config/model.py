@@ -181,6 +181,8 @@ class HomeAgentConfiguration:
     max_lifetime: int
     """Seconds; longer ones asked for are cut to this."""
     max_bindings: int
+    revocation: bool
+    """Tell mobile nodes whose binding is ended here (RFC 5846)."""
     early_forwarding: bool
     """Forward for a home address while duplicate address detection for it still runs."""
     payload_protection: PayloadProtection
@@ -199,6 +201,8 @@ class HomeAgentConfiguration:
     """Seconds; MaxRtrAdvInterval (RFC 4861 6.2.1)."""
     default_router: bool = False
     """Whether the advertisements offer this machine as a default router."""
+    retransmission_timer: float = 1.0
+    """Seconds; RetransTimer of the home link."""
     min_prefix_advertisement_interval: float = 600.0
     """Seconds; MinMobPfxAdvInterval (RFC 6275 13)."""
     max_prefix_advertisement_interval: float = 86400.0

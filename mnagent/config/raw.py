@@ -61,6 +61,7 @@ class RawHomeAgent(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, fro
     interfaces: list[str] = []
     max_lifetime: int = 3600
     max_bindings: int = 4096
+    revocation: bool = True
     early_forwarding: bool = True
     payload_protection: str = "none"
     correspondent: bool = True
@@ -69,6 +70,7 @@ class RawHomeAgent(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, fro
     advertise: bool = False
     advertisement_interval: float = 10.0
     default_router: bool = False
+    retransmission_timer: float = 1.0
     min_prefix_advertisement_interval: float = 600.0
     max_prefix_advertisement_interval: float = 86400.0
     nodes_directory: str = "nodes.d"

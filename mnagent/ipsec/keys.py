@@ -294,6 +294,7 @@ def generate_pair(
     *,
     random_bytes: Callable[[int], bytes],
     encryption: str = "aes-cbc-256",
+    used_spis: set[int] | None = None,
 ) -> tuple[str, str]:
     """Make matching key files: the mobile node's text and the home agent's.
 
@@ -302,6 +303,7 @@ def generate_pair(
         home_agent: the home agent's address.
         random_bytes: a source of so many unpredictable octets, such as ``os.urandom``.
         encryption: one of `KEYGEN_ENCRYPTIONS`.
+        used_spis: those of other files that one end will have beside these; the new ones are added.
 
     Raises:
         KeyFileError: an address that a key file cannot have.
@@ -309,7 +311,7 @@ def generate_pair(
     """
     length = KEYGEN_ENCRYPTIONS[encryption]
     ends = {end: _preamble(end, home_address, home_agent) for end in TunnelEnd}
-    used: set[int] = set()
+    used = set() if used_spis is None else used_spis
     for purpose in Purpose:
         for outbound_of in TunnelEnd:
             spi = _unused_spi(random_bytes, used)

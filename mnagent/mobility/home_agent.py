@@ -74,11 +74,13 @@ from mnagent.mobility.binding_error import (
     TokenBucket,
 )
 from mnagent.mobility.binding_request import BindingRequest, read_binding_request
+from mnagent.mobility.binding_revocation import Revocations
 from mnagent.mobility.constants import (
     DUP_ADDR_DETECT_TRANSMITS,
     LIFETIME_UNIT,
     MAX_MOB_PFX_ADV_INTERVAL,
     MIN_MOB_PFX_ADV_INTERVAL,
+    RETRANS_TIMER,
 )
 from mnagent.mobility.home_address_probe import HomeAddressProbe, HomeAddressUnique, Outcome
 from mnagent.mobility.home_prefixes import HomePrefix as HomePrefix
@@ -98,7 +100,9 @@ from mnagent.wire.icmp6 import (
 from mnagent.wire.ipv6 import IPv6Packet, Type2RoutingHeader
 from mnagent.wire.mobility import (
     BindingAcknowledgement,
+    BindingError,
     BindingErrorStatus,
+    BindingRevocationAcknowledgement,
     BindingStatus,
     BindingUpdate,
     MobilityMessage,
@@ -155,6 +159,11 @@ class HomeAgentSettings:
     """Forward while duplicate address detection runs; see the module's text."""
     duplicate_address_detection_transmits: int = DUP_ADDR_DETECT_TRANSMITS
     """0 accepts home addresses without asking the home link."""
+    revocation: bool = True
+    """Tell mobile nodes when a binding is ended here (RFC 5846)."""
+    retransmission_timer: float = RETRANS_TIMER
+    """RetransTimer of the home link, seconds: how long a solicitation for a home address waits for
+    the one that has it (RFC 4862 5.1)."""
     key_management_mobility: bool = False
     """Whether the key exchange can follow the care-of address; never with manual keys."""
     min_prefix_advertisement_interval: float = MIN_MOB_PFX_ADV_INTERVAL
@@ -201,6 +210,7 @@ class HomeAgent:
             random=random,
         )
         self._cache = BindingCache(max_entries=settings.max_bindings)
+        self._revocations = Revocations(settings.address, random=random)
         self._probing: dict[IPv6Address, _Registration] = {}
         self._refused_until: dict[IPv6Address, float] = {}
         self._renewal_requested_at: dict[IPv6Address, float] = {}
@@ -299,7 +309,7 @@ class HomeAgent:
             actions += self._carry_out(home_address, registration.probe.handle_timer(now), now)
         if self._proxy is not None and self._is_home_link_up:
             actions += self._proxy.handle_timer(now)
-        return actions
+        return actions + self._revoke_silent(now)
 
     def next_deadline(self) -> float | None:
         """When `handle_timer` wants to run, or None."""
@@ -308,6 +318,7 @@ class HomeAgent:
             self._cache.next_deadline(),
             self._prefixes.next_deadline(self._now),
             self._prefix_advertiser.next_deadline(),
+            self._revocations.next_deadline(),
             *(registration.probe.next_deadline() for registration in self._probing.values()),
             None if proxy is None else proxy.next_deadline(),
         )
@@ -320,8 +331,13 @@ class HomeAgent:
         }
         actions = self._expire(now)
         for home_address in (*self._probing, *(entry.home_address for entry in self._cache)):
-            if self._node_of(home_address) is None:
-                actions += self._end(home_address, reason="not-served", now=now)
+            if self._node_of(home_address) is not None:
+                continue
+            entry = self._cache.find(home_address)
+            if entry is not None and self._settings.revocation:
+                # Once: its keys go with it, and nobody could read a second one.
+                actions.append(self._revocations.indication(home_address, entry.care_of_address))
+            actions += self._end(home_address, reason="not-served", now=now)
         return actions
 
     def reconfigure(
@@ -349,11 +365,21 @@ class HomeAgent:
     def delete_binding(self, home_address: IPv6Address, now: float) -> list[Action] | None:
         """End a binding because somebody in charge says so; None where there is none.
 
-        Its sequence number stays known for a while, as after a deregistration.
+        With revocation the mobile node is told, and the binding ends when it has answered, or does
+        not within seconds. Its sequence number stays known for a while, as after a deregistration.
         """
-        if home_address not in self._probing and self._cache.find(home_address) is None:
+        entry = self._cache.find(home_address)
+        if home_address not in self._probing and entry is None:
             return None
-        return self._expire(now) + self._end(home_address, reason="deleted", now=now)
+        actions = self._expire(now)
+        if entry is not None and self._settings.revocation:
+            details = (("home_address", str(home_address)),)
+            return [
+                *actions,
+                *self._revocations.begin(home_address, entry.care_of_address, now),
+                ReportEvent(name="binding-revocation", details=details),
+            ]
+        return actions + self._end(home_address, reason="deleted", now=now)
 
     def _end(self, home_address: IPv6Address, *, reason: str, now: float) -> list[Action]:
         """A registration, or what was to become one, is over, whatever the mobile node thinks."""
@@ -374,6 +400,10 @@ class HomeAgent:
             return self._on_tunnelled_packet(event, event.tunnel_source, now)
         if isinstance(payload, BindingUpdate):
             return self._on_binding_update(event, payload, now)
+        if isinstance(payload, BindingRevocationAcknowledgement):
+            return self._on_revocation_acknowledgement(event, payload, now)
+        if isinstance(payload, BindingError):
+            return self._on_binding_error(event, payload, now)
         if isinstance(payload, UnknownMobilityMessage):
             self._drop(DropReason.UNKNOWN_MOBILITY_MESSAGE)
             return [
@@ -394,6 +424,33 @@ class HomeAgent:
         if self._proxy is not None and event.packet.destination in self._proxy:
             return self._on_packet_for_defended_address(event, now)
         return self._drop(DropReason.UNEXPECTED_MESSAGE)
+
+    def _on_revocation_acknowledgement(
+        self, event: PacketReceived, message: BindingRevocationAcknowledgement, now: float
+    ) -> list[Action]:
+        """Whatever its status is: the binding is not to be (RFC 5846 6.2.2)."""
+        home_address = event.packet.logical_source
+        if not self._revocations.is_answer(home_address, message.sequence):
+            return self._drop(DropReason.SEQUENCE_MISMATCH)
+        return self._end(home_address, reason="revoked", now=now)
+
+    def _on_binding_error(
+        self, event: PacketReceived, message: BindingError, now: float
+    ) -> list[Action]:
+        """A mobile node that knows no revocation. Anybody can forge this, which costs nothing: the
+        binding ends in any case, seconds later."""
+        home_address = self._revocations.goes_to(event.packet.source)
+        is_about_type = message.status == BindingErrorStatus.UNRECOGNIZED_MOBILITY_HEADER_TYPE
+        if home_address is None or not is_about_type:
+            return self._drop(DropReason.UNEXPECTED_MESSAGE)
+        return self._end(home_address, reason="revoked", now=now)
+
+    def _revoke_silent(self, now: float) -> list[Action]:
+        again, silent = self._revocations.handle_timer(now)
+        actions: list[Action] = [*again]
+        for home_address in silent:
+            actions += self._end(home_address, reason="revoked", now=now)
+        return actions
 
     def _on_neighbor_message(
         self,
@@ -570,6 +627,7 @@ class HomeAgent:
     ) -> list[Action]:
         """A binding goes on: no duplicate address detection, no delay (RFC 6275 10.3.1)."""
         renewed = self._entry(request, registered_at=entry.registered_at, now=now)
+        self._revocations.end(renewed.home_address)
         self._cache.store(renewed)
         self._prefix_advertiser.bound(renewed, now)
         actions: list[Action] = []
@@ -769,6 +827,7 @@ class HomeAgent:
             interface=self._settings.home_link,
             random=self._random,
             transmits=self._settings.duplicate_address_detection_transmits,
+            retransmission_timer=self._settings.retransmission_timer,
         )
         self._probing[request.home_address] = _Registration(request, probe)
         actions = self._forward(request) if self._settings.early_forwarding else []
@@ -854,6 +913,7 @@ class HomeAgent:
 
     def _withdraw(self, entry: BindingCacheEntry, *, reason: str) -> list[Action]:
         """Give the home address back to the home link."""
+        self._revocations.end(entry.home_address)
         self._prefix_advertiser.unbound(entry.home_address)
         return [
             *_stop_forwarding(entry.home_address),

@@ -35,8 +35,8 @@ from mnagent.mobility.home_agent_list import HomeAgentList, ListedHomeAgent
 from mnagent.wire.icmp6 import HomeAgentAddressDiscoveryRequest
 from mnagent.wire.ndisc import RouterAdvertisement, RouterSolicitation
 
-DISCOVERY_MESSAGES = (HomeAgentAddressDiscoveryRequest, RouterAdvertisement, RouterSolicitation)
-"""What of the network is for the directory, and for it alone."""
+DIRECTORY_MESSAGES = (HomeAgentAddressDiscoveryRequest, RouterSolicitation)
+"""What is for the directory alone; Router Advertisements tell the home agent of prefixes too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +159,8 @@ class HomeAgentDirectory:
         if isinstance(event.packet.payload, RouterSolicitation):
             if self._advertiser is not None:
                 actions += self._advertiser.handle(event, now)
-        elif self._list is not None and isinstance(event.packet.payload, DISCOVERY_MESSAGES):
+        elif self._list is not None and isinstance(
+            event.packet.payload, HomeAgentAddressDiscoveryRequest | RouterAdvertisement
+        ):
             actions += self._list.handle(event, now)
         return actions

@@ -193,6 +193,32 @@ class HomeAgentSelection:
         self._refused_delay = min(self._refused_delay * 2, MAX_REFUSED_DELAY)
         return outputs
 
+    def knows(self, home_agent: IPv6Address) -> bool:
+        """Whether we have keys for this home agent."""
+        return home_agent in self._settings.usable
+
+    def switch(
+        self, sender: IPv6Address, suggested: tuple[IPv6Address, ...], now: float
+    ) -> list[SelectionOutput]:
+        """A home agent asks us to use another one: in the order it says, those of our home prefix
+        first (RFC 5142 6.2). The one that wants to be left becomes the last resort; with nobody
+        else to go to it is used until it refuses, which serves the mobile node better than
+        deleting the binding at once as RFC 5142 6.1 says.
+        """
+        wanted = [each for each in self._in_order(suggested) if each != self._current]
+        wanted.sort(key=lambda each: each not in self._settings.home_prefix)
+        if sender != self._current and sender not in wanted:
+            return []
+        others = self._in_order(wanted, self._candidates)
+        others = tuple(each for each in others if each != self._current)
+        if not others:
+            return self._discover(now) if self._may_discover() else []
+        self._start_over()
+        if self._current is not None:
+            self._tried.add(self._current)
+            self._candidates = (*others, self._current)
+        return [self._choose(others[0], "switched")]
+
     def handle(self, event: PacketReceived, now: float) -> list[SelectionOutput]:
         """A Home Agent Address Discovery Reply."""
         return self._take(self._discovery.handle(event, now), now)

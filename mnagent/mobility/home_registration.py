@@ -67,8 +67,12 @@ from mnagent.wire.mobility import (
     BindingAcknowledgement,
     BindingError,
     BindingRefreshRequest,
+    BindingRevocationAcknowledgement,
+    BindingRevocationIndication,
     BindingStatus,
     BindingUpdate,
+    RevocationStatus,
+    RevocationTrigger,
 )
 from mnagent.wire.mobility_options import AlternateCareOfAddress, BindingRefreshAdvice
 
@@ -120,9 +124,14 @@ _ANSWERED: Final = {_Input.ACCEPTED: _S.REGISTERED, _Input.REFUSED: _S.REFUSED}
 _TRANSITIONS: Final = {
     _S.UNREGISTERED: {**_FROM_ANY, _Input.REFRESH: _S.REFRESHING, _Input.EXPIRED: _S.UNREGISTERED},
     _S.REGISTERING: {**_FROM_ANY, **_ANSWERED, _Input.EXPIRED: _S.REGISTERING},
-    _S.REGISTERED: {**_FROM_ANY, _Input.REFRESH: _S.REFRESHING, _Input.EXPIRED: _S.REGISTERING},
+    _S.REGISTERED: {
+        **_FROM_ANY,
+        _Input.REFRESH: _S.REFRESHING,
+        _Input.EXPIRED: _S.REGISTERING,
+        _Input.REFUSED: _S.REFUSED,
+    },
     _S.REFRESHING: {**_FROM_ANY, **_ANSWERED, _Input.EXPIRED: _S.REGISTERING},
-    _S.REFUSED: {**_FROM_ANY, _Input.EXPIRED: _S.REFUSED},
+    _S.REFUSED: {**_FROM_ANY, _Input.EXPIRED: _S.REFUSED, _Input.REFUSED: _S.REFUSED},
     _S.DEREGISTERING: {
         **_FROM_ANY,
         _Input.REFUSED: _S.DEREGISTERING,
@@ -349,6 +358,8 @@ class HomeRegistration:
                 return self._on_binding_error(error, now)
             case BindingRefreshRequest():
                 return self._refresh(now, first=False)
+            case BindingRevocationIndication() as indication:
+                return self._on_revocation(event.packet, indication, now)
         return self._drop(DropReason.UNEXPECTED_MESSAGE)
 
     def handle_icmp_error(self, invoking: bytes) -> list[Output]:
@@ -509,6 +520,53 @@ class HomeRegistration:
         self._timers.cancel(_Timer.EXPIRY)
         self._timers.cancel(_Timer.POSSIBLE_BINDING_END)
         return self._record_binding(0.0)
+
+    # Revocation (RFC 5846 10).
+
+    def _on_revocation(
+        self, packet: IPv6Packet, indication: BindingRevocationIndication, now: float
+    ) -> list[Output]:
+        header = packet.type2_routing_header
+        if header is None or header.home_address != self._settings.home_address:
+            return self._drop(DropReason.NO_TYPE2_ROUTING_HEADER)
+        status = _revocation_status(indication)
+        if status is RevocationStatus.SUCCESS and not self.may_be_bound(now):
+            # RFC 5846 10 would have us be silent, 6.2.1 wants this answer, which ends it at once.
+            status = RevocationStatus.BINDING_DOES_NOT_EXIST
+        answer = self._answer_revocation(packet, indication, status)
+        if status is not RevocationStatus.SUCCESS:
+            return [answer]
+        details = (("trigger", str(int(indication.trigger))),)
+        report = ReportEvent(name="binding-revoked", details=details, warning=True)
+        if self._state is RegistrationState.DEREGISTERING:
+            return [answer, report, *self._forget_binding(), *self._deleted(answered=True)]
+        outputs = [answer, report, *self._forget_binding()]
+        if self._care_of is None:
+            return outputs
+        self._is_outstanding = False
+        self._refused_delay = INITIAL_REFUSED_DELAY
+        refused = self._refuse(int(BindingStatus.ADMINISTRATIVELY_PROHIBITED), now)
+        return [*outputs, *refused]
+
+    def _answer_revocation(
+        self,
+        packet: IPv6Packet,
+        indication: BindingRevocationIndication,
+        status: RevocationStatus,
+    ) -> SendPacket:
+        message = BindingRevocationAcknowledgement(
+            status=status,
+            sequence=indication.sequence,
+            proxy_binding=indication.proxy_binding,
+            ipv4_only=indication.ipv4_only,
+            is_global=indication.is_global,
+        )
+        home_address = DestinationOptions((HomeAddressOption(self._settings.home_address),))
+        answer = IPv6Packet(
+            packet.destination, packet.source, message, extension_headers=(home_address,)
+        )
+        interface = None if self._care_of is None else self._care_of.interface
+        return SendPacket(packet=answer, interface=interface)
 
     # Errors and requests.
 
@@ -712,6 +770,19 @@ def _rejection(status: int, *, sentence: str | None = None) -> ReportEvent:
         ("sentence", sentence or sentence_of(status)),
     )
     return ReportEvent(name="binding-rejected", details=details, warning=True)
+
+
+def _revocation_status(indication: BindingRevocationIndication) -> RevocationStatus:
+    """What becomes of an indication for a binding that is there (RFC 5846 6.2.1, 10)."""
+    if indication.proxy_binding:
+        return RevocationStatus.PROXY_BINDING_REVOCATION_NOT_SUPPORTED
+    if indication.ipv4_only:
+        return RevocationStatus.IPV4_HOME_ADDRESS_OPTION_REQUIRED
+    if indication.is_global:
+        return RevocationStatus.FUNCTION_NOT_SUPPORTED
+    if indication.trigger not in set(RevocationTrigger):
+        return RevocationStatus.TRIGGER_NOT_SUPPORTED
+    return RevocationStatus.SUCCESS
 
 
 def _restored_lifetime(record: str | None) -> float:

@@ -104,9 +104,11 @@ from mnagent.wire.mobility import (
     BindingAcknowledgement,
     BindingError,
     BindingRefreshRequest,
+    BindingRevocationIndication,
     BindingStatus,
     BindingUpdate,
     CareOfTest,
+    HomeAgentSwitch,
     HomeTest,
 )
 from mnagent.wire.ndisc import NeighborAdvertisement, NeighborSolicitation
@@ -420,12 +422,19 @@ class MobileNode:
 
     def _on_packet(self, event: PacketReceived, now: float) -> list[Output]:
         match event.packet.payload:
-            case BindingAcknowledgement() | BindingError() | BindingRefreshRequest():
+            case (
+                BindingAcknowledgement()
+                | BindingError()
+                | BindingRefreshRequest()
+                | BindingRevocationIndication()
+            ):
                 if event.packet.source == self.home_agent_address:
                     return self.registration.handle(event, now)
                 if event.packet.source in self._former:
                     return self._former.handle(event, now)
                 return self.route_optimization.handle(event, now)
+            case HomeAgentSwitch() as switch:
+                return self._on_switch(event, switch, now)
             case HomeAgentAddressDiscoveryReply():
                 return self._choose(self.home_agents.handle(event, now), now)
             case HomeTest() | CareOfTest():
@@ -440,6 +449,20 @@ class MobileNode:
                     return self.route_optimization.handle_parameter_problem(error, now)
                 return self.registration.handle_icmp_error(error.invoking)
         return []
+
+    def _on_switch(
+        self, event: PacketReceived, switch: HomeAgentSwitch, now: float
+    ) -> list[Output]:
+        """A home agent wants to be left, or to be taken (RFC 5142 6)."""
+        sender = event.packet.source
+        if not self.home_agents.knows(sender) or not isinstance(self._attachment, Away):
+            return []
+        details = (("home_agent", str(sender)),)
+        report = ReportEvent(name="home-agent-switch", details=details)
+        return [
+            report,
+            *self._choose(self.home_agents.switch(sender, switch.home_agents, now), now),
+        ]
 
     def _on_link_address(self, event: AddressAppeared | AddressVanished) -> list[Output]:
         link = self._links.get(event.interface)

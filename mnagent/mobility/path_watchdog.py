@@ -52,6 +52,7 @@ class PathWatchdog:
         self._interval = interval
         self._timers: Timers[_Timer] = Timers()
         self._counts = (0, 0)
+        self._told_at: float | None = None
         self._patience = silence
         self._is_silent = False
         self._doubt_patience = PROOF_TIMEOUT
@@ -81,12 +82,15 @@ class PathWatchdog:
     def carried(self, packets_out: int, packets_in: int, now: float) -> bool:
         """What the tunnel has carried since the start; True when something came in."""
         before, self._counts = self._counts, (packets_out, packets_in)
+        told_at, self._told_at = self._told_at or now, now
         if packets_in != before[1]:
             self._patience = self._silence
             self._is_silent = False
             self._timers.cancel(_Timer.SILENCE)
         elif packets_out != before[0] and _Timer.SILENCE not in self._timers:
-            self._timers.set(_Timer.SILENCE, now + self._patience)
+            # What came in last did so before the count that was told before this one.
+            since = told_at if self._patience == self._silence else now
+            self._timers.set(_Timer.SILENCE, max(now, since + self._patience))
         return packets_in != before[1]
 
     def update_sent(self, now: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from ipaddress import IPv6Address
 from pathlib import Path
 
@@ -88,35 +89,75 @@ def write_key_pair(
     encryption: str = "aes-cbc-256",
     overwrite: bool = False,
 ) -> tuple[Path, Path]:
+    """As `write_key_pairs`, for one home agent; both paths."""
+    (pair,) = write_key_pairs(
+        directory,
+        home_address=home_address,
+        home_agents=(home_agent,),
+        encryption=encryption,
+        overwrite=overwrite,
+    )
+    return pair
+
+
+def write_key_pairs(
+    directory: Path,
+    *,
+    home_address: IPv6Address,
+    home_agents: Sequence[IPv6Address],
+    encryption: str = "aes-cbc-256",
+    overwrite: bool = False,
+) -> list[tuple[Path, Path]]:
     """Make new keys and write both ends' files, mode 0600, into a directory (made when missing).
 
     Returns:
-        The paths of the mobile node's file and of the home agent's.
+        For each home agent the paths of the mobile node's file and of the home agent's; they are
+        numbered where there are several.
 
     Raises:
         ConfigurationError: a file is there already, or an address does not fit.
         OSError: a file cannot be written.
     """
-    texts = _generate(directory, home_address, home_agent, encryption)
-    paths = (directory / MOBILE_NODE_FILE, directory / HOME_AGENT_FILE)
+    used: set[int] = set()
+    texts = [_generate(directory, home_address, each, encryption, used) for each in home_agents]
+    pairs = [_paths(directory, number, len(home_agents)) for number in range(len(home_agents))]
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not overwrite:
-        for path in paths:
+        for path in (path for pair in pairs for path in pair):
             if path.exists() or path.is_symlink():
                 raise ConfigurationError(
                     path, "", "exists already", "--force replaces it, which voids its keys"
                 )
-    for path, text in zip(paths, texts, strict=True):
-        _write_private(path, text)
-    return paths
+    for pair, both in zip(pairs, texts, strict=True):
+        for path, text in zip(pair, both, strict=True):
+            _write_private(path, text)
+    return pairs
+
+
+def _paths(directory: Path, number: int, count: int) -> tuple[Path, Path]:
+    names = (MOBILE_NODE_FILE, HOME_AGENT_FILE)
+    if count > 1:
+        names = (
+            MOBILE_NODE_FILE.replace(".", f"-{number + 1}."),
+            HOME_AGENT_FILE.replace(".", f"-{number + 1}."),
+        )
+    return directory / names[0], directory / names[1]
 
 
 def _generate(
-    directory: Path, home_address: IPv6Address, home_agent: IPv6Address, encryption: str
+    directory: Path,
+    home_address: IPv6Address,
+    home_agent: IPv6Address,
+    encryption: str,
+    used_spis: set[int],
 ) -> tuple[str, str]:
     try:
         return generate_pair(
-            home_address, home_agent, random_bytes=os.urandom, encryption=encryption
+            home_address,
+            home_agent,
+            random_bytes=os.urandom,
+            encryption=encryption,
+            used_spis=used_spis,
         )
     except KeyFileError as error:
         raise ConfigurationError(
