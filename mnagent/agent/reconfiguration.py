@@ -18,6 +18,7 @@ CHANGES_LIVE: Final = frozenset(
         "home_agent.nodes_directory",
         "home_agent.max_lifetime",
         "home_agent.max_bindings",
+        "home_agent.revocation",
         "home_agent.early_forwarding",
         "mobile_node.lifetime",
         "mobile_node.initial_bindack_timeout_first_registration",

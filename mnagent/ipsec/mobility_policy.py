@@ -2,7 +2,8 @@
 
 In the order in which they are tried:
 
-1. Binding Updates and Acknowledgements between home address and home agent: transport mode.
+1. Binding Updates and Acknowledgements between home address and home agent, revocations and home
+   agent switch messages: transport mode.
 2. Mobile Prefix Solicitations and Advertisements between the same two: transport mode.
 3. Home Test Init and Home Test between the home address and anybody, in the tunnel: tunnel mode.
 4. All else in the tunnel, if the payload is to be protected: tunnel mode.
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from ipaddress import IPv6Address
+from typing import Final
 
 from mnagent.core.actions import TunnelEnd
 from mnagent.core.security import EspTransform
@@ -31,10 +33,16 @@ from mnagent.ipsec.selectors import Selector
 from mnagent.wire.icmp6 import MobilePrefixAdvertisement, MobilePrefixSolicitation
 from mnagent.wire.mobility import (
     BindingAcknowledgement,
+    BindingRevocationAcknowledgement,
+    BindingRevocationIndication,
     BindingUpdate,
+    HomeAgentSwitch,
     HomeTest,
     HomeTestInit,
 )
+
+FROM_MOBILE_NODE: Final = (BindingUpdate, BindingRevocationAcknowledgement)
+TO_MOBILE_NODE: Final = (BindingAcknowledgement, BindingRevocationIndication, HomeAgentSwitch)
 
 
 def mobile_node_database(*keys: KeySet, protect_payload: bool = False) -> SecurityPolicyDatabase:
@@ -49,7 +57,7 @@ def mobile_node_database(*keys: KeySet, protect_payload: bool = False) -> Securi
         policy for each in keys for policy in _policies(each, protect_payload=protect_payload)
     ]
     for home_agent in dict.fromkeys(each.home_agent for each in keys):
-        policies.append(_refuse(Selector(source=home_agent, message=BindingAcknowledgement)))
+        policies.append(_refuse(Selector(source=home_agent, message=TO_MOBILE_NODE)))
     policies.append(
         _refuse(
             Selector(message=MobilePrefixAdvertisement),
@@ -132,16 +140,16 @@ def _policy(
 
 
 def _binding(keys: KeySet) -> SecurityPolicy:
-    """RFC 3776 5.2.1, RFC 4877 7.2.1."""
+    """RFC 3776 5.2.1, RFC 4877 7.2.1; the same pair as RFC 5142 5.1 and RFC 5846 6.1 have it."""
     return _policy(
         keys,
         Purpose.BINDING,
         pair=keys.pairs[Purpose.BINDING],
         from_mobile_node=Selector(
-            source=keys.home_address, destination=keys.home_agent, message=BindingUpdate
+            source=keys.home_address, destination=keys.home_agent, message=FROM_MOBILE_NODE
         ),
         to_mobile_node=Selector(
-            source=keys.home_agent, destination=keys.home_address, message=BindingAcknowledgement
+            source=keys.home_agent, destination=keys.home_address, message=TO_MOBILE_NODE
         ),
     )
 

@@ -501,6 +501,11 @@ class AgentNode(Router):
         if self.agent is not None and not self.is_finished:
             self._execute(self.agent.handle(event, self.world.now))
 
+    def carry_out(self, actions: list[Action]) -> None:
+        """Do what the agent answered to somebody in charge, as the daemon does."""
+        self._execute(actions)
+        self._set_timer()
+
     def attach(self, port: Port, link: Link, *, carrier_lost: bool = True) -> None:
         """Move a port to a link. Without loss of carrier it is a roam: only LinkUp is told."""
         if port.link is not None and carrier_lost:

@@ -40,8 +40,8 @@ def changed(home_agent: HomeAgent, settings: HomeAgentSettings, **arguments: obj
     ]
 
 
-def with_both_registered() -> HomeAgent:
-    home_agent = make_home_agent(home_link=None)
+def with_both_registered(**changes: object) -> HomeAgent:
+    home_agent = make_home_agent(home_link=None, **changes)
     register(home_agent)
     other = {"home_address": OTHER_HOME_ADDRESS, "source": OTHER_CARE_OF_ADDRESS}
     register(home_agent, now=1.0, **other)
@@ -103,11 +103,11 @@ def test_change_keeps_the_home_link() -> None:
     changed(home_agent, replace(SETTINGS, home_link=None, link_layer_address=b""))
     home_agent.handle(binding_update(), 11.0)
     assert home_agent.probing == (HOME_ADDRESS,)
-    assert HOME_LINK == SETTINGS.home_link
+    assert SETTINGS.home_link == HOME_LINK
 
 
 def test_binding_deleted_is_gone_and_its_number_stays() -> None:
-    home_agent = with_both_registered()
+    home_agent = with_both_registered(revocation=False)
     actions = home_agent.delete_binding(HOME_ADDRESS, 5.0)
     assert actions is not None
     assert actions_of(actions, StopIntercepting) == [StopIntercepting(home_address=HOME_ADDRESS)]
