@@ -143,7 +143,7 @@ class MobileNodeConfiguration:
     """Besides ``home_address``, with prefixes of the same length, of the same home link."""
     follow_renumbering: bool = True
     """Form a home address in each prefix that the home link is given (RFC 6275 11.4.3)."""
-    path_silence: float = 1.5
+    path_silence: float = 1.0
     """Seconds without an answer to what leaves through the tunnel, until a proof is sought."""
     home_agent_timeout: float = 1.5
     """Seconds a home agent may leave updates unanswered before the next one is tried."""

@@ -40,7 +40,7 @@ class RawMobileNode(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, fr
     correspondent: bool = True
     interface_order: str = "listed"
     path_check_interval: float = 60.0
-    path_silence: float = 1.5
+    path_silence: float = 1.0
     home_agent_timeout: float = 1.5
 
 

@@ -158,7 +158,9 @@ class HomeAgentList:
             if not isinstance(option, PrefixInformation) or not option.router_address:
                 continue
             address = option.address
-            if not is_routable_unicast(address) or address == self._address:
+            # A daemon that was told the prefix alone sends that: the subnet-router anycast address.
+            is_whole = address != option.prefix.network_address
+            if not (is_whole and is_routable_unicast(address)) or address == self._address:
                 continue
             is_known = address in entry.addresses
             if is_known or len(entry.addresses) < MAX_LISTED_ADDRESSES:
