@@ -181,6 +181,7 @@ class Executor:
             preferred_lifetime=action.preferred_lifetime,
             prefix_route=False,
         )
+        self._tunnels.add_local_address(action.address)
         if own.prefix_length < 128:
             # The kernel leaves the prefix route of an address with a lifetime behind when it goes.
             route = Route(

@@ -564,6 +564,7 @@ class Service:
         events: list[Event] = []
         for message in messages:
             events += self._take(message)
+        self._publish_addresses()
         self._note_missing()
         self._feed(events)
 
@@ -579,6 +580,7 @@ class Service:
         for message in messages:
             events += self._take(message)
         events += self._monitor.resync_finished(self._clock.now())
+        self._publish_addresses()
         self._note_missing()
         self._schedule_refresh()
         self._feed(events)
@@ -693,7 +695,6 @@ class Service:
         self._addresses = {
             key: message for key, message in self._addresses.items() if key[0] != interface
         }
-        self._publish_addresses()
 
     def _follow_address(self, message: AddressMessage) -> None:
         key = (message.interface, message.address)
@@ -701,9 +702,9 @@ class Service:
             self._addresses.pop(key, None)
         elif message.interface in self._monitor.interfaces:
             self._addresses[key] = message
-        self._publish_addresses()
 
     def _publish_addresses(self) -> None:
+        """Once for all that was notified: in between, an address of ours may be missing."""
         local = {address for _, address in self._addresses if not address.is_link_local}
         self._parts.tunnels.set_local_addresses(frozenset(local | self._parts.own_addresses))
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
 from typing import Protocol
 
@@ -101,6 +101,8 @@ class TunnelKeeper:
         self._mtus: dict[IPv6Address, int] = {}
         self._local_addresses: frozenset[IPv6Address] = frozenset()
         self._published: Tables | None = None
+        self._is_guarded = False
+        """Whether the shield knows what the engine knows."""
         self._followed: set[TunnelPath] = set()
         self._is_pending = False
         self._is_gathering = False
@@ -146,6 +148,19 @@ class TunnelKeeper:
         if home_address in self._home_addresses:
             self._home_addresses.remove(home_address)
             self._changed()
+
+    def add_local_address(self, address: IPv6Address) -> None:
+        """An address is ours from now on. The engine knows at once, for the answer to what is sent
+        from it may be back before the kernel tells of it; `flush` publishes the rest."""
+        if address in self._local_addresses:
+            return
+        self._local_addresses |= {address}
+        self._is_pending = True
+        if self._published is not None:
+            known = {*self._published.local_addresses, address}
+            self._published = replace(self._published, local_addresses=tuple(sorted(known)))
+            self._datapath.publish(self._published)
+            self._is_guarded = False
 
     def set_tunnel(self, action: SetTunnel) -> None:
         """See `SetTunnel`."""
@@ -231,6 +246,9 @@ class TunnelKeeper:
         if tables != self._published:
             self._datapath.publish(tables)
             self._published = tables
+            self._is_guarded = False
+        if not self._is_guarded:
+            self._is_guarded = True
             self._shield.guard(
                 local_addresses=self._local_addresses | self._home_addresses,
                 spis=[

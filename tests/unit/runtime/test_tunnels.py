@@ -157,6 +157,22 @@ def test_shield_knows_addresses_and_inbound_associations(bench: Bench) -> None:
     }
 
 
+def test_new_local_address_is_known_to_the_engine_at_once_and_to_the_shield_later(
+    bench: Bench,
+) -> None:
+    bench.keeper.add_local_address(HOME)
+    bench.keeper.set_tunnel(TUNNEL)
+    guarded = len(bench.guard.calls)
+    for _ in range(2):
+        bench.keeper.add_local_address(CARE_OF)
+        assert CARE_OF in bench.datapath.tables[-1].local_addresses
+        assert len(bench.guard.calls) == guarded
+    bench.keeper.flush()
+    assert bench.guard.calls[-1]["local"] == {CARE_OF, HOME}
+    bench.keeper.set_local_addresses(frozenset({HOME}))
+    assert bench.datapath.tables[-1].local_addresses == (HOME,)
+
+
 def test_tunnel_with_an_unknown_association_is_refused(bench: Bench) -> None:
     with pytest.raises(KeyError):
         bench.keeper.set_tunnel(replace(TUNNEL, outbound_spi=999))
