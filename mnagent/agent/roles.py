@@ -408,7 +408,7 @@ class HomeAgentRole:
 
     def handle_timer(self, now: float) -> list[Action]:
         machines = (self.home_agent, self._directory, self.correspondent_node)
-        return [
+        return self._restore(now) + [
             action
             for machine in machines
             if machine is not None
@@ -416,6 +416,8 @@ class HomeAgentRole:
         ]
 
     def next_deadline(self) -> float | None:
+        if self._kept and self.home_agent is not None:
+            return 0.0
         machines = (self.home_agent, self._directory, self.correspondent_node)
         return earliest(*(each.next_deadline() for each in machines if each is not None))
 
@@ -442,8 +444,10 @@ class HomeAgentRole:
 
     def _restore(self, now: float) -> list[Action]:
         """Once there is somebody to take the bindings up."""
+        if self.home_agent is None:
+            return []
         kept, self._kept = self._kept, {}
-        return self.home_agent.restore(kept, now) if kept and self.home_agent else []
+        return self.home_agent.restore(kept, now) if kept else []
 
     def _is_of_a_registration(self, event: PacketReceived) -> bool:
         """Whether the home agent is to answer, since the home address is registered with it: it

@@ -11,7 +11,7 @@ enters the tunnel and not to other traffic, and they sleep while the mobile node
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
 
@@ -41,6 +41,53 @@ class SecurityPolicy:
     goes to decides about what is in it."""
 
 
+class _Index:
+    """The policies that may be about a packet, without looking at all of them.
+
+    On a home agent almost every policy is about one mobile node: it is filed under that node's home
+    address, as the source or the destination that the selector asks for.
+    """
+
+    def __init__(
+        self, policies: Iterable[SecurityPolicy], selector_of: Callable[[SecurityPolicy], Selector]
+    ) -> None:
+        self._by_source: dict[IPv6Address, list[tuple[int, SecurityPolicy]]] = {}
+        self._by_destination: dict[IPv6Address, list[tuple[int, SecurityPolicy]]] = {}
+        self._others: list[tuple[int, SecurityPolicy]] = []
+        for place in enumerate(policies):
+            self._file(place, selector_of(place[1]))
+
+    def _file(self, place: tuple[int, SecurityPolicy], selector: Selector) -> None:
+        home_address = place[1].home_address
+        if home_address is not None and selector.source == home_address:
+            self._by_source.setdefault(home_address, []).append(place)
+        elif home_address is not None and selector.destination == home_address:
+            self._by_destination.setdefault(home_address, []).append(place)
+        else:
+            self._others.append(place)
+
+    def candidates(self, packet: IPv6Packet) -> list[SecurityPolicy]:
+        """In the order in which they are tried; each is still to be matched."""
+        found = [
+            *self._by_source.get(packet.logical_source, ()),
+            *self._by_destination.get(packet.logical_destination, ()),
+            *self._others,
+        ]
+        return [policy for _, policy in sorted(found, key=_place)]
+
+    def of(self, home_address: IPv6Address) -> list[SecurityPolicy]:
+        """Those of one mobile node, in order."""
+        found = [
+            *self._by_source.get(home_address, ()),
+            *self._by_destination.get(home_address, ()),
+        ]
+        return [policy for _, policy in sorted(found, key=_place)]
+
+
+def _place(filed: tuple[int, SecurityPolicy]) -> int:
+    return filed[0]
+
+
 class SecurityPolicyDatabase:
     """An ordered list of policies, and which mobile nodes' tunnels are up."""
 
@@ -57,12 +104,27 @@ class SecurityPolicyDatabase:
             self.add_home_address(home_address, like=like)
 
     def _load(self, policies: Iterable[SecurityPolicy]) -> None:
-        self._policies = tuple(policies)
+        self._set(tuple(policies))
         self._tunnel_mode_spis = frozenset(
             policy.associations.inbound.spi
             for policy in self._policies
             if policy.associations is not None and policy.purpose.mode is EspMode.TUNNEL
         )
+
+    def _set(self, policies: tuple[SecurityPolicy, ...]) -> None:
+        """The indexes are made when they are needed: home addresses often come by the thousand."""
+        self._policies = policies
+        self._indexes: tuple[_Index, _Index] | None = None
+
+    def _index(self) -> tuple[_Index, _Index]:
+        """Of outbound and inbound selectors."""
+        if self._indexes is None:
+            outbound = (policy for policy in self._policies if policy.outbound is not None)
+            self._indexes = (
+                _Index(outbound, lambda policy: policy.outbound or Selector()),
+                _Index(self._policies, lambda policy: policy.inbound),
+            )
+        return self._indexes
 
     @property
     def policies(self) -> tuple[SecurityPolicy, ...]:
@@ -80,12 +142,12 @@ class SecurityPolicyDatabase:
             for policy in self._policies
             if policy.home_address == like
         )
-        self._policies = copies + self._without(home_address)
+        self._set(copies + self._without(home_address))
         self._like[home_address] = like
 
     def remove_home_address(self, home_address: IPv6Address) -> None:
         """Have no policies for this home address; its tunnel is down."""
-        self._policies = self._without(home_address)
+        self._set(self._without(home_address))
         self._like.pop(home_address, None)
         self.deactivate_tunnel(home_address)
 
@@ -115,12 +177,8 @@ class SecurityPolicyDatabase:
         return self._associations(home_address, Purpose.RETURN_ROUTABILITY)
 
     def _associations(self, home_address: IPv6Address, purpose: Purpose) -> AssociationPair | None:
-        for policy in self._policies:
-            if (
-                policy.purpose is purpose
-                and policy.home_address == home_address
-                and self._is_of_tunnel(policy)
-            ):
+        for policy in self._index()[1].of(home_address):
+            if policy.purpose is purpose and self._is_of_tunnel(policy):
                 return policy.associations
         return None
 
@@ -131,7 +189,7 @@ class SecurityPolicyDatabase:
         policy whose ``associations`` is None says not to send it at all.
         """
         inner, mode = _look_inside(packet)
-        for policy in self._policies:
+        for policy in self._index()[0].candidates(inner):
             selector = policy.outbound
             if selector is not None and self._applies(policy, mode) and selector.matches(inner):
                 return policy
@@ -154,7 +212,7 @@ class SecurityPolicyDatabase:
         inner, mode = _look_inside(packet)
         if tunnel_source is not None or protected_by in self._tunnel_mode_spis:
             mode = EspMode.TUNNEL
-        for policy in self._policies:
+        for policy in self._index()[1].candidates(inner):
             applies = policy.purpose.mode is EspMode.TRANSPORT or self._applies(policy, mode)
             if applies and policy.inbound.matches(inner):
                 return _verdict(policy, protected_by)
@@ -173,7 +231,7 @@ class SecurityPolicyDatabase:
             and policy.associations is not None
             and policy.associations.inbound.spi == protected_by
             and policy.inbound.matches(inner)
-            for policy in self._policies
+            for policy in self._index()[1].candidates(inner)
         )
 
     def _applies(self, policy: SecurityPolicy, mode: EspMode) -> bool:

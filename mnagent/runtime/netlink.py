@@ -186,15 +186,25 @@ class RequestSocket:
     _interrupted = False
 
 
+RECEIVE_BUFFER = 8 << 20
+"""Octets; the kernel counts some hundred for each notification besides its own."""
+_ROUTE_PREFIX_LENGTH_AT = 16 + 1
+_ROUTE_PROTOCOL_AT = 16 + 5
+"""In a message: behind the netlink header, in struct rtmsg."""
+
+
 class NotificationSocket:
     """Receives rtnetlink notifications; never blocks."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, own_protocol: int = 0) -> None:
+        """``own_protocol`` is the rtm_protocol of our routes. Of those to single addresses (a home
+        agent has thousands) only the end is told: what we set ourselves, we know."""
+        self._own_protocol = own_protocol
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_ROUTE
         )
         with contextlib.suppress(OSError):
-            self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 20)
+            self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
         self._socket.bind((0, 0))
         for group in GROUPS:
             self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
@@ -226,9 +236,20 @@ class NotificationSocket:
             if sender[0] != 0:
                 continue
             for message_type, _, _, part in _split(data):
+                if self._is_own_news(message_type, part):
+                    continue
                 value = decode_notification(message_type, part)
                 if value is not None:
                     messages.append(value)
+
+    def _is_own_news(self, message_type: int, part: bytes) -> bool:
+        """Known before decoding, which costs more than all the rest."""
+        return (
+            message_type == RTM_NEWROUTE
+            and self._own_protocol != 0
+            and part[_ROUTE_PROTOCOL_AT] == self._own_protocol
+            and part[_ROUTE_PREFIX_LENGTH_AT] == 128
+        )
 
 
 def decode_notification(message_type: int, data: bytes) -> Message | None:

@@ -320,7 +320,7 @@ class Service:
         self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         self._timer = BootTimer(self._loop, self._on_timer)
         self._stack.callback(self._timer.close)
-        self._notifications = NotificationSocket()
+        self._notifications = NotificationSocket(own_protocol=ROUTE_PROTOCOL)
         self._stack.callback(self._notifications.close)
         self._add_reader(self._notifications.fileno(), self._on_notifications)
         self._add_reader(self._parts.wake_descriptor, self._on_handed_up)
@@ -558,8 +558,7 @@ class Service:
         messages = self._notifications.receive()
         if any(isinstance(message, Overrun) for message in messages):
             logger.warning("netlink notifications were lost; reading everything again")
-            self._parts.host.handle(Overrun())
-            self._resynchronize()
+            self._resynchronize(after_loss=True)
             return
         events: list[Event] = []
         for message in messages:
@@ -568,7 +567,7 @@ class Service:
         self._note_missing()
         self._feed(events)
 
-    def _resynchronize(self) -> None:
+    def _resynchronize(self, *, after_loss: bool = False) -> None:
         kernel = self._parts.kernel
         self._monitor.resync_started()
         self._addresses.clear()
@@ -576,7 +575,10 @@ class Service:
         links = kernel.links()
         for interface in self._attached - {link.interface for link in links}:
             self._detach(interface)
-        messages: list[Message] = [*links, *kernel.addresses(), *kernel.routes()]
+        routes = kernel.routes()
+        if after_loss:
+            self._parts.host.reassert(frozenset(route.identity for route in routes))
+        messages: list[Message] = [*links, *kernel.addresses(), *routes]
         for message in messages:
             events += self._take(message)
         events += self._monitor.resync_finished(self._clock.now())
