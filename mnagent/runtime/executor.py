@@ -200,6 +200,7 @@ class Executor:
             prefix_length=action.prefix_length,
         )
         self._host.remove_address(own)
+        self._tunnels.forget_local_address(action.address)
         if not self._host.has_address_in(own.interface, own.prefix):
             self._host.remove_route(_prefix_purpose(own))
 

@@ -100,6 +100,9 @@ class TunnelKeeper:
         self._wishes: dict[IPv6Address, _Wish] = {}
         self._mtus: dict[IPv6Address, int] = {}
         self._local_addresses: frozenset[IPv6Address] = frozenset()
+        self._added: set[IPv6Address] = set()
+        """Local addresses of which the kernel has not told yet: it does so only once their
+        duplicate address detection begins."""
         self._published: Tables | None = None
         self._is_guarded = False
         """Whether the shield knows what the engine knows."""
@@ -132,7 +135,10 @@ class TunnelKeeper:
             self.flush()
 
     def set_local_addresses(self, addresses: frozenset[IPv6Address]) -> None:
-        """Packets from outside are ours when they are for one of these."""
+        """Packets from outside are ours when they are for one of these, or one that was added and
+        has not been seen here yet."""
+        self._added -= addresses
+        addresses |= self._added
         if addresses != self._local_addresses:
             self._local_addresses = addresses
             self.publish()
@@ -152,6 +158,7 @@ class TunnelKeeper:
     def add_local_address(self, address: IPv6Address) -> None:
         """An address is ours from now on. The engine knows at once, for the answer to what is sent
         from it may be back before the kernel tells of it; `flush` publishes the rest."""
+        self._added.add(address)
         if address in self._local_addresses:
             return
         self._local_addresses |= {address}
@@ -161,6 +168,10 @@ class TunnelKeeper:
             self._published = replace(self._published, local_addresses=tuple(sorted(known)))
             self._datapath.publish(self._published)
             self._is_guarded = False
+
+    def forget_local_address(self, address: IPv6Address) -> None:
+        """One that was added has been taken away: it is ours until the kernel tells so."""
+        self._added.discard(address)
 
     def set_tunnel(self, action: SetTunnel) -> None:
         """See `SetTunnel`."""
