@@ -90,10 +90,6 @@ class _HomeAddress:
     def address(self) -> IPv6Address:
         return self.node.settings.home_address
 
-    def deadline(self) -> float:
-        """When it becomes deprecated, or ends."""
-        return self.preferred_until if self.is_preferred else self.valid_until
-
 
 class HomeAddresses:
     """The home addresses of one mobile node; the first preferred one speaks for the node."""
@@ -195,10 +191,17 @@ class HomeAddresses:
 
     def next_deadline(self) -> float | None:
         deadlines = (
-            earliest(home.node.next_deadline(), home.deadline()) for home in self._known.values()
+            earliest(home.node.next_deadline(), self._change_at(home))
+            for home in self._known.values()
         )
         deadline = earliest(self.discovery.next_deadline(), *deadlines)
         return None if deadline is None or math.isinf(deadline) else deadline
+
+    def _change_at(self, home: _HomeAddress) -> float | None:
+        """When it becomes deprecated, or ends; the last one does not end."""
+        if home.is_preferred:
+            return home.preferred_until
+        return home.valid_until if len(self._known) > 1 else None
 
     def peer_moved(self, peer: IPv6Address, now: float) -> list[Output]:
         """A correspondent's own binding with this node changed."""
@@ -394,7 +397,7 @@ class HomeAddresses:
             if like not in self._configured or address in self._known:
                 continue
             home = self._add(address, like=like)
-            home.valid_until = now + RESTORED_LIFETIME
+            home.valid_until = home.preferred_until = now + RESTORED_LIFETIME
             home.node.registration.home_address_valid_until = home.valid_until
             outputs.append(SetHomeAddress(home_address=address, like=like))
         return outputs

@@ -85,6 +85,7 @@ from mnagent.mobility.constants import (
 from mnagent.mobility.home_address_probe import HomeAddressProbe, HomeAddressUnique, Outcome
 from mnagent.mobility.home_prefixes import HomePrefix as HomePrefix
 from mnagent.mobility.home_prefixes import HomePrefixes, KnownPrefix
+from mnagent.mobility.message_authentication import Authentication, UpdateVerifier
 from mnagent.mobility.prefix_discovery import PrefixAdvertiser, PrefixAdvertisingSettings
 from mnagent.mobility.proxy_neighbor import ProxyNeighbor, SolicitedNodeGroups
 from mnagent.mobility.sequence import sequence_newer
@@ -108,7 +109,7 @@ from mnagent.wire.mobility import (
     MobilityMessage,
     UnknownMobilityMessage,
 )
-from mnagent.wire.mobility_options import BindingRefreshAdvice
+from mnagent.wire.mobility_options import BindingRefreshAdvice, MessageAuthentication
 from mnagent.wire.ndisc import (
     NeighborAdvertisement,
     NeighborSolicitation,
@@ -134,6 +135,8 @@ class AuthorisedMobileNode:
     home_address: IPv6Address
     outbound_spi: int | None = None
     """ESP tunnel association for payload to the mobile node; None for plain IPv6-in-IPv6."""
+    authentication: Authentication | None = None
+    """Protects updates instead of IPsec (RFC 4285)."""
     inbound_spi: int | None = None
     """Association that payload from the mobile node must have come by; None for plain."""
 
@@ -208,8 +211,10 @@ class HomeAgent:
             ),
             self._prefixes,
             random=random,
+            drops=self.drops,
         )
         self._cache = BindingCache(max_entries=settings.max_bindings)
+        self._verifier = UpdateVerifier()
         self._revocations = Revocations(settings.address, random=random)
         self._probing: dict[IPv6Address, _Registration] = {}
         self._refused_until: dict[IPv6Address, float] = {}
@@ -326,6 +331,7 @@ class HomeAgent:
     def withdraw_unserved(self, settings: HomeAgentSettings, now: float) -> list[Action]:
         """First half of a change: serve nobody any more whom these settings do not name."""
         served = {node.home_address for node in settings.mobile_nodes}
+        former = dict(self._mobile_nodes)
         self._mobile_nodes = {
             key: self._mobile_nodes[key] for key in self._mobile_nodes if key in served
         }
@@ -334,7 +340,9 @@ class HomeAgent:
             if self._node_of(home_address) is not None:
                 continue
             entry = self._cache.find(home_address)
-            if entry is not None and self._settings.revocation:
+            if entry is not None and self._tells_of_revocation(
+                former.get(self._served.configured_for(home_address))
+            ):
                 # Once: its keys go with it, and nobody could read a second one.
                 actions.append(self._revocations.indication(home_address, entry.care_of_address))
             actions += self._end(home_address, reason="not-served", now=now)
@@ -372,7 +380,7 @@ class HomeAgent:
         if home_address not in self._probing and entry is None:
             return None
         actions = self._expire(now)
-        if entry is not None and self._settings.revocation:
+        if entry is not None and self._tells_of_revocation(self._node_of(home_address)):
             details = (("home_address", str(home_address)),)
             return [
                 *actions,
@@ -380,6 +388,11 @@ class HomeAgent:
                 ReportEvent(name="binding-revocation", details=details),
             ]
         return actions + self._end(home_address, reason="deleted", now=now)
+
+    def _tells_of_revocation(self, node: AuthorisedMobileNode | None) -> bool:
+        """An indication must be protected like the updates (RFC 5846 6.1), which RFC 4285 knows no
+        way for."""
+        return self._settings.revocation and node is not None and node.authentication is None
 
     def _end(self, home_address: IPv6Address, *, reason: str, now: float) -> list[Action]:
         """A registration, or what was to become one, is over, whatever the mobile node thinks."""
@@ -560,6 +573,9 @@ class HomeAgent:
         request = read_binding_request(event, update)
         if isinstance(request, DropReason):
             return self._drop(request)
+        faulty = self._on_unauthenticated(event, request, now) if update.home_registration else None
+        if faulty is not None:
+            return faulty
         entry = self._cache.find_any(request.home_address)
         if entry is not None and not sequence_newer(update.sequence, entry.sequence):
             self._drop(DropReason.STALE_SEQUENCE)
@@ -576,6 +592,26 @@ class HomeAgent:
         if status is not None:
             return self._reject(request, status)
         return self._register(request, now)
+
+    def _on_unauthenticated(
+        self, event: PacketReceived, request: BindingRequest, now: float
+    ) -> list[Action] | None:
+        """What to do about an update that is not protected as its mobile node's policy says, None
+        where it is. IPsec has been looked at already; a key that this mobile node does not have
+        protects nothing (RFC 4285 5.1.1)."""
+        node = self._node_of(request.home_address)
+        if node is None or node.authentication is None:
+            has_option = any(isinstance(o, MessageAuthentication) for o in request.update.options)
+            return self._drop(DropReason.UNKNOWN_MOBILITY_SPI) if has_option else None
+        fault = self._verifier.verify(
+            event, node.authentication, care_of_address=request.care_of_address, now=now
+        )
+        if isinstance(fault, DropReason):
+            return self._drop(fault)
+        if fault is not None:
+            self._drop(DropReason.BAD_AUTHENTICATOR)
+            return self._reject(request, fault)
+        return None
 
     def _on_correspondent_registration(self, request: BindingRequest) -> list[Action]:
         if self._cache.find(request.home_address) is None:
@@ -796,6 +832,16 @@ class HomeAgent:
         headers = (
             () if request.is_from_home_address else (Type2RoutingHeader(request.home_address),)
         )
+        node = self._node_of(request.home_address)
+        if node is not None and node.authentication is not None:
+            message = self._verifier.sign(
+                message,
+                node.authentication,
+                update=request.update,
+                care_of_address=request.care_of_address,
+                home_address=request.home_address,
+                now=self._now,
+            )
         packet = IPv6Packet(
             self._settings.address, request.source, message, extension_headers=headers
         )

@@ -240,14 +240,14 @@ class PrefixAdvertiser:
         prefixes: HomePrefixes,
         *,
         random: Random,
+        drops: Counter[DropReason],
     ) -> None:
+        """``drops`` counts what is not acted on."""
         self._settings = settings
         self._prefixes = prefixes
         self._random = random
         self._recipients: dict[IPv6Address, _Recipient] = {}
-        self._managed = False
-        self._other = False
-        self.drops: Counter[DropReason] = Counter()
+        self._drops = drops
 
     def bound(self, entry: BindingCacheEntry, now: float) -> None:
         """A binding was made or renewed. What went unheard begins anew (RFC 6275 10.6.2)."""
@@ -356,7 +356,7 @@ class PrefixAdvertiser:
         )
 
     def _drop(self, reason: DropReason) -> list[Action]:
-        self.drops[reason] += 1
+        self._drops[reason] += 1
         return []
 
 

@@ -5,10 +5,6 @@ from __future__ import annotations
 from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
-from mnagent.core.actions import SetHomeAddress
-from mnagent.wire.buffer import DecodeError
-from mnagent.wire.icmp6 import MobilePrefixAdvertisement, MobilePrefixSolicitation
-from mnagent.wire.ipv6 import IPv6Packet
 from mnagent.wire.packet import encode_packet
 from tests.support.nodes import ALL_NODES, Router, multicast_mac
 from tests.support.packets import datagram, router_advertisement
@@ -16,7 +12,6 @@ from tests.support.requirement import requirement
 from tests.support.topology import (
     CORRESPONDENT,
     HOME_ADDRESS,
-    HOME_AGENT,
     HOME_PREFIX,
     PREFIX_A,
     PREFIX_B,
