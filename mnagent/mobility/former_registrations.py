@@ -45,7 +45,10 @@ class FormerRegistrations:
 
     def take(self, home_agent: IPv6Address) -> HomeRegistration | None:
         """It is registered with again."""
-        return self._registrations.pop(home_agent, None)
+        registration = self._registrations.pop(home_agent, None)
+        if registration is not None:
+            registration.suspend()
+        return registration
 
     def bound(self, now: float) -> IPv6Address | None:
         """The home agent left last that may still hold a binding."""

@@ -23,7 +23,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv6Address, IPv6Network
 from random import Random
-from typing import Final
 
 from mnagent.core.actions import PersistRecord, ReportEvent, SendPacket
 from mnagent.core.events import PacketReceived
@@ -40,14 +39,10 @@ from mnagent.mobility.home_agent_discovery import (
     HomeAgentsFound,
 )
 
-DISCOVERY_PAUSE: Final = 60.0
-"""Seconds after a discovery that found nobody of use, until the next."""
-
 
 class _Timer(enum.Enum):
     SILENCE = enum.auto()
     RETRY = enum.auto()
-    DISCOVERY = enum.auto()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,13 +221,10 @@ class HomeAgentSelection:
     def handle_timer(self, now: float) -> list[SelectionOutput]:
         outputs = self._take(self._discovery.handle_timer(now), now)
         for timer in self._timers.pop_due(now):
-            match timer:
-                case _Timer.SILENCE:
-                    outputs += self._on_silence(now)
-                case _Timer.RETRY:
-                    outputs.append(self._choose(self._candidates[0], "retry"))
-                case _Timer.DISCOVERY:
-                    outputs += self._discover(now)
+            if timer is _Timer.SILENCE:
+                outputs += self._on_silence(now)
+            else:
+                outputs.append(self._choose(self._candidates[0], "retry"))
         return outputs
 
     def next_deadline(self) -> float | None:
@@ -268,8 +260,8 @@ class HomeAgentSelection:
         return [*outputs, self._choose(self._candidates[0], "unanswered")]
 
     def _next(self) -> IPv6Address | None:
-        if self._current is not None:
-            self._tried.add(self._current)
+        assert self._current is not None  # it was sent an update
+        self._tried.add(self._current)
         return next((each for each in self._candidates if each not in self._tried), None)
 
     def _end_round(self, now: float) -> list[SelectionOutput]:
@@ -291,7 +283,6 @@ class HomeAgentSelection:
     def _discover(self, now: float) -> list[SelectionOutput]:
         if self._source is None:
             return []
-        self._timers.cancel(_Timer.DISCOVERY)
         return self._take(self._discovery.start(*self._source, now), now)
 
     def _take(self, outputs: list[DiscoveryOutput], now: float) -> list[SelectionOutput]:
@@ -321,8 +312,6 @@ class HomeAgentSelection:
         self._tried.clear()
         if self._current is not None and not addresses:
             return outputs
-        if not found:
-            self._timers.set(_Timer.DISCOVERY, now + DISCOVERY_PAUSE)
         return [*outputs, self._choose(self._candidates[0], "discovered")]
 
     def _in_order(self, *lists: Iterable[IPv6Address]) -> tuple[IPv6Address, ...]:
