@@ -150,7 +150,7 @@ class PrefixDiscovery:
             if timer is _Timer.ASK:
                 self._arm(now)
                 outputs += [] if self.is_asking else self.ask(now)
-            elif self._care_of is not None:
+            else:
                 self._timeout = min(self._timeout * 2, MAX_BINDACK_TIMEOUT)
                 outputs += self._solicit(now)
         return outputs
@@ -302,10 +302,10 @@ class PrefixAdvertiser:
         """RAND_ADV_DELAY; what is scheduled already stays, and says what is true by then."""
         if recipient.scheduled_at is not None:
             return
-        least, most = self._settings.min_interval, self._settings.max_interval
-        prefix = self._prefixes.find(recipient.entry.home_address, now)
-        if prefix is not None:
-            most = min(most, prefix.preferred_lifetime(now))
+        home_address = recipient.entry.home_address
+        known = [each for each in self._prefixes.current(now) if home_address in each.prefix]
+        least = self._settings.min_interval
+        most = min([self._settings.max_interval, *(p.preferred_lifetime(now) for p in known)])
         recipient.scheduled_at = now + least + self._random.uniform(0.0, abs(most - least))
 
     def _run(self, recipient: _Recipient, now: float) -> list[Action]:

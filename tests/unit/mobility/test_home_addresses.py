@@ -18,13 +18,21 @@ from mnagent.core.actions import (
     UseHomeLink,
 )
 from mnagent.core.events import ActionFailed, ShutdownRequested, TrafficSeen, TunnelActivity
+from mnagent.core.indications import RouterLost
 from mnagent.mobility.home_addresses import HOME_ADDRESSES_KEY, MAX_HOME_ADDRESSES
 from mnagent.mobility.movement import AtHome
 from mnagent.wire.icmp6 import MobilePrefixSolicitation
 from mnagent.wire.ipv6 import IPv6Packet
 from mnagent.wire.mobility import BindingUpdate, HomeTest
 from mnagent.wire.ndisc import RouterAdvertisement
-from tests.support.driver import CARE_OF_A, CARE_OF_B, HOME_ADDRESS, HOME_AGENT
+from tests.support.driver import (
+    CARE_OF_A,
+    CARE_OF_B,
+    HOME_ADDRESS,
+    HOME_AGENT,
+    INTERFACE,
+    ROUTER,
+)
 from tests.support.home_addresses import (
     NEW_HOME_ADDRESS,
     SECOND_HOME_ADDRESS,
@@ -348,3 +356,20 @@ def test_report_of_leaving_home_is_told_once() -> None:
     outputs = driver.visit()
     assert len([o for o in of_type(outputs, ReportEvent) if o.name == "left-home"]) <= 1
     assert HOME_PREFIX in driver.homes._surroundings.home_prefixes
+
+
+def test_home_addresses_of_one_prefix_end_together() -> None:
+    driver = HomeAddressesDriver(BOTH)
+    driver.establish()
+    driver.advertise(information(valid=100.0), information(NEW_PREFIX, valid=90_000.0))
+    driver.advance(101)
+    assert driver.addresses == [NEW_HOME_ADDRESS, IPv6Address("2001:db8:2::11")]
+    assert driver.homes._surroundings.home_prefixes == {NEW_PREFIX}
+
+
+def test_acknowledgement_while_the_link_is_in_doubt_asks_nothing() -> None:
+    driver = HomeAddressesDriver()
+    driver.visit()
+    driver.node(HOME_ADDRESS)._is_doubtful = True
+    driver.tell(RouterLost(interface=INTERFACE, router=ROUTER))
+    assert sent(driver.acknowledge(), MobilePrefixSolicitation) == []
