@@ -83,7 +83,7 @@ def test_home_agent_that_comes_back_is_not_returned_to() -> None:
         world.run_until(lambda: net.is_served_by(1), timeout=15)
         net.agents[0].start(net.new_home_agent(0))
         back_at = world.now
-        world.run_for(60.0)
+        world.run_for(30.0)
         assert net.is_served_by(1) and net.status_of(0).bindings == ()
         assert net.mobile_node.reported("former-binding-ended")
         assert longest_gap(net, net.mobile_node, back_at) < 1.0
