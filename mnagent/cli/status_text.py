@@ -67,6 +67,7 @@ def _mobile_node(node: Table | None, now: float) -> Iterator[str]:
     yield ""
     yield NODE_STATES.get(state, f"State: {state}.")
     yield f"  home address      {node.get('home_address')}"
+    yield from _further_home_addresses(node)
     yield f"  home agent        {node.get('home_agent')}"
     yield from _other_home_agents(node)
     if node.get("care_of_address"):
@@ -83,6 +84,21 @@ def _mobile_node(node: Table | None, now: float) -> Iterator[str]:
         yield f"  last answer       {_sentence(last)} (status {last})"
     yield from path_text.correspondents(node.get("correspondents") or ())
     yield from _handovers(node.get("handovers") or (), now)
+
+
+def _further_home_addresses(node: Table) -> Iterator[str]:
+    """Each with its state, and how long it lasts where it does not for ever."""
+    homes = node.get("home_addresses") or ()
+    for one in homes:
+        left = one.get("valid_lifetime_remaining")
+        if len(homes) == 1 and left is None:
+            return
+        words = [str(one.get("state"))]
+        if not one.get("preferred"):
+            words.append("deprecated")
+        if left is not None:
+            words.append(f"for another {duration(left)}")
+        yield f"    {one.get('home_address')}: {', '.join(words)}"
 
 
 def _other_home_agents(node: Table) -> Iterator[str]:

@@ -176,6 +176,7 @@ class FakeKernel:
 
     def __init__(self) -> None:
         self.addresses: dict[tuple[int, IPv6Address], int] = {}
+        self.deprecated: set[tuple[int, IPv6Address]] = set()
         self.routes: dict[tuple[object, ...], Route] = {}
         self.rules: set[Rule] = set()
         self.paths: dict[IPv6Address, Path] = {}
@@ -205,6 +206,9 @@ class FakeKernel:
     ) -> None:
         self._change()
         self.addresses[interface, address] = prefix_length
+        self.deprecated.discard((interface, address))
+        if preferred_lifetime == 0:
+            self.deprecated.add((interface, address))
 
     def remove_address(self, interface: int, address: IPv6Address, *, prefix_length: int) -> None:
         self._change()
