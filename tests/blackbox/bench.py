@@ -29,6 +29,9 @@ START_TIMEOUT = 15.0
 POLL_INTERVAL = 0.01
 """Seconds between two looks at what cannot be waited for otherwise."""
 
+STANDING: list[Bench] = []
+"""Those built and not closed, for the reports of failures."""
+
 _libc = ctypes.CDLL(None)
 
 
@@ -67,6 +70,7 @@ class Bench:
         node = Namespace.create(f"{prefix}-node")
         outside = Namespace.create(f"{prefix}-tester")
         bench = cls(Tester(), node, outside, directory)
+        STANDING.append(bench)
         try:
             for number, cable in enumerate(cables):
                 bench._lay(cable, 100 + 2 * number)
@@ -140,7 +144,8 @@ class Bench:
 
     def log_tail(self, lines: int = 12) -> str:
         """The end of what the daemon wrote."""
-        text = (self.directory / "agent.log").read_text(errors="replace")
+        log = self.directory / "agent.log"
+        text = log.read_text(errors="replace") if log.exists() else ""
         return "\n".join(text.splitlines()[-lines:])
 
     def stop_daemon(self, number: int = signal.SIGTERM) -> int:
@@ -157,6 +162,7 @@ class Bench:
 
     def close(self) -> None:
         """End and remove all of it."""
+        STANDING.remove(self)
         with contextlib.ExitStack() as stack:
             stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
             stack.callback(self.outside.remove)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
 from mnagent.rig.namespace import remove_stale
+from tests.blackbox.bench import STANDING
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -25,3 +27,13 @@ def bench_is_whole() -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root")
     remove_stale()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure shows what the daemons said of late."""
+    report = yield
+    if report.failed:
+        for bench in STANDING:
+            report.sections.append(("mnagent's log", bench.log_tail(30)))
+    return report

@@ -38,7 +38,6 @@ class Network:
     """More in its advertisements than the prefix."""
     valid: int = 3600
     preferred: int = 3600
-
     @property
     def is_home(self) -> bool:
         """Whether it is the home link."""
@@ -155,6 +154,8 @@ class MobileNode:
         network = self.move(network)
         self.update()
         self.passes()
+        # Answered once the daemon has done what belongs to the move.
+        self.bench.status()
         return network
 
     def come_home(self) -> Network:
