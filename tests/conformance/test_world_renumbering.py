@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from ipaddress import IPv6Address, IPv6Network
+from random import Random
 from typing import Any
 
+from mnagent.agent.build import build_agent
+from mnagent.ipsec.association import SecurityAssociationDatabase
+from mnagent.ipsec.esp_reference import ReferenceEsp
 from mnagent.wire.packet import encode_packet
 from tests.support.nodes import ALL_NODES, Router, multicast_mac
 from tests.support.packets import datagram, router_advertisement
@@ -12,15 +16,20 @@ from tests.support.requirement import requirement
 from tests.support.topology import (
     CORRESPONDENT,
     HOME_ADDRESS,
+    HOME_AGENT,
     HOME_PREFIX,
     PREFIX_A,
     PREFIX_B,
     Topology,
+    configuration_of,
+    make_keys,
+    mobile_node_configuration,
 )
 from tests.support.world import World
 
 NEW_PREFIX = IPv6Network("2001:db8:2::/64")
 NEW_HOME_ADDRESS = IPv6Address("2001:db8:2::10")
+SECOND_HOME_ADDRESS = IPv6Address("2001:db8:1::11")
 INTERVALS = {
     "min_prefix_advertisement_interval": 5.0,
     "max_prefix_advertisement_interval": 20.0,
@@ -127,3 +136,67 @@ def test_renumbered_home_network_loses_no_packet_of_either_home_address() -> Non
         assert there.exchange(NEW_HOME_ADDRESS) == 10
         assert there.net.bound_to in PREFIX_B
         assert not there.is_registered(HOME_ADDRESS)
+
+
+def two_home_addresses(world: World) -> Topology:
+    """The usual network, with a node that has two configured home addresses with keys each."""
+    net = Topology(world, with_correspondent=True)
+    pairs = [
+        make_keys(world.seed + number, home_address=HOME_ADDRESS + number) for number in (0, 1)
+    ]
+    nodes = "".join(
+        f'[[home_agent.mobile_nodes]]\nhome_address = "{pair[1].home_address}"\nkeys = "/k"\n'
+        for pair in pairs
+    )
+    home_agent = configuration_of(
+        f'role = "home-agent"\n[home_agent]\naddress = "{HOME_AGENT}"\n'
+        f'home_prefix = "{HOME_PREFIX}"\nhome_link = "eth0"\n{nodes}'
+    )
+    configuration = mobile_node_configuration(
+        more_home_addresses=[str(SECOND_HOME_ADDRESS)],  # type: ignore[arg-type]
+    )
+    for node, end, which in (
+        (net.mobile_node, configuration, 0),
+        (net.home_agent, home_agent, 1),
+    ):
+        keys = [pair[which] for pair in pairs]
+        node.esp = ReferenceEsp(
+            SecurityAssociationDatabase(a for each in keys for a in each.associations)
+        )
+        agent = build_agent(end, random=Random(world.seed), persisted={}, associations=keys)
+        node.start(agent)
+    net.mobile_node.home_addresses[SECOND_HOME_ADDRESS] = True
+    return net
+
+
+def test_two_configured_home_addresses_roam_and_take_direct_paths_each() -> None:
+    with World(seed=63) as world:
+        net = two_home_addresses(world)
+        agent = net.mobile_node.agent
+        assert agent is not None
+
+        def states() -> set[str]:
+            status = agent.snapshot(world.now).to_json()["mobile_node"]
+            return {each["state"] for each in status["home_addresses"]}
+
+        def direct() -> set[str]:
+            status = agent.snapshot(world.now).to_json()["mobile_node"]
+            paths = [each for each in status["correspondents"] if each["path"] == "direct"]
+            return {each["home_address"] for each in paths}
+
+        both = {str(HOME_ADDRESS), str(SECOND_HOME_ADDRESS)}
+        for link in (net.link_a, net.link_b):
+            net.move(link)
+            world.run_until(lambda: states() == {"registered"}, timeout=10)
+            for _ in range(20):
+                for home_address in (HOME_ADDRESS, SECOND_HOME_ADDRESS):
+                    net.mobile_node.send(datagram(home_address, CORRESPONDENT, b"up"))
+                world.run_for(0.1)
+            assert direct() == both
+        net.move(net.home)
+        world.run_until(lambda: states() == {"at-home"}, timeout=10)
+        before = len(net.correspondent.received_data())
+        for home_address in (HOME_ADDRESS, SECOND_HOME_ADDRESS):
+            net.mobile_node.send(datagram(home_address, CORRESPONDENT, b"from home"))
+        world.run_for(2)
+        assert len(net.correspondent.received_data()) == before + 2
