@@ -368,3 +368,45 @@ def test_route_optimization_policy_with_a_mistake_is_named(
 def test_interfaces_of_a_correspondent_do_not_go_with_another_role(tmp_path: Path) -> None:
     error = error_of(tmp_path, f'{MOBILE_NODE}[correspondent]\ninterfaces = ["eth0"]\n')
     assert error.key_path == "correspondent.interfaces"
+
+
+def test_more_home_addresses_come_after_the_first(tmp_path: Path) -> None:
+    text = MOBILE_NODE + 'more_home_addresses = ["2001:db8:1::11"]\nfollow_renumbering = false\n'
+    node = loaded(tmp_path, text).mobile_node
+    assert node is not None
+    assert [str(each) for each in node.home_addresses] == ["2001:db8:1::10", "2001:db8:1::11"]
+    assert not node.follow_renumbering
+
+
+@pytest.mark.parametrize(
+    ("addresses", "key_path", "expected"),
+    [
+        (["2001:db8:1::10"], "mobile_node.more_home_addresses[0]", "listed twice"),
+        (["ff02::1"], "mobile_node.more_home_addresses[0]", "unicast"),
+        (
+            [f"2001:db8:1::{number:x}" for number in range(32, 40)],
+            "mobile_node.more_home_addresses",
+            "at most 7",
+        ),
+    ],
+)
+def test_mistake_in_more_home_addresses_is_named(
+    addresses: list[str], key_path: str, expected: str, tmp_path: Path
+) -> None:
+    listed = ", ".join(f'"{each}"' for each in addresses)
+    error = error_of(tmp_path, MOBILE_NODE + f"more_home_addresses = [{listed}]\n")
+    assert error.key_path == key_path
+    assert expected in error.expected
+
+
+@pytest.mark.parametrize(
+    ("lines", "key"),
+    [
+        ("min_prefix_advertisement_interval = 0.5", "min_prefix_advertisement_interval"),
+        ("max_prefix_advertisement_interval = 500.0", "min_prefix_advertisement_interval"),
+        ("max_prefix_advertisement_interval = 1e9", "max_prefix_advertisement_interval"),
+    ],
+)
+def test_prefix_advertisement_intervals_are_checked(lines: str, key: str, tmp_path: Path) -> None:
+    text = HOME_AGENT.replace("[[home", f"{lines}\n[[home")
+    assert error_of(tmp_path, text).key_path == f"home_agent.{key}"
