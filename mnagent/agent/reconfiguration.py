@@ -14,6 +14,7 @@ from mnagent.mobility.mobile_node import MobileNodeSettings
 
 CHANGES_LIVE: Final = frozenset(
     {
+        "home_agent.home_prefixes",
         "home_agent.mobile_nodes",
         "home_agent.nodes_directory",
         "home_agent.max_lifetime",
@@ -64,7 +65,11 @@ def changed_keys(old: Configuration, new: Configuration) -> tuple[str, ...]:
     keys = ["role"] if old.role is not new.role else []
     for table in _TABLES:
         keys += _changes_of(table, getattr(old, table), getattr(new, table))
-    fixed = tuple(key for key in keys if key not in CHANGES_LIVE)
+    changes_live = CHANGES_LIVE
+    if new.home_agent is not None and new.home_agent.advertise:
+        # What is advertised on the home link is made once.
+        changes_live -= {"home_agent.home_prefixes"}
+    fixed = tuple(key for key in keys if key not in changes_live)
     if fixed:
         raise NeedsRestart(fixed)
     return tuple(keys)

@@ -353,10 +353,12 @@ class HomeAgent:
     ) -> list[Action]:
         """Serve these mobile nodes, with these limits; bindings of those served before live on.
 
-        Addresses, prefixes and home link must be as before. ``rekeyed`` are home addresses whose
-        tunnels have other associations.
+        Address and home link must be as before. Other home prefixes are told to the mobile nodes
+        (RFC 6275 10.6.2). ``rekeyed`` are home addresses whose tunnels have other associations.
         """
         actions = self._expire(now)
+        if self._prefixes.configure(settings.home_prefixes):
+            self._prefix_advertiser.changed(now)
         self._settings = replace(
             settings,
             home_link=self._settings.home_link,

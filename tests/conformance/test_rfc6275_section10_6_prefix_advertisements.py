@@ -26,6 +26,7 @@ from tests.support.home_link import (
     HOME_LINK,
     HOME_PREFIX,
     OTHER_HOME_ADDRESS,
+    SETTINGS,
     acknowledgements,
     actions_of,
     binding_update,
@@ -364,3 +365,18 @@ def test_router_advertisement_from_elsewhere_is_not_believed(
     packet = IPv6Packet(source, IPv6Address("ff02::1"), RouterAdvertisement(), hop_limit=255)
     there.home_agent.handle(on_home_link(packet, interface=interface), 0.0)
     assert there.home_agent.drops[reason] == 1
+
+
+@requirement("RFC6275-10.6.2", "HA-59")
+def test_prefix_that_is_configured_while_we_run_is_told_and_served() -> None:
+    there = Advertising()
+    there.register()
+    there.tell(prefix_solicitation())
+    both = (HomePrefix(prefix=HOME_PREFIX), HomePrefix(prefix=NEW_PREFIX))
+    settings = replace(SETTINGS, home_prefixes=both)
+    actions = there.home_agent.reconfigure(settings, rekeyed=frozenset(), now=there.now)
+    assert IPv6Address("2001:db8:2::10") in {
+        each.home_address for each in actions_of(actions, SetHomeAddress)
+    }
+    assert there.advance(100)
+    assert set(prefixes_in(there.sent[-1][1])) == {HOME_PREFIX, NEW_PREFIX}
