@@ -52,6 +52,7 @@ from mnagent.mobility.home_agent_advertiser import AdvertisedPrefix
 from mnagent.mobility.home_agent_directory import DirectorySettings, HomeAgentDirectory
 from mnagent.mobility.home_agent_selection import HomeAgentSelection
 from mnagent.mobility.home_registration import HomeRegistration
+from mnagent.mobility.message_authentication import Authentication, WallClock
 from mnagent.mobility.mobile_node import MobileNode, MobileNodeSettings, Surroundings
 from mnagent.mobility.route_optimization import (
     RouteOptimizationMode,
@@ -66,6 +67,10 @@ DUID_KEY: Final = "dhcp6-identifier"
 """Record that keeps the DUID, by which DHCPv6 servers know this node (RFC 8415 11)."""
 
 
+def _same(now: float) -> float:
+    return now
+
+
 def build_agent(
     configuration: Configuration,
     *,
@@ -73,6 +78,7 @@ def build_agent(
     persisted: Mapping[str, str],
     associations: Sequence[KeySet],
     kept: Mapping[str, KeptRecord] | None = None,
+    wall_clock: WallClock = _same,
 ) -> Agent:
     """Build the agent of the configured role.
 
@@ -83,6 +89,7 @@ def build_agent(
         associations: the key sets: the mobile node's one, one for each mobile node served, or
             none for a correspondent.
         kept: the records that `JournalRecord` left, by key.
+        wall_clock: the time of day at an instant, where messages carry it (RFC 4285).
 
     Raises:
         ValueError: the keys are not those of the configured addresses, or payload is to be
@@ -99,6 +106,7 @@ def build_agent(
             random=random,
             persisted=persisted,
             keys=associations,
+            wall_clock=wall_clock,
         )
     if configuration.role is Role.HOME_AGENT:
         assert configuration.home_agent is not None
@@ -110,7 +118,12 @@ def build_agent(
             refuse_home_registrations=False,
         )
         return _build_home_agent(
-            agent, correspondent_node, random=random, keys=associations, kept=kept or {}
+            agent,
+            correspondent_node,
+            random=random,
+            keys=associations,
+            kept=kept or {},
+            wall_clock=wall_clock,
         )
     policies = SecurityPolicyDatabase()
     return Agent(
@@ -149,11 +162,12 @@ def _build_mobile_node(
     random: Random,
     persisted: Mapping[str, str],
     keys: Sequence[KeySet],
+    wall_clock: WallClock,
 ) -> Agent:
     _check_home_agents(configuration, keys)
     policies = _mobile_node_policies(configuration, keys)
     home_addresses = _build_home_addresses(
-        configuration, random=random, persisted=persisted, keys=keys
+        configuration, random=random, persisted=persisted, keys=keys, wall_clock=wall_clock
     )
     autoconfiguration, first_actions = _build_autoconfiguration(
         configuration, random=random, persisted=persisted
@@ -176,8 +190,9 @@ def _build_home_addresses(
     random: Random,
     persisted: Mapping[str, str],
     keys: Sequence[KeySet],
+    wall_clock: WallClock,
 ) -> HomeAddresses:
-    settings = _mobile_node_settings(configuration, keys)
+    settings = _mobile_node_settings(configuration, keys, wall_clock)
 
     def factory(
         home_address: IPv6Address, surroundings: Surroundings, may_ask_for_link_local: bool
@@ -218,11 +233,26 @@ def _mobile_node_policies(
     return mobile_node_database(*keys, protect_payload=protect_payload)
 
 
+def _authentication(
+    keys: KeySet | None, identifier: str | None, wall_clock: WallClock
+) -> Authentication | None:
+    if keys is None or keys.authentication is None or identifier is None:
+        return None
+    return Authentication(
+        association=keys.authentication, identifier=identifier, wall_clock=wall_clock
+    )
+
+
 def _mobile_node_settings(
-    configuration: MobileNodeConfiguration, keys: Sequence[KeySet]
+    configuration: MobileNodeConfiguration, keys: Sequence[KeySet], wall_clock: WallClock
 ) -> MobileNodeSettings:
     usable = tuple(dict.fromkeys(key_set.home_agent for key_set in keys))
     return MobileNodeSettings(
+        authentication=tuple(
+            (each.home_agent, authentication)
+            for each in keys
+            if (authentication := _authentication(each, configuration.identifier, wall_clock))
+        ),
         home_address=configuration.home_address,
         home_agent_address=(*configuration.home_agents, *usable)[0],
         home_agents=configuration.home_agents,
@@ -315,9 +345,11 @@ def _build_home_agent(
     random: Random,
     keys: Sequence[KeySet],
     kept: Mapping[str, KeptRecord],
+    wall_clock: WallClock,
 ) -> Agent:
     policies = _home_agent_policies(configuration, keys)
-    factory = _home_agent_factory(configuration, random=random)
+    settings = _home_agent_settings(configuration, keys, wall_clock)
+    factory = _home_agent_factory(settings, random=random)
     return Agent(
         HomeAgentRole(
             factory,
@@ -343,16 +375,10 @@ def _home_agent_policies(
     return home_agent_database(configuration.address, keys, protect_payload=protect_payload)
 
 
-def _home_agent_factory(
-    configuration: HomeAgentConfiguration, *, random: Random
-) -> HomeAgentFactory:
+def _home_agent_factory(settings: HomeAgentSettings, *, random: Random) -> HomeAgentFactory:
     def factory(interface: int | None, link_layer_address: bytes) -> HomeAgent:
-        settings = replace(
-            _home_agent_settings(configuration),
-            home_link=interface,
-            link_layer_address=link_layer_address,
-        )
-        return HomeAgent(settings, random=random)
+        own = replace(settings, home_link=interface, link_layer_address=link_layer_address)
+        return HomeAgent(own, random=random)
 
     return factory
 
@@ -380,13 +406,21 @@ def _home_agent_directory_factory(
     return factory
 
 
-def _home_agent_settings(configuration: HomeAgentConfiguration) -> HomeAgentSettings:
+def _home_agent_settings(
+    configuration: HomeAgentConfiguration, keys: Sequence[KeySet], wall_clock: WallClock
+) -> HomeAgentSettings:
     """All but the home link."""
+    by_address = {key_set.home_address: key_set for key_set in keys}
     return HomeAgentSettings(
         address=configuration.address,
         home_prefixes=tuple(HomePrefix(prefix=each) for each in configuration.home_prefixes),
         mobile_nodes=tuple(
-            AuthorisedMobileNode(home_address=node.home_address)
+            AuthorisedMobileNode(
+                home_address=node.home_address,
+                authentication=_authentication(
+                    by_address.get(node.home_address), node.identifier, wall_clock
+                ),
+            )
             for node in configuration.mobile_nodes
         ),
         max_lifetime=float(configuration.max_lifetime),
@@ -405,6 +439,7 @@ def build_reconfiguration(
     random: Random,
     associations: Sequence[KeySet],
     former_associations: Sequence[KeySet],
+    wall_clock: WallClock = _same,
 ) -> Reconfiguration:
     """Check a changed configuration that `changed_keys` lets through, and say what it comes to.
 
@@ -420,15 +455,15 @@ def build_reconfiguration(
     agent, node = configuration.home_agent, configuration.mobile_node
     if agent is not None:
         change = HomeAgentChange(
-            settings=_home_agent_settings(agent),
-            factory=_home_agent_factory(agent, random=random),
+            settings=(settings := _home_agent_settings(agent, associations, wall_clock)),
+            factory=_home_agent_factory(settings, random=random),
         )
         policies = _home_agent_policies(agent, associations)
         return Reconfiguration(policies=policies, home_agent=change, rekeyed=rekeyed)
     if node is not None:
         return Reconfiguration(
             policies=_mobile_node_policies(node, associations),
-            mobile_node=_mobile_node_settings(node, associations),
+            mobile_node=_mobile_node_settings(node, associations, wall_clock),
             rekeyed=rekeyed,
         )
     return Reconfiguration(policies=SecurityPolicyDatabase())

@@ -14,7 +14,9 @@ def main(arguments: argparse.Namespace) -> int:
         arguments.output,
         home_address=arguments.home_address,
         home_agents=home_agents,
-        encryption=arguments.encryption,
+        encryption=arguments.encryption
+        if arguments.protection == "ipsec"
+        else arguments.protection,
         overwrite=arguments.force,
     )
     for home_agent, (mobile_node, own) in zip(home_agents, pairs, strict=True):

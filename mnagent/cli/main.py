@@ -260,6 +260,12 @@ def _add_keygen(commands: _Commands[_Parser]) -> None:
         default="aes-cbc-256",
         help="cipher and key length (default: aes-cbc-256)",
     )
+    parser.add_argument(
+        "--protection",
+        choices=("ipsec", "authentication-option"),
+        default="ipsec",
+        help="what the keys are for, as `protection` in the configurations (default: ipsec)",
+    )
     parser.add_argument("--force", action="store_true", help="replace files that are there")
 
 

@@ -28,6 +28,7 @@ from mnagent.config.model import (
     MobileNodeConfiguration,
     NewConnections,
     PayloadProtection,
+    Protection,
     Role,
     RouteOptimization,
     RouteOptimizationPolicy,
@@ -224,6 +225,7 @@ class _Checker:
         self._home_address_fits(f"{at}home_address", home_address, (prefix,), home_agents)
         if not raw.interfaces:
             raise self._error(f"{at}interfaces", "expected at least one interface name")
+        protection, identifier = self._protection(at, raw)
         return MobileNodeConfiguration(
             home_address=home_address,
             home_prefix_length=length,
@@ -274,6 +276,8 @@ class _Checker:
                 for index, policy in enumerate(raw.route_optimization_policy)
             ),
             correspondent=raw.correspondent,
+            protection=protection,
+            identifier=identifier,
         )
 
     def _more_home_addresses(
@@ -492,7 +496,23 @@ class _Checker:
         home_address = self._address(f"{at}home_address", raw.home_address)
         self._home_address_fits(f"{at}home_address", home_address, prefixes, (home_agent,))
         keys = self._file(f"{at}keys", raw.keys)
-        return ServedMobileNode(home_address=home_address, keys=keys)
+        protection, identifier = self._protection(at, raw)
+        return ServedMobileNode(
+            home_address=home_address, keys=keys, protection=protection, identifier=identifier
+        )
+
+    def _protection(
+        self, at: str, raw: RawServedMobileNode | RawMobileNode
+    ) -> tuple[Protection, str | None]:
+        """Way and identifier, which the authentication option needs (RFC 4285 4)."""
+        protection = self._choice(f"{at}protection", raw.protection, Protection)
+        if protection is Protection.IPSEC and raw.identifier is None:
+            return protection, None
+        identifier = raw.identifier or ""
+        if not re.fullmatch(r"[!-?A-~]{1,120}@[A-Za-z0-9.-]{1,120}", identifier):
+            expected = f'expected an identifier such as "node@example.org", found "{identifier}"'
+            raise self._error(f"{at}identifier", expected)
+        return protection, identifier
 
     def _host(self, raw: RawHost) -> HostConfiguration:
         at = "host."

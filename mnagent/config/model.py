@@ -71,6 +71,15 @@ class PayloadProtection(enum.Enum):
     """ESP tunnel mode (RFC 3776 3.4)."""
 
 
+class Protection(enum.Enum):
+    """What protects Binding Updates and Acknowledgements; the other way is refused."""
+
+    IPSEC = "ipsec"
+    """ESP transport mode (RFC 3776)."""
+    AUTHENTICATION_OPTION = "authentication-option"
+    """The MN-HA mobility message authentication option (RFC 4285)."""
+
+
 class RouteOptimization(enum.Enum):
     """When packets take the direct path to a correspondent (RFC 6275 11.3.1)."""
 
@@ -136,6 +145,9 @@ class MobileNodeConfiguration:
     """In order."""
     correspondent: bool = True
     """Be a correspondent of other mobile nodes too."""
+    protection: Protection = Protection.IPSEC
+    identifier: str | None = None
+    """Network access identifier; always there with the authentication option."""
     interface_order: InterfaceOrder = InterfaceOrder.LISTED
     path_check_interval: float = 60.0
     """Seconds between two proofs that the home agent is reached, 0 for none on a schedule."""
@@ -165,6 +177,9 @@ class ServedMobileNode:
 
     home_address: IPv6Address
     keys: Path
+    protection: Protection = Protection.IPSEC
+    identifier: str | None = None
+    """Network access identifier; always there with the authentication option."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,6 +33,8 @@ class RawMobileNode(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, fr
     interface_identifiers: str = "stable"
     new_connections: str = "home-address"
     payload_protection: str = "none"
+    protection: str = "ipsec"
+    identifier: str | None = None
     optimistic: bool = True
     early_tunnel: bool = True
     route_optimization: str = "on-traffic"
@@ -49,6 +51,8 @@ class RawServedMobileNode(msgspec.Struct, forbid_unknown_fields=True, kw_only=Tr
 
     home_address: str
     keys: str
+    protection: str = "ipsec"
+    identifier: str | None = None
 
 
 class RawHomeAgent(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):

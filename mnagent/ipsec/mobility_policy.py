@@ -97,6 +97,10 @@ def home_agent_database(
 
 def _policies(keys: KeySet, *, protect_payload: bool) -> list[SecurityPolicy]:
     """Of one home address, at either end, in order."""
+    if keys.authentication is not None:
+        if protect_payload:
+            raise ValueError(f"no payload keys for the home address {keys.home_address}")
+        return [_self_protected(keys)]
     policies = [_binding(keys)]
     prefix_discovery = keys.pairs.get(Purpose.PREFIX_DISCOVERY)
     if prefix_discovery is not None:
@@ -112,6 +116,25 @@ def _policies(keys: KeySet, *, protect_payload: bool) -> list[SecurityPolicy]:
     if payload is not None:
         policies.append(_payload(keys, payload))
     return policies
+
+
+def _self_protected(keys: KeySet) -> SecurityPolicy:
+    """Updates and acknowledgements that carry RFC 4285's option, and none of the other messages,
+    which have nothing to protect them then."""
+    is_mobile_node = keys.end is TunnelEnd.MOBILE_NODE
+    update = Selector(source=keys.home_address, destination=keys.home_agent, message=BindingUpdate)
+    acknowledgement = Selector(
+        source=keys.home_agent, destination=keys.home_address, message=BindingAcknowledgement
+    )
+    return SecurityPolicy(
+        purpose=Purpose.BINDING,
+        home_address=keys.home_address,
+        home_agent=keys.home_agent,
+        outbound=update if is_mobile_node else acknowledgement,
+        inbound=acknowledgement if is_mobile_node else update,
+        associations=None,
+        is_bypass=True,
+    )
 
 
 def _encrypts(pair: AssociationPair) -> bool:

@@ -36,6 +36,9 @@ class SecurityPolicy:
     inbound: Selector
     associations: AssociationPair | None
     """None discards both ways."""
+    is_bypass: bool = False
+    """Neither protect nor discard: what matches protects itself (RFC 4285), and must not come by an
+    association."""
     home_agent: IPv6Address | None = None
     """The home agent the policy is about. Of those that know one home address, the one the tunnel
     goes to decides about what is in it."""
@@ -192,7 +195,7 @@ class SecurityPolicyDatabase:
         for policy in self._index()[0].candidates(inner):
             selector = policy.outbound
             if selector is not None and self._applies(policy, mode) and selector.matches(inner):
-                return policy
+                return None if policy.is_bypass else policy
         return None
 
     def inbound(
@@ -273,6 +276,8 @@ def _look_inside(packet: IPv6Packet) -> tuple[IPv6Packet, EspMode]:
 
 
 def _verdict(policy: SecurityPolicy, protected_by: int | None) -> DropReason | None:
+    if policy.is_bypass:
+        return None if protected_by is None else DropReason.WRONG_SECURITY_ASSOCIATION
     if protected_by is None:
         return DropReason.NOT_PROTECTED
     if policy.associations is None or policy.associations.inbound.spi != protected_by:

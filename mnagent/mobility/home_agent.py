@@ -25,6 +25,7 @@ security association (RFC 3776 4.2), and it chooses the association for what is 
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -119,6 +120,8 @@ from mnagent.wire.ndisc import (
 
 DEFAULT_MAX_LIFETIME: Final = 3600.0
 """Longest binding granted, in seconds, unless configured otherwise."""
+TIMESTAMP_KEY: Final = "update-time."
+"""Records of the last timestamp of each mobile node that authenticates without IPsec."""
 HOST_FAILURE_DELAY: Final = 30.0
 """How long, in seconds, a home address is refused after the host failed to intercept for it."""
 RENEWAL_REQUEST_INTERVAL: Final = 1.0
@@ -277,6 +280,8 @@ class HomeAgent:
         for key, record in records.items():
             home_address = binding_record.home_address_of(key)
             if home_address is None:
+                if key.startswith(TIMESTAMP_KEY):
+                    self._restore_timestamp(key, record.value)
                 continue
             entry = binding_record.entry_of(home_address, record)
             if entry is None or not self._is_granted(entry, now):
@@ -578,6 +583,21 @@ class HomeAgent:
         faulty = self._on_unauthenticated(event, request, now) if update.home_registration else None
         if faulty is not None:
             return faulty
+        return self._note_timestamp(request) + self._on_protected_update(request, now)
+
+    def _note_timestamp(self, request: BindingRequest) -> list[Action]:
+        """Replays stay replays when we have been restarted."""
+        timestamp = self._verifier.last(request.home_address)
+        if not timestamp:
+            return []
+        return [JournalRecord(key=f"{TIMESTAMP_KEY}{request.home_address}", value=str(timestamp))]
+
+    def _restore_timestamp(self, key: str, value: str) -> None:
+        with contextlib.suppress(ValueError):
+            self._verifier.restore(IPv6Address(key.removeprefix(TIMESTAMP_KEY)), int(value))
+
+    def _on_protected_update(self, request: BindingRequest, now: float) -> list[Action]:
+        update = request.update
         entry = self._cache.find_any(request.home_address)
         if entry is not None and not sequence_newer(update.sequence, entry.sequence):
             self._drop(DropReason.STALE_SEQUENCE)

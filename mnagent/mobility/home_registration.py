@@ -61,6 +61,7 @@ from mnagent.mobility.constants import (
     MAX_REFUSED_DELAY,
     REFRESH_FRACTION,
 )
+from mnagent.mobility.message_authentication import Authentication, UpdateSigner
 from mnagent.mobility.sequence import SequenceCounter
 from mnagent.wire.ipv6 import DestinationOptions, HomeAddressOption, IPv6Packet
 from mnagent.wire.mobility import (
@@ -160,6 +161,8 @@ class HomeRegistrationSettings:
     """Instant at which the home address itself ends (RFC 6275 11.7.1)."""
     initial_bindack_timeout_first_registration: float = INITIAL_BINDACK_TIMEOUT_FIRST_REGISTRATION
     """Seconds (RFC 6275 13, InitialBindackTimeoutFirstReg)."""
+    authentication: Authentication | None = None
+    """Protects updates where IPsec does not (RFC 4285)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,6 +217,11 @@ class HomeRegistration:
         self._timers: Timers[_Timer] = Timers()
         self._care_of: CareOf | None = None
         self._home_path: HomePath | None = None
+        self._signer = (
+            None
+            if settings.authentication is None
+            else UpdateSigner(settings.authentication, settings.home_address)
+        )
         self._bound_address: IPv6Address | None = None
         self._bound_until = -math.inf
         self._is_overtaken = False
@@ -353,6 +361,9 @@ class HomeRegistration:
             return self._drop(DropReason.UNKNOWN_PEER)
         match event.packet.payload:
             case BindingAcknowledgement() as acknowledgement:
+                fault = self._authentication_fault(event, now)
+                if fault is not None:
+                    return self._drop(fault)
                 return self._on_acknowledgement(event.packet, acknowledgement, now)
             case BindingError() as error:
                 return self._on_binding_error(error, now)
@@ -361,6 +372,11 @@ class HomeRegistration:
             case BindingRevocationIndication() as indication:
                 return self._on_revocation(event.packet, indication, now)
         return self._drop(DropReason.UNEXPECTED_MESSAGE)
+
+    def _authentication_fault(self, event: PacketReceived, now: float) -> DropReason | None:
+        if self._signer is None or self.entry is None:
+            return None
+        return self._signer.check(event, self.entry.care_of_address, now)
 
     def handle_icmp_error(self, invoking: bytes) -> list[Output]:
         """An ICMPv6 error that quotes a packet. Told to people, believed by nobody (MN-43).
@@ -415,6 +431,8 @@ class HomeRegistration:
             return self._on_sequence_out_of_window(acknowledgement, now)
         if acknowledgement.sequence != entry.sequence:
             return self._drop(DropReason.SEQUENCE_MISMATCH)
+        if acknowledgement.status == BindingStatus.IDENTIFIER_MISMATCH and self._signer is not None:
+            return self._resynchronize(int(acknowledgement.status), now)
         self._is_outstanding = False
         self._timers.cancel(_Timer.TRANSMIT)
         self.last_status = int(acknowledgement.status)
@@ -467,10 +485,14 @@ class HomeRegistration:
     def _on_sequence_out_of_window(
         self, acknowledgement: BindingAcknowledgement, now: float
     ) -> list[Output]:
-        self.last_status = int(acknowledgement.status)
         self.sequence.resume_after(acknowledgement.sequence)
+        return self._resynchronize(int(acknowledgement.status), now)
+
+    def _resynchronize(self, status: int, now: float) -> list[Output]:
+        """The home agent has told what it wants: sequence number, or time of day."""
+        self.last_status = status
         self._resyncs += 1
-        outputs: list[Output] = [_rejection(int(acknowledgement.status))]
+        outputs: list[Output] = [_rejection(status)]
         if self._resyncs <= MAX_IMMEDIATE_RESYNCS:
             outputs += self._transmit(now)
         return outputs
@@ -712,6 +734,8 @@ class HomeRegistration:
             link_local_compatibility=way.link_local_compatibility,
             options=(AlternateCareOfAddress(entry.care_of_address),),
         )
+        if self._signer is not None:
+            update = self._signer.sign(update, entry.care_of_address, entry.sent_at)
         if self._care_of is None:
             packet = IPv6Packet(entry.home_address, entry.destination, update)
             return SendPacket(

@@ -83,6 +83,7 @@ from mnagent.mobility.home_registration import (
     HomeRegistrationSettings,
     RegistrationState,
 )
+from mnagent.mobility.message_authentication import Authentication
 from mnagent.mobility.movement import (
     AtHome,
     Attachment,
@@ -147,6 +148,8 @@ class MobileNodeSettings:
     """Instant at which the home address ends."""
     optimistic_tunnel: bool = False
     """Tunnel from a new care-of address as soon as its update has left, not acknowledged yet."""
+    authentication: tuple[tuple[IPv6Address, Authentication], ...] = ()
+    """By home agent, where updates are not protected by IPsec (RFC 4285)."""
     by_kind: bool = False
     """Ethernet before Wi-Fi before cellular, whatever the order of the names."""
     path_check_interval: float = 0.0
@@ -526,6 +529,7 @@ class MobileNode:
             initial_bindack_timeout_first_registration=(
                 settings.initial_bindack_timeout_first_registration
             ),
+            authentication=dict(settings.authentication).get(home_agent),
         )
 
     def _choose(self, outputs: list[SelectionOutput], now: float) -> list[Output]:

@@ -86,6 +86,7 @@ class AgentBuilder(Protocol):
         persisted: Mapping[str, str],
         associations: Any,
         kept: Mapping[str, KeptRecord],
+        wall_clock: Callable[[float], float],
     ) -> AgentMachine: ...
 
 
@@ -226,6 +227,7 @@ class _Assembler:
             persisted=self._store.load(),
             associations=self._key_sets,
             kept=self._kept,
+            wall_clock=self._clock.wall_clock,
         )
         process.drop_capabilities(opens_low_ports=_leases_addresses(configuration))
         return Assembly(

@@ -12,6 +12,7 @@ from mnagent.config import (
     Configuration,
     ConfigurationError,
     PayloadProtection,
+    Protection,
     read_private_file,
 )
 from mnagent.core.actions import TunnelEnd
@@ -217,6 +218,15 @@ def _expectations(configuration: Configuration) -> list[tuple[Path, _Expectation
     ]
 
 
+def _wants_authentication(keys: KeySet, configuration: Configuration) -> bool:
+    node, agent = configuration.mobile_node, configuration.home_agent
+    served = () if agent is None else agent.mobile_nodes
+    protections = [each.protection for each in served if each.home_address == keys.home_address]
+    if node is not None:
+        protections.append(node.protection)
+    return Protection.AUTHENTICATION_OPTION in protections
+
+
 def _compare(
     path: Path, keys: KeySet, expected: _Expectation, configuration: Configuration
 ) -> None:
@@ -229,6 +239,11 @@ def _compare(
         if wanted not in (None, found):
             what = f"{said}, {wanted}, found {found}"
             raise ConfigurationError(path, name, what, "name the right file, or make new keys")
+    if (keys.authentication is not None) is not _wants_authentication(keys, configuration):
+        what = f"{said}, where protection says other keys"
+        raise ConfigurationError(
+            path, "authentication", what, "make new keys (`mnagent keygen --protection`)"
+        )
     table = configuration.mobile_node or configuration.home_agent
     protects = table is not None and table.payload_protection is PayloadProtection.ESP
     if protects and Purpose.PAYLOAD not in keys.pairs:

@@ -19,6 +19,7 @@ from mnagent.config import Configuration, ConfigurationError
 from mnagent.core.security import Direction, SecurityAssociation
 from mnagent.ipsec.keys import KeySet
 from mnagent.runtime.key_files import load_key_sets
+from mnagent.runtime.loop import BootClock
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,11 @@ async def read_change(
             return Change(configuration=present, key_sets=key_sets, keys=(), reconfiguration=None)
         _check_same_ends(present, key_sets, new_sets)
         reconfiguration = build_reconfiguration(
-            configuration, random=entropy, associations=new_sets, former_associations=key_sets
+            configuration,
+            random=entropy,
+            associations=new_sets,
+            former_associations=key_sets,
+            wall_clock=BootClock().wall_clock,
         )
         rekeyed = tuple(f"keys of {each}" for each in sorted(reconfiguration.rekeyed))
         return Change(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mnagent.config import ConfigurationError, HomeAgentConfiguration, load
+from mnagent.config import ConfigurationError, HomeAgentConfiguration, Protection, load
 
 HOME_AGENT = """
 role = "home-agent"
@@ -144,3 +144,13 @@ def test_home_prefixes_with_a_mistake_are_named(
     error = error_of(written(tmp_path, text))
     assert error.key_path == key_path
     assert expected in error.expected
+
+
+def test_node_that_authenticates_without_ipsec_has_an_identifier(tmp_path: Path) -> None:
+    text = node("2001:db8:1::20") + 'protection = "authentication-option"\n'
+    error = error_of(written(tmp_path, a=text))
+    assert error.key_path == "identifier"
+    path = written(tmp_path, a=text + 'identifier = "node@example.org"\n')
+    (served,) = loaded(path).mobile_nodes
+    assert served.protection is Protection.AUTHENTICATION_OPTION
+    assert served.identifier == "node@example.org"
