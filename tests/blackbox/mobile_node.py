@@ -38,6 +38,7 @@ class Network:
     """More in its advertisements than the prefix."""
     valid: int = 3600
     preferred: int = 3600
+
     @property
     def is_home(self) -> bool:
         """Whether it is the home link."""

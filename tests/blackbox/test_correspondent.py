@@ -593,6 +593,40 @@ def test_binding_ends_with_its_lifetime(mobile: MobileNode) -> None:
     assert mobile.tester.insist(question, mobile.is_error).message.status == 1
 
 
+@requirement("RFC6275-9.5.5", "CN-58", "FMT-04", "FMT-29")
+def test_binding_in_use_is_asked_to_be_refreshed_before_its_end(mobile: MobileNode) -> None:
+    mobile.bind(lifetime=8)
+    request = o.packet(mobile.home_address, NODE, o.echo_request(1), protocol=o.ICMP)
+    mobile.tester.listen()
+    found = mobile.tester.insist(
+        request, lambda seen: seen.message.kind == o.REFRESH_REQUEST, within=8
+    )
+    assert found.destination == mobile.home_address
+    assert found.header_numbers == (o.MOBILITY,)
+    assert found.checksum_is_good
+    assert found.message.octets[:4] == bytes([59, 0, 0, 0])
+    assert len(found.message.octets) == 8
+
+
+@requirement("RFC6275-9.5.2", "CN-46", "CN-59", "CN-56")
+@pytest.mark.parametrize("flags", [o.ACKNOWLEDGE, 0])
+def test_full_cache_refuses_new_bindings_and_keeps_those_it_has(flags: int) -> None:
+    bench = Bench.build(Cable("eth0", (f"{NODE}/64",), "2001:db8:c::1"))
+    try:
+        bench.start_daemon({"role": "correspondent", "correspondent": {"max_bindings": 2}})
+        correspondent = Correspondent(bench)
+        held = [correspondent.mobile_node() for _ in range(2)]
+        for each in held:
+            each.bind()
+        late = correspondent.mobile_node()
+        late.send_update(late.update(late.tokens(), flags=flags))
+        assert late.acknowledgement().message.status == 130
+        assert all(each.is_bound() for each in held)
+        assert not late.is_bound()
+    finally:
+        bench.close()
+
+
 @requirement("RFC6275-9.5.2", "CN-47")
 def test_update_from_a_new_care_of_address_moves_the_traffic(mobile: MobileNode) -> None:
     mobile.bind()

@@ -249,6 +249,17 @@ def test_refusal_is_not_answered_in_a_tight_loop(node: MobileNode) -> None:
         node.tester.expect(node.is_update, within=2.5, skip=1)
 
 
+@requirement("RFC6275-8.5", "MN-55", "MN-52")
+def test_switched_off_route_optimization_keeps_everything_in_the_tunnel(node: MobileNode) -> None:
+    node.visit()
+    peer = node.new_peer()
+    for _ in range(3):
+        node.is_tunnelled(peer)
+    assert not node.tester.came(
+        lambda seen: seen.destination == peer.address or seen.inner.message.kind == o.HOME_TEST_INIT
+    )
+
+
 # Errors (RFC 6275 11.3.5, 11.3.6)
 
 

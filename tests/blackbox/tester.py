@@ -178,10 +178,16 @@ class Tester:
         raise AssertionError(f"no {what or 'such packet'} within {within} s, only\n  {came}")
 
     def insist(
-        self, question: bytes, wanted: Predicate, *, every: float = 0.3, link: str = ""
+        self,
+        question: bytes,
+        wanted: Predicate,
+        *,
+        every: float = 0.3,
+        within: float = PATIENCE,
+        link: str = "",
     ) -> Packet:
         """Ask again every so many seconds until the answer comes."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + within
         while True:
             self.add(question, link=link)
             try:
