@@ -7,7 +7,7 @@ from collections.abc import Generator
 
 import pytest
 
-pytest_plugins = ("tests.conformance.report",)
+pytest_plugins = ("tests.conformance.report", "tests.conformance.results")
 
 
 @pytest.hookimpl(wrapper=True)

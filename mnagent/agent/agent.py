@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from ipaddress import IPv6Address
 
 from mnagent.agent.dispatch import Dispatcher
 from mnagent.agent.handovers import HandoverLog
+from mnagent.agent.reconfiguration import Reconfiguration
 from mnagent.agent.roles import (
     CorrespondentRole,
     HomeAgentRole,
@@ -21,10 +23,13 @@ from mnagent.agent.roles import (
 from mnagent.agent.snapshot import AgentSnapshot, InterfaceSnapshot
 from mnagent.core.actions import (
     Action,
+    RemoveHomeAddress,
     RemoveTunnel,
     ReportEvent,
     SendPacket,
+    SetHomeAddress,
     SetTunnel,
+    TunnelEnd,
 )
 from mnagent.core.drops import DropReason
 from mnagent.core.events import (
@@ -96,6 +101,32 @@ class Agent:
     def next_deadline(self) -> float | None:
         """When `handle_timer` wants to be called, or None."""
         return self.role.next_deadline()
+
+    def reconfigure(self, change: Reconfiguration, now: float) -> list[Action]:
+        """Take up a change that has been checked; the role stays.
+
+        What ends is said with the old keys, what begins with the new ones: both have to be there
+        while the actions are carried out.
+        """
+        role = self.role
+        if isinstance(role, HomeAgentRole) and change.home_agent is not None:
+            gone = role.withdraw_unserved(change.home_agent, now)
+            actions = self._finish(gone, now)
+            self._policies.replace_with(change.policies)
+            outputs = role.reconfigure(change.home_agent, rekeyed=change.rekeyed, now=now)
+            return actions + self._finish(outputs, now)
+        self._policies.replace_with(change.policies)
+        if isinstance(role, MobileNodeRole) and change.mobile_node is not None:
+            outputs = role.reconfigure(change.mobile_node, rekeyed=change.rekeyed, now=now)
+            return self._finish(outputs, now)
+        return []
+
+    def delete_binding(self, home_address: IPv6Address, now: float) -> list[Action] | None:
+        """End a mobile node's binding; None where it has none, or this is no home agent."""
+        if not isinstance(self.role, HomeAgentRole):
+            return None
+        actions = self.role.delete_binding(home_address, now)
+        return None if actions is None else self._finish(actions, now)
 
     @property
     def counters(self) -> dict[str, int]:
@@ -204,12 +235,26 @@ class Agent:
                 case RemoveTunnel():
                     self._policies.deactivate_tunnel(action.home_address)
                     finished.append(action)
+                case SetHomeAddress():
+                    self._serve(action)
+                    finished.append(action)
+                case RemoveHomeAddress():
+                    self._policies.remove_home_address(action.home_address)
+                    self._dispatcher.remove_home_address(action.home_address)
+                    finished.append(action)
                 case ReportEvent():
                     self._note(action, now)
                     finished.append(action)
                 case _:
                     finished.append(action)
         return finished
+
+    def _serve(self, action: SetHomeAddress) -> None:
+        """Policies and headers for a home address that was formed (RFC 3776 4.2, 4.3)."""
+        if action.like != action.home_address:
+            self._policies.add_home_address(action.home_address, like=action.like)
+        if isinstance(self.role, MobileNodeRole):
+            self._dispatcher.add_home_address(action.home_address)
 
     def _note(self, report: ReportEvent, now: float) -> None:
         self._handovers.observe(report, now)
@@ -237,7 +282,9 @@ class Agent:
         ]
 
     def _protect_payload(self, action: SetTunnel) -> SetTunnel:
-        self._policies.activate_tunnel(action.home_address)
+        is_mobile_node = action.end is TunnelEnd.MOBILE_NODE
+        home_agent = action.remote if is_mobile_node else action.local
+        self._policies.activate_tunnel(action.home_address, home_agent)
         tests = self._policies.home_test_associations(action.home_address)
         if tests is not None:
             action = replace(

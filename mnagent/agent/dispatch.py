@@ -76,11 +76,19 @@ class Dispatcher:
             tunnel_peers: whose tunnels packets may come out of; None leaves that to the machines.
         """
         self._policies = policies
-        self._home_addresses = home_addresses
+        self._home_addresses = set(home_addresses)
         self._tunnel_peers = tunnel_peers
         self._binding_errors = BindingErrorSender()
         self._parameter_problems = TokenBucket(rate=BINDING_ERROR_RATE, burst=BINDING_ERROR_BURST)
         self.drops: Counter[DropReason] = Counter()
+
+    def add_home_address(self, home_address: IPv6Address) -> None:
+        """One more of our own, as after the home network was renumbered."""
+        self._home_addresses.add(home_address)
+
+    def remove_home_address(self, home_address: IPv6Address) -> None:
+        """It is ours no more."""
+        self._home_addresses.discard(home_address)
 
     def receive(
         self, event: DatagramReceived, now: float

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
 from typing import Protocol
 
@@ -13,7 +14,9 @@ from mnagent.agent.snapshot import (
     BindingSnapshot,
     CorrespondentNodeSnapshot,
     CorrespondentSnapshot,
+    HomeAddressSnapshot,
     HomeAgentSnapshot,
+    ListedHomeAgentSnapshot,
     MobileNodeSnapshot,
     PeerBindingSnapshot,
 )
@@ -21,14 +24,17 @@ from mnagent.autoconf.autoconfiguration import AgentAutoconfiguration, KernelAut
 from mnagent.core.actions import (
     Action,
     Finish,
+    RemoveHomeAddress,
     RemoveTunnel,
     ReportEvent,
     SendPacket,
+    SetHomeAddress,
     SetPeerBinding,
     StopIntercepting,
 )
 from mnagent.core.drops import DropReason
 from mnagent.core.events import (
+    AddressAppeared,
     DatagramReceived,
     DefaultRouterAppeared,
     DefaultRouterVanished,
@@ -52,10 +58,13 @@ from mnagent.core.indications import (
     RouterFound,
     RouterLost,
 )
+from mnagent.core.records import KeptRecord
 from mnagent.core.timers import earliest
 from mnagent.mobility.correspondent_node import CorrespondentNode
-from mnagent.mobility.home_agent import HomeAgent
-from mnagent.mobility.mobile_node import MobileNode
+from mnagent.mobility.home_addresses import HomeAddresses
+from mnagent.mobility.home_agent import HomeAgent, HomeAgentSettings
+from mnagent.mobility.home_agent_directory import DIRECTORY_MESSAGES, HomeAgentDirectory
+from mnagent.mobility.mobile_node import MobileNode, MobileNodeSettings
 from mnagent.mobility.movement import AtHome, Away
 from mnagent.mobility.route_optimization import CorrespondentStatus
 from mnagent.wire.icmp6 import DestinationUnreachable
@@ -115,22 +124,24 @@ class MobileNodeRole:
     def __init__(
         self,
         autoconfiguration: AgentAutoconfiguration | KernelAutoconfiguration,
-        mobile_node: MobileNode,
+        home_addresses: HomeAddresses,
         correspondent_node: CorrespondentNode | None = None,
     ) -> None:
         self.autoconfiguration = autoconfiguration
-        self.mobile_node = mobile_node
+        self.home_addresses = home_addresses
         self.correspondent_node = correspondent_node
         self._routers: set[tuple[int, IPv6Address]] = set()
         self._optimistic: set[tuple[int, IPv6Address]] = set()
         self._links: dict[int, LinkUp] = {}
 
     @property
+    def mobile_node(self) -> MobileNode:
+        """The home address that speaks for the node."""
+        return self.home_addresses.leader
+
+    @property
     def drops(self) -> Counter[DropReason]:
-        node = self.mobile_node
-        drops = (
-            self.autoconfiguration.drops + node.registration.drops + node.route_optimization.drops
-        )
+        drops = self.autoconfiguration.drops + self.home_addresses.drops
         correspondent = self.correspondent_node
         return drops if correspondent is None else drops + correspondent.drops
 
@@ -141,7 +152,7 @@ class MobileNodeRole:
         elif isinstance(event, LinkDown):
             self._links.pop(event.interface, None)
         if isinstance(event, TunnelActivity | SignalMeasured):
-            return self._pass_on(self.mobile_node.handle(event, now), now)
+            return self._pass_on(self.home_addresses.handle(event, now), now)
         correspondent = self.correspondent_node
         if correspondent is not None:
             if isinstance(event, PacketReceived):
@@ -155,7 +166,7 @@ class MobileNodeRole:
         ):
             # Before autoconfiguration: an interface is known before there are addresses on it, and
             # its loss is one loss, not one for each address.
-            actions += self._pass_on(self.mobile_node.handle(event, now), now)
+            actions += self._pass_on(self.home_addresses.handle(event, now), now)
         if not isinstance(event, DatagramReceived | TrafficSeen | ShutdownRequested):
             actions += self._pass_on(self.autoconfiguration.handle(event, now), now)
         return _questions_first(actions) if isinstance(event, LinkUp) else actions
@@ -165,12 +176,12 @@ class MobileNodeRole:
         outputs: list[Output] = []
         for action in actions:
             if isinstance(action, SetPeerBinding):
-                outputs += self.mobile_node.peer_moved(action.home_address, now)
+                outputs += self.home_addresses.peer_moved(action.home_address, now)
         return actions + self._pass_on(outputs, now)
 
     def handle_timer(self, now: float) -> list[Action]:
         actions = self._pass_on(self.autoconfiguration.handle_timer(now), now)
-        actions += self._pass_on(self.mobile_node.handle_timer(now), now)
+        actions += self._pass_on(self.home_addresses.handle_timer(now), now)
         correspondent = self.correspondent_node
         return actions if correspondent is None else actions + correspondent.handle_timer(now)
 
@@ -178,7 +189,7 @@ class MobileNodeRole:
         correspondent = self.correspondent_node
         return earliest(
             self.autoconfiguration.next_deadline(),
-            self.mobile_node.next_deadline(),
+            self.home_addresses.next_deadline(),
             None if correspondent is None else correspondent.next_deadline(),
         )
 
@@ -190,7 +201,7 @@ class MobileNodeRole:
         care_of = attachment.address.address if isinstance(attachment, Away) else None
         return MobileNodeSnapshot(
             home_address=str(node.settings.home_address),
-            home_agent=str(node.settings.home_agent_address),
+            home_agent=str(node.home_agent_address),
             state=node.state,
             at_home=isinstance(attachment, AtHome),
             care_of_address=_text(care_of),
@@ -200,8 +211,44 @@ class MobileNodeRole:
             last_status=registration.last_status,
             tunnel=_text(node.tunnel_address),
             handovers=handovers.records,
-            correspondents=tuple(_correspondent(s) for s in node.route_optimization.status(now)),
+            correspondents=tuple(
+                _correspondent(each.settings.home_address, status)
+                for each in self.home_addresses.nodes
+                for status in each.route_optimization.status(now)
+            ),
+            home_addresses=tuple(self._home_address(each, now) for each in self._nodes),
             handover_totals=handovers.totals,
+            home_agents=tuple(map(str, node.home_agents.candidates)),
+            discovered_home_agents=tuple(map(str, node.home_agents.discovered)),
+            discovering=node.home_agents.is_discovering,
+        )
+
+    @property
+    def _nodes(self) -> tuple[MobileNode, ...]:
+        return self.home_addresses.nodes
+
+    def _home_address(self, node: MobileNode, now: float) -> HomeAddressSnapshot:
+        address = node.settings.home_address
+        valid_until, preferred_until = self.home_addresses.lifetimes_of(address)
+        return HomeAddressSnapshot(
+            home_address=str(address),
+            home_agent=str(node.home_agent_address),
+            state=node.state,
+            preferred=self.home_addresses.is_preferred(address),
+            formed=self.home_addresses.like(address) != address,
+            valid_lifetime_remaining=_remaining(valid_until, now),
+            preferred_lifetime_remaining=_remaining(preferred_until, now),
+            bound_care_of_address=_text(node.registration.bound_address),
+            binding_lifetime_remaining=round(node.registration.remaining(now), 3),
+            tunnel=_text(node.tunnel_address),
+        )
+
+    def reconfigure(
+        self, settings: MobileNodeSettings, *, rekeyed: frozenset[IPv6Address], now: float
+    ) -> list[Action]:
+        """See `HomeAddresses.reconfigure`."""
+        return self._pass_on(
+            self.home_addresses.reconfigure(settings, rekeyed=rekeyed, now=now), now
         )
 
     def _pass_on(self, outputs: list[Output], now: float) -> list[Action]:
@@ -215,12 +262,22 @@ class MobileNodeRole:
             elif isinstance(output, RouterFound | RouterLost | AddressUsable | AddressLost):
                 actions += self._report_router(output)
                 actions += self._report_unique(output)
-                actions += self._pass_on(self.mobile_node.handle(output, now), now)
+                actions += self._pass_on(self.home_addresses.handle(output, now), now)
             elif isinstance(output, AttachmentDoubtful):
                 actions += self._look_again(output.interface, now)
             elif not isinstance(output, Indication):
+                self._serve_as_correspondent(output)
                 actions.append(output)
         return actions
+
+    def _serve_as_correspondent(self, action: Action) -> None:
+        """Mobile nodes may talk directly to each home address of ours."""
+        if self.correspondent_node is None:
+            return
+        if isinstance(action, SetHomeAddress):
+            self.correspondent_node.serve(action.home_address)
+        elif isinstance(action, RemoveHomeAddress):
+            self.correspondent_node.stop_serving(action.home_address)
 
     def _look_again(self, interface: int, now: float) -> list[Action]:
         """As after a link event: whoever is there has to speak before it is believed again."""
@@ -266,8 +323,20 @@ class MobileNodeRole:
         return [ReportEvent(name="router-found", details=details)]
 
 
+HomeAgentDirectoryFactory = Callable[[int | None, bytes], HomeAgentDirectory]
+"""Makes what lets mobile nodes find the home agent, of the same two."""
 HomeAgentFactory = Callable[[int | None, bytes], HomeAgent]
 """Makes the home agent for a home link: interface index (None: virtual) and link-layer address."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HomeAgentChange:
+    """Another set of mobile nodes, and other limits."""
+
+    settings: HomeAgentSettings
+    """Home link and link-layer address in it do not count."""
+    factory: HomeAgentFactory
+    """Makes home agents of these settings."""
 
 
 class HomeAgentRole:
@@ -281,36 +350,56 @@ class HomeAgentRole:
         *,
         home_link: str | None,
         correspondent_node: CorrespondentNode | None = None,
+        kept: Mapping[str, KeptRecord] | None = None,
+        directory_factory: HomeAgentDirectoryFactory | None = None,
     ) -> None:
         """``home_link`` is an interface's name; None serves a virtual home prefix from the
-        start."""
+        start. ``kept`` are the bindings of an earlier run. Without a ``directory_factory`` mobile
+        nodes have to know where to find this home agent."""
+        self._kept = kept or {}
+        self._directory_factory = directory_factory
+        self._directory: HomeAgentDirectory | None = None
+        self._link_locals: dict[int, AddressAppeared] = {}
+        self._first_actions: list[Action] = []
         self.correspondent_node = correspondent_node
         self._factory = factory
         self._home_link = home_link
         self._index: int | None = None
         self.home_agent: HomeAgent | None = factory(None, b"") if home_link is None else None
         self._early_drops: Counter[DropReason] = Counter()
+        if home_link is None:
+            self._first_actions = self._open_directory(None, b"", -math.inf)
 
     @property
     def drops(self) -> Counter[DropReason]:
         drops = self._early_drops
         if self.home_agent is not None:
             drops = drops + self.home_agent.drops
+        if self._directory is not None:
+            drops = drops + self._directory.drops
         correspondent = self.correspondent_node
         return drops if correspondent is None else drops + correspondent.drops
 
     def handle(self, event: Event, now: float) -> list[Action]:
-        outputs: list[Action] = []
+        outputs, self._first_actions = self._first_actions, []
         correspondent = self.correspondent_node
         if correspondent is not None:
             if not isinstance(event, PacketReceived):
                 outputs += correspondent.handle(event, now)
             elif correspondent.claims(event) and not self._is_of_a_registration(event):
-                return correspondent.handle(event, now)
+                return outputs + correspondent.handle(event, now)
         if isinstance(event, LinkUp) and event.name == self._home_link:
             outputs += self._on_home_link(event, now)
+        elif isinstance(event, AddressAppeared) and event.address.is_link_local:
+            self._link_locals[event.interface] = event
+        if self._directory is not None:
+            outputs += self._directory.handle(event, now)
+            if isinstance(event, PacketReceived) and isinstance(
+                event.packet.payload, DIRECTORY_MESSAGES
+            ):
+                return outputs
         if self.home_agent is not None:
-            return outputs + self.home_agent.handle(event, now)
+            return outputs + self._restore(now) + self.home_agent.handle(event, now)
         if isinstance(event, ShutdownRequested):
             return [*outputs, Finish()]
         if isinstance(event, PacketReceived):
@@ -318,8 +407,8 @@ class HomeAgentRole:
         return outputs
 
     def handle_timer(self, now: float) -> list[Action]:
-        machines = (self.home_agent, self.correspondent_node)
-        return [
+        machines = (self.home_agent, self._directory, self.correspondent_node)
+        return self._restore(now) + [
             action
             for machine in machines
             if machine is not None
@@ -327,8 +416,38 @@ class HomeAgentRole:
         ]
 
     def next_deadline(self) -> float | None:
-        machines = (self.home_agent, self.correspondent_node)
+        if self._kept and self.home_agent is not None:
+            return 0.0
+        machines = (self.home_agent, self._directory, self.correspondent_node)
         return earliest(*(each.next_deadline() for each in machines if each is not None))
+
+    def withdraw_unserved(self, change: HomeAgentChange, now: float) -> list[Action]:
+        """See `HomeAgent.withdraw_unserved`."""
+        agent = self.home_agent
+        return [] if agent is None else agent.withdraw_unserved(change.settings, now)
+
+    def reconfigure(
+        self, change: HomeAgentChange, *, rekeyed: frozenset[IPv6Address], now: float
+    ) -> list[Action]:
+        """See `HomeAgent.reconfigure`."""
+        self._factory = change.factory
+        agent = self.home_agent
+        if agent is None:
+            return []
+        return agent.reconfigure(change.settings, rekeyed=rekeyed, now=now)
+
+    def delete_binding(self, home_address: IPv6Address, now: float) -> list[Action] | None:
+        """None where there is none; see `HomeAgent.delete_binding`."""
+        return (
+            None if self.home_agent is None else self.home_agent.delete_binding(home_address, now)
+        )
+
+    def _restore(self, now: float) -> list[Action]:
+        """Once there is somebody to take the bindings up."""
+        if self.home_agent is None:
+            return []
+        kept, self._kept = self._kept, {}
+        return self.home_agent.restore(kept, now) if kept else []
 
     def _is_of_a_registration(self, event: PacketReceived) -> bool:
         """Whether the home agent is to answer, since the home address is registered with it: it
@@ -353,7 +472,25 @@ class HomeAgentRole:
             for entry in self.home_agent.bindings
         )
         probing = tuple(str(address) for address in self.home_agent.probing)
-        return HomeAgentSnapshot(state="serving", bindings=bindings, probing=probing)
+        return HomeAgentSnapshot(
+            state="serving",
+            bindings=bindings,
+            probing=probing,
+            home_agents=self._listed(now),
+            advertising=self._directory is not None and self._directory.is_advertising,
+        )
+
+    def _listed(self, now: float) -> tuple[ListedHomeAgentSnapshot, ...]:
+        entries = () if self._directory is None else self._directory.entries
+        return tuple(
+            ListedHomeAgentSnapshot(
+                link_local=str(entry.link_local),
+                preference=entry.preference,
+                lifetime_remaining=round(max(0.0, entry.expires_at - now), 3),
+                addresses=tuple(map(str, entry.addresses)),
+            )
+            for entry in entries
+        )
 
     def _on_home_link(self, event: LinkUp, now: float) -> list[Action]:
         """The first time, or an interface of that name that was made anew."""
@@ -362,7 +499,19 @@ class HomeAgentRole:
         outputs = [] if self._index is None else self._abandon()
         self._index = event.interface
         self.home_agent = self._factory(event.interface, event.link_layer_address)
-        return outputs
+        return outputs + self._open_directory(event.interface, event.link_layer_address, now)
+
+    def _open_directory(
+        self, interface: int | None, link_layer_address: bytes, now: float
+    ) -> list[Action]:
+        if self._directory_factory is None:
+            return []
+        if self._directory is not None:
+            self._early_drops += self._directory.drops
+        directory = self._directory = self._directory_factory(interface, link_layer_address)
+        link_local = self._link_locals.get(interface or 0)
+        known = [] if link_local is None else directory.handle(link_local, now)
+        return [*directory.start(), *known]
 
     def _abandon(self) -> list[Action]:
         """The home link was another interface: the mobile nodes have to register again."""
@@ -375,8 +524,13 @@ class HomeAgentRole:
         return outputs
 
 
-def _correspondent(status: CorrespondentStatus) -> CorrespondentSnapshot:
+def _remaining(until: float, now: float) -> float | None:
+    return None if math.isinf(until) else round(max(0.0, until - now), 3)
+
+
+def _correspondent(home_address: IPv6Address, status: CorrespondentStatus) -> CorrespondentSnapshot:
     return CorrespondentSnapshot(
+        home_address=str(home_address),
         correspondent=str(status.correspondent),
         path="direct" if status.is_direct else "home-agent",
         state=status.state,

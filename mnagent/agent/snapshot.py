@@ -25,6 +25,8 @@ class CorrespondentSnapshot:
     """The path to one correspondent. Tokens are told by age, never by value."""
 
     correspondent: str
+    home_address: str
+    """Ours that the path is for."""
     path: str
     """``direct`` or ``home-agent``."""
     state: str
@@ -37,6 +39,28 @@ class CorrespondentSnapshot:
     care_of_token_age: float | None
     reason: str | None
     """Why the peer is not optimized, None on the direct path."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HomeAddressSnapshot:
+    """One home address of a mobile node."""
+
+    home_address: str
+    home_agent: str
+    state: str
+    preferred: bool
+    """False: deprecated, new connections take another one."""
+    formed: bool
+    """Formed in a prefix that the home link was given; False for a configured one."""
+    valid_lifetime_remaining: float | None
+    """Seconds, None for no end."""
+    preferred_lifetime_remaining: float | None
+    """Seconds, None for no end."""
+    bound_care_of_address: str | None
+    binding_lifetime_remaining: float
+    """Seconds, 0 without a binding."""
+    tunnel: str | None
+    """Care-of address packets are tunnelled from, or None."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +89,14 @@ class MobileNodeSnapshot:
     """See `mnagent.agent.handovers.HandoverLog.totals`."""
     correspondents: tuple[CorrespondentSnapshot, ...] = ()
     """Peers seen while away, optimized or not."""
+    home_addresses: tuple[HomeAddressSnapshot, ...] = ()
+    """All of them; what is said above is of the one that speaks for the node."""
+    home_agents: tuple[str, ...] = ()
+    """Those that can be registered with, in the order in which they are tried."""
+    discovered_home_agents: tuple[str, ...] = ()
+    """Those the home link told of last, with keys or without (RFC 6275 11.4.1)."""
+    discovering: bool = False
+    """Whether the home link is being asked for its home agents."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +111,17 @@ class BindingSnapshot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ListedHomeAgentSnapshot:
+    """Another home agent that was heard on the home link."""
+
+    link_local: str
+    preference: int
+    lifetime_remaining: float
+    """Seconds."""
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HomeAgentSnapshot:
     """A home agent's view."""
 
@@ -86,6 +129,10 @@ class HomeAgentSnapshot:
     bindings: tuple[BindingSnapshot, ...]
     probing: tuple[str, ...]
     """Home addresses whose uniqueness is being checked."""
+    home_agents: tuple[ListedHomeAgentSnapshot, ...] = ()
+    """The Home Agents List (RFC 6275 10.1), without ourselves."""
+    advertising: bool = False
+    """Whether we send Router Advertisements."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

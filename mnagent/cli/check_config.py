@@ -23,19 +23,25 @@ def main(arguments: argparse.Namespace) -> int:
     if not arguments.without_keys and configuration.role is not Role.CORRESPONDENT:
         keys = load_key_sets(configuration)
         count = sum(len(one.associations) for one in keys)
-        nodes = "mobile node" if len(keys) == 1 else "mobile nodes"
-        print(f"keys: {count} security associations for {len(keys)} {nodes}")
+        print(f"keys: {count} security associations for {_peers(configuration, len(keys))}")
         print(f"note: {MANUAL_KEYS_NOTE}")
     return 0
+
+
+def _peers(configuration: Configuration, count: int) -> str:
+    peer = "mobile node" if configuration.mobile_node is None else "home agent"
+    return f"{count} {peer}" if count == 1 else f"{count} {peer}s"
 
 
 def summary(configuration: Configuration) -> str:
     """What the configuration makes of this machine, in one line."""
     node, agent = configuration.mobile_node, configuration.home_agent
     if node is not None:
+        named = ", ".join(map(str, node.home_agents)) or "to be discovered"
+        agents = "home agents" if len(node.home_agents) > 1 else "home agent"
         return (
             f"mobile node {node.home_address}/{node.home_prefix_length}, "
-            f"home agent {node.home_agent}, roaming with {', '.join(node.interfaces)}"
+            f"{agents} {named}, roaming with {', '.join(node.interfaces)}"
         )
     if agent is None:
         assert configuration.correspondent is not None
@@ -44,7 +50,8 @@ def summary(configuration: Configuration) -> str:
     link = f"home link {agent.home_link}" if agent.home_link else "virtual home prefix"
     count = len(agent.mobile_nodes)
     nodes = "1 mobile node" if count == 1 else f"{count} mobile nodes"
-    return f"home agent {agent.address} for {agent.home_prefix} ({link}), serving {nodes}"
+    prefixes = ", ".join(map(str, agent.home_prefixes))
+    return f"home agent {agent.address} for {prefixes} ({link}), serving {nodes}"
 
 
 def direct_paths(configuration: Configuration) -> str:

@@ -34,6 +34,8 @@ COMMAND_MODULES = {
     "run": "mnagent.cli.run",
     "status": "mnagent.cli.status",
     "handovers": "mnagent.cli.handovers",
+    "bindings": "mnagent.cli.bindings",
+    "reload": "mnagent.cli.reload",
     "check-config": "mnagent.cli.check_config",
     "keygen": "mnagent.cli.keygen",
     "doctor": "mnagent.cli.doctor",
@@ -129,6 +131,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_status(commands)
     _add_handovers(commands)
+    _add_bindings(commands)
+    _add_reload(commands)
     _add_check_config(commands)
     _add_keygen(commands)
     _add_doctor(commands)
@@ -174,6 +178,30 @@ def _add_handovers(commands: _Commands[_Parser]) -> None:
     parser.add_argument("--json", action="store_true", help="print them as JSON")
 
 
+def _add_bindings(commands: _Commands[_Parser]) -> None:
+    parser = commands.add_parser(
+        "bindings", help="show or end the bindings of a home agent", allow_abbrev=False
+    )
+    actions = parser.add_subparsers(
+        dest="action", required=True, metavar="ACTION", parser_class=_Parser
+    )
+    show = actions.add_parser("list", help="show them", allow_abbrev=False)
+    _agent_options(show)
+    show.add_argument("--json", action="store_true", help="print them as JSON")
+    delete = actions.add_parser("delete", help="end some of them", allow_abbrev=False)
+    _agent_options(delete)
+    delete.add_argument(
+        "home_addresses", type=_address, nargs="+", metavar="ADDRESS", help="home address"
+    )
+
+
+def _add_reload(commands: _Commands[_Parser]) -> None:
+    parser = commands.add_parser(
+        "reload", help="have the agent read its configuration again", allow_abbrev=False
+    )
+    _agent_options(parser)
+
+
 def _add_status(commands: _Commands[_Parser]) -> None:
     parser = commands.add_parser("status", help="show what the agent does", allow_abbrev=False)
     _agent_options(parser)
@@ -208,13 +236,21 @@ def _add_keygen(commands: _Commands[_Parser]) -> None:
     parser = commands.add_parser(
         "keygen", help="make matching key files for both ends", allow_abbrev=False
     )
-    for name, who in (
-        ("--home-address", "the mobile node's"),
-        ("--home-agent", "the home agent's"),
-    ):
-        parser.add_argument(
-            name, type=_address, required=True, metavar="ADDRESS", help=f"{who} address"
-        )
+    parser.add_argument(
+        "--home-address",
+        type=_address,
+        required=True,
+        metavar="ADDRESS",
+        help="the mobile node's address",
+    )
+    parser.add_argument(
+        "--home-agent",
+        type=_address,
+        required=True,
+        action="append",
+        metavar="ADDRESS",
+        help="the home agent's address; again for each further home agent",
+    )
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="DIR", help="where to write them"
     )
@@ -223,6 +259,12 @@ def _add_keygen(commands: _Commands[_Parser]) -> None:
         choices=ENCRYPTIONS,
         default="aes-cbc-256",
         help="cipher and key length (default: aes-cbc-256)",
+    )
+    parser.add_argument(
+        "--protection",
+        choices=("ipsec", "authentication-option"),
+        default="ipsec",
+        help="what the keys are for, as `protection` in the configurations (default: ipsec)",
     )
     parser.add_argument("--force", action="store_true", help="replace files that are there")
 

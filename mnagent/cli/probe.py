@@ -58,7 +58,9 @@ class Probe:
 
         loopback = socket.if_nametoindex("lo")
         try:
-            shield = Shield(f"mnagent_doctor_{os.getpid()}", home_agent=IPv6Address("::1"))
+            shield = Shield(
+                f"mnagent_doctor_{os.getpid()}", home_agents=frozenset({IPv6Address("::1")})
+            )
             try:
                 shield.attach(loopback, "lo")
             finally:

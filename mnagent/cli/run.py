@@ -11,11 +11,15 @@ from mnagent.runtime.key_files import load_key_sets
 
 def main(arguments: argparse.Namespace) -> int:
     """Run until stopped; the exit status is that of `mnagent.runtime.service.run`."""
-    configuration = with_log_level(load(arguments.config), arguments.log_level)
+
+    def read() -> Configuration:
+        return with_log_level(load(arguments.config), arguments.log_level)
+
+    configuration = read()
     load_key_sets(configuration)  # the daemon reads them again; this finds mistakes without a log
     from mnagent.runtime import service
 
-    return service.run(configuration)
+    return service.run(configuration, reread=read)
 
 
 def with_log_level(configuration: Configuration, level: str | None) -> Configuration:

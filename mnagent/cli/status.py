@@ -41,10 +41,10 @@ def control_socket(arguments: argparse.Namespace) -> Path:
     return DEFAULT_CONTROL_SOCKET
 
 
-def ask(path: Path, method: str) -> dict[str, Any]:
+def ask(path: Path, method: str, *, timeout: float = 5.0, **arguments: str) -> dict[str, Any]:
     """The agent's answer; CommandError says why there is none."""
     try:
-        return request(path, method)
+        return request(path, method, timeout, arguments=arguments)
     except PermissionError:
         remedy = "run as root, or as the user the agent runs as"
         raise CommandError(f"{path}: may not ask the agent; {remedy}", EXIT_FAILED) from None
@@ -54,6 +54,8 @@ def ask(path: Path, method: str) -> dict[str, Any]:
     except TimeoutError:
         raise CommandError(f"{path}: the agent does not answer in time", EXIT_FAILED) from None
     except ControlError as error:
+        if error.code == "refused":
+            raise CommandError(error.message, EXIT_FAILED) from None
         raise CommandError(f"{path}: {error}", EXIT_FAILED) from None
     except OSError as error:
         raise CommandError(f"{path}: {error.strerror or error}", EXIT_FAILED) from None

@@ -82,7 +82,9 @@ def _mobile_node(node: Table | None, now: float) -> Iterator[str]:
     yield ""
     yield NODE_STATES.get(state, f"State: {state}.")
     yield f"  home address      {node.get('home_address')}"
+    yield from _further_home_addresses(node)
     yield f"  home agent        {node.get('home_agent')}"
+    yield from _other_home_agents(node)
     if node.get("care_of_address"):
         yield f"  care-of address   {node['care_of_address']}"
     bound = node.get("bound_care_of_address")
@@ -97,6 +99,35 @@ def _mobile_node(node: Table | None, now: float) -> Iterator[str]:
         yield f"  last answer       {_sentence(last)} (status {last})"
     yield from path_text.correspondents(node.get("correspondents") or ())
     yield from _handovers(node.get("handovers") or (), now)
+
+
+def _further_home_addresses(node: Table) -> Iterator[str]:
+    """Each with its state, and how long it lasts where it does not for ever."""
+    homes = node.get("home_addresses") or ()
+    for one in homes:
+        left = one.get("valid_lifetime_remaining")
+        if len(homes) == 1 and left is None:
+            return
+        words = [str(one.get("state"))]
+        if not one.get("preferred"):
+            words.append("deprecated")
+        if left is not None:
+            words.append(f"for another {duration(left)}")
+        yield f"    {one.get('home_address')}: {', '.join(words)}"
+
+
+def _other_home_agents(node: Table) -> Iterator[str]:
+    """What can be fallen back on, and what discovery is about."""
+    current = node.get("home_agent")
+    others = [each for each in node.get("home_agents") or () if each != current]
+    if others:
+        yield f"    then            {', '.join(others)}"
+    usable = {current, *others}
+    keyless = [each for each in node.get("discovered_home_agents") or () if each not in usable]
+    if keyless:
+        yield f"    without keys    {', '.join(keyless)}"
+    if node.get("discovering"):
+        yield "    asking the home link for its home agents"
 
 
 def _sentence(status: int) -> str:
@@ -144,6 +175,21 @@ def _home_agent(agent: Table | None) -> Iterator[str]:
         yield f"  {home:<{width}}  at {one.get('care_of_address')}, for another {left}"
     for address in agent.get("probing") or ():
         yield f"  {address}  being checked for duplicates"
+    yield from _home_agents_list(agent.get("home_agents") or ())
+
+
+def _home_agents_list(listed: Sequence[Table]) -> Iterator[str]:
+    if not listed:
+        return
+    yield ""
+    yield "Other home agents on the home link:"
+    for one in listed:
+        addresses = ", ".join(one.get("addresses") or ()) or "no global address told"
+        left = duration(one.get("lifetime_remaining", 0.0))
+        yield (
+            f"  {addresses}  ({one.get('link_local')}), "
+            f"preference {one.get('preference')}, for another {left}"
+        )
 
 
 def _interfaces(interfaces: Sequence[Table], missing: Sequence[str]) -> Iterator[str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import enum
+import os
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv6Address, IPv6Network, NetmaskValueError
 from pathlib import Path
@@ -27,6 +29,7 @@ from mnagent.config.model import (
     MobileNodeConfiguration,
     NewConnections,
     PayloadProtection,
+    Protection,
     Role,
     RouteOptimization,
     RouteOptimizationPolicy,
@@ -39,6 +42,7 @@ from mnagent.config.raw import (
     RawHost,
     RawMobileNode,
     RawRouteOptimizationPolicy,
+    RawServedMobileNode,
 )
 
 MAX_CONFIGURATION_LENGTH = 4 * 1024 * 1024
@@ -46,13 +50,27 @@ MAX_CONFIGURATION_LENGTH = 4 * 1024 * 1024
 MAX_BINDING_LIFETIME = 0xFFFF * 4
 """Seconds; what the 16 bit field of a Binding Update can say (RFC 6275 6.1.7)."""
 MIN_BINDING_LIFETIME = 4
+MIN_PREFIX_ADVERTISEMENT_INTERVAL, MAX_PREFIX_ADVERTISEMENT_INTERVAL = 1.0, 30 * 86400.0
+"""Seconds."""
+MAX_MORE_HOME_ADDRESSES = 7
+"""There has to be room for as many in the next prefix of the home link."""
 MIN_PATH_CHECK_INTERVAL, MAX_PATH_CHECK_INTERVAL = 5.0, 86400.0
 """Seconds."""
+MIN_PATH_SILENCE, MAX_PATH_SILENCE = 0.5, 60.0
+"""Seconds."""
+MIN_HOME_AGENT_TIMEOUT, MAX_HOME_AGENT_TIMEOUT = 1.5, 60.0
+"""Seconds; not below InitialBindackTimeoutFirstReg (RFC 6275 11.4.1)."""
+MAX_PREFERENCE = 0xFFFF
+MIN_RETRANSMISSION_TIMER, MAX_RETRANSMISSION_TIMER = 0.05, 10.0
+"""Seconds."""
+MIN_ADVERTISEMENT_INTERVAL, MAX_ADVERTISEMENT_INTERVAL = 0.07, 1800.0
+"""Seconds (RFC 6275 7.5, RFC 4861 6.2.1)."""
 MAX_INITIAL_BINDACK_TIMEOUT = 32.0
 """Seconds; MAX_BINDACK_TIMEOUT (RFC 6275 12)."""
 MAX_CORRESPONDENT_LIFETIME = 420
 """Seconds; MAX_RR_BINDING_LIFETIME (RFC 6275 12)."""
 MAX_CORRESPONDENT_BINDINGS = 1_000_000
+MAX_HOME_BINDINGS = 1_000_000
 MAX_PORT = 65535
 MAX_INTERFACE_NAME_LENGTH = 15
 MAX_SOCKET_PATH_LENGTH = 107
@@ -70,6 +88,7 @@ Choice = TypeVar("Choice", bound=enum.Enum)
 
 _KIND_NAMES = {
     "str": "a string",
+    "str | array": "a string or a list",
     "int | str": "a whole number or a string",
     "int": "a whole number",
     "float": "a number",
@@ -88,7 +107,7 @@ def load(path: Path | str) -> Configuration:
         ConfigurationError: naming the file, the key, what was expected and the remedy.
     """
     path = Path(path)
-    return _Checker(path).check(_decode(path, _read(path)))
+    return _Checker(path).check(_decode(path, _read(path), RawConfiguration))
 
 
 def _read(path: Path) -> str:
@@ -107,9 +126,25 @@ def _read(path: Path) -> str:
         raise ConfigurationError(path, "", expected, "save it as UTF-8") from None
 
 
-def _decode(path: Path, text: str) -> RawConfiguration:
+def _node_files(directory: Path) -> list[Path] | None:
+    """Those that count, by name; None where there is no such directory. Editors' and package
+    managers' leftovers do not count."""
     try:
-        return msgspec.convert(tomllib.loads(text), RawConfiguration)
+        names = sorted(os.listdir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror}"
+        raise ConfigurationError(directory, "", reason, "run as its owner or as root") from None
+    return [directory / name for name in names if re.fullmatch(r"[^.].*\.toml", name)]
+
+
+Shape = TypeVar("Shape")
+
+
+def _decode(path: Path, text: str, shape: type[Shape]) -> Shape:
+    try:
+        return msgspec.convert(tomllib.loads(text), shape)
     except tomllib.TOMLDecodeError as error:
         remedy = "correct the line (https://toml.io has the rules)"
         raise ConfigurationError(path, "", f"expected valid TOML: {error}", remedy) from None
@@ -186,17 +221,18 @@ class _Checker:
         at = "mobile_node."
         length = self._within(f"{at}home_prefix_length", raw.home_prefix_length, 1, 127)
         home_address = self._address(f"{at}home_address", raw.home_address)
-        home_agent = self._address(f"{at}home_agent", raw.home_agent)
+        home_agents = self._home_agents(f"{at}home_agent", raw.home_agent)
         prefix = IPv6Network((home_address, length), strict=False)
-        self._home_address_fits(f"{at}home_address", home_address, prefix, home_agent)
+        self._home_address_fits(f"{at}home_address", home_address, (prefix,), home_agents)
         if not raw.interfaces:
             raise self._error(f"{at}interfaces", "expected at least one interface name")
+        protection, identifier = self._protection(at, raw)
         return MobileNodeConfiguration(
             home_address=home_address,
             home_prefix_length=length,
-            home_agent=home_agent,
+            home_agents=home_agents,
             interfaces=self._interfaces(f"{at}interfaces", raw.interfaces),
-            keys=self._file(f"{at}keys", raw.keys),
+            keys=self._key_files(f"{at}keys", raw.keys),
             lifetime=self._lifetime(f"{at}lifetime", raw.lifetime),
             initial_bindack_timeout_first_registration=self._seconds(
                 f"{at}initial_bindack_timeout_first_registration",
@@ -222,6 +258,17 @@ class _Checker:
                 f"{at}interface_order", raw.interface_order, InterfaceOrder
             ),
             path_check_interval=self._path_check_interval(raw.path_check_interval),
+            more_home_addresses=self._more_home_addresses(raw, home_address),
+            follow_renumbering=raw.follow_renumbering,
+            path_silence=self._between(
+                f"{at}path_silence", raw.path_silence, MIN_PATH_SILENCE, MAX_PATH_SILENCE
+            ),
+            home_agent_timeout=self._between(
+                f"{at}home_agent_timeout",
+                raw.home_agent_timeout,
+                MIN_HOME_AGENT_TIMEOUT,
+                MAX_HOME_AGENT_TIMEOUT,
+            ),
             route_optimization=self._choice(
                 f"{at}route_optimization", raw.route_optimization, RouteOptimization
             ),
@@ -230,7 +277,46 @@ class _Checker:
                 for index, policy in enumerate(raw.route_optimization_policy)
             ),
             correspondent=raw.correspondent,
+            protection=protection,
+            identifier=identifier,
         )
+
+    def _more_home_addresses(
+        self, raw: RawMobileNode, first: IPv6Address
+    ) -> tuple[IPv6Address, ...]:
+        at = "mobile_node.more_home_addresses"
+        if len(raw.more_home_addresses) > MAX_MORE_HOME_ADDRESSES:
+            raise self._error(at, f"expected at most {MAX_MORE_HOME_ADDRESSES} addresses")
+        found = [first]
+        for index, text in enumerate(raw.more_home_addresses):
+            address = self._address(f"{at}[{index}]", text)
+            if address in found:
+                raise self._error(f"{at}[{index}]", f"{address} is listed twice", "remove one")
+            found.append(address)
+        return tuple(found[1:])
+
+    def _home_agents(self, key_path: str, given: str | list[str]) -> tuple[IPv6Address, ...]:
+        """One, several in order of preference, or none, which asks for their discovery."""
+        if isinstance(given, str):
+            return (self._address(key_path, given),)
+        found = [self._address(f"{key_path}[{index}]", text) for index, text in enumerate(given)]
+        self._unrepeated(key_path, found)
+        return tuple(found)
+
+    def _key_files(self, key_path: str, given: str | list[str]) -> tuple[Path, ...]:
+        """One file a home agent."""
+        if isinstance(given, str):
+            return (self._file(key_path, given),)
+        found = [self._file(f"{key_path}[{index}]", text) for index, text in enumerate(given)]
+        if not found:
+            raise self._error(key_path, "expected at least one key file")
+        self._unrepeated(key_path, found)
+        return tuple(found)
+
+    def _unrepeated(self, key_path: str, found: Sequence[object]) -> None:
+        for index, item in enumerate(found):
+            if item in found[:index]:
+                raise self._error(f"{key_path}[{index}]", f"{item} is listed twice")
 
     def _route_optimization_policy(
         self, at: str, raw: RawRouteOptimizationPolicy
@@ -283,6 +369,12 @@ class _Checker:
             ),
         )
 
+    def _between(self, key_path: str, seconds: float, low: float, high: float) -> float:
+        if not low <= seconds <= high:  # also for NaN
+            expected = f"expected {low:g} to {high:g} seconds, found {seconds:g}"
+            raise self._error(key_path, expected)
+        return seconds
+
     def _path_check_interval(self, seconds: float) -> float:
         low, high = MIN_PATH_CHECK_INTERVAL, MAX_PATH_CHECK_INTERVAL
         if seconds != 0 and not low <= seconds <= high:  # also for NaN
@@ -293,39 +385,135 @@ class _Checker:
     def _home_agent(self, raw: RawHomeAgent) -> HomeAgentConfiguration:
         at = "home_agent."
         address = self._address(f"{at}address", raw.address)
-        prefix = self._prefix(f"{at}home_prefix", raw.home_prefix)
+        prefixes = self._home_prefixes(raw)
         home_link = None
         if raw.home_link is not None:
             home_link = self._interface(f"{at}home_link", raw.home_link)
         return HomeAgentConfiguration(
             address=address,
-            home_prefix=prefix,
+            home_prefixes=prefixes,
             home_link=home_link,
             interfaces=self._interfaces(f"{at}interfaces", raw.interfaces),
             max_lifetime=self._lifetime(f"{at}max_lifetime", raw.max_lifetime),
+            max_bindings=self._within(f"{at}max_bindings", raw.max_bindings, 1, MAX_HOME_BINDINGS),
+            revocation=raw.revocation,
             early_forwarding=raw.early_forwarding,
             payload_protection=self._choice(
                 f"{at}payload_protection", raw.payload_protection, PayloadProtection
             ),
-            mobile_nodes=self._mobile_nodes(raw, prefix, address),
+            nodes_directory=self._file(f"{at}nodes_directory", raw.nodes_directory),
+            mobile_nodes=self._mobile_nodes(raw, prefixes, address),
             correspondent=raw.correspondent,
+            discovery=raw.discovery,
+            preference=self._within(f"{at}preference", raw.preference, 0, MAX_PREFERENCE),
+            advertise=self._advertise(raw),
+            advertisement_interval=self._between(
+                f"{at}advertisement_interval",
+                raw.advertisement_interval,
+                MIN_ADVERTISEMENT_INTERVAL,
+                MAX_ADVERTISEMENT_INTERVAL,
+            ),
+            default_router=raw.default_router,
+            retransmission_timer=self._between(
+                f"{at}retransmission_timer",
+                raw.retransmission_timer,
+                MIN_RETRANSMISSION_TIMER,
+                MAX_RETRANSMISSION_TIMER,
+            ),
+            min_prefix_advertisement_interval=self._between(
+                f"{at}min_prefix_advertisement_interval",
+                raw.min_prefix_advertisement_interval,
+                MIN_PREFIX_ADVERTISEMENT_INTERVAL,
+                raw.max_prefix_advertisement_interval,
+            ),
+            max_prefix_advertisement_interval=self._between(
+                f"{at}max_prefix_advertisement_interval",
+                raw.max_prefix_advertisement_interval,
+                MIN_PREFIX_ADVERTISEMENT_INTERVAL,
+                MAX_PREFIX_ADVERTISEMENT_INTERVAL,
+            ),
         )
 
+    def _advertise(self, raw: RawHomeAgent) -> bool:
+        if raw.advertise and raw.home_link is None:
+            expected = "a virtual home prefix has no link to advertise on"
+            raise self._error("home_agent.advertise", expected, "name home_link, or remove it")
+        return raw.advertise
+
+    def _home_prefixes(self, raw: RawHomeAgent) -> tuple[IPv6Network, ...]:
+        """The one of ``home_prefix`` first, if both keys are there."""
+        named = [("home_agent.home_prefix", raw.home_prefix)] if raw.home_prefix else []
+        named += [
+            (f"home_agent.home_prefixes[{index}]", text)
+            for index, text in enumerate(raw.home_prefixes)
+        ]
+        if not named:
+            expected = "missing, and so is home_prefixes"
+            raise self._error("home_agent.home_prefix", expected, "add one of the two")
+        prefixes: list[IPv6Network] = []
+        for key_path, text in named:
+            prefix = self._prefix(key_path, text)
+            for other in prefixes:
+                if prefix.overlaps(other):
+                    raise self._error(key_path, f"{prefix} and {other} overlap", "remove one")
+            prefixes.append(prefix)
+        return tuple(prefixes)
+
     def _mobile_nodes(
-        self, raw: RawHomeAgent, prefix: IPv6Network, address: IPv6Address
+        self, raw: RawHomeAgent, prefixes: tuple[IPv6Network, ...], address: IPv6Address
     ) -> tuple[ServedMobileNode, ...]:
-        nodes: dict[IPv6Address, ServedMobileNode] = {}
-        if not raw.mobile_nodes:
-            raise self._error("home_agent.mobile_nodes", "expected at least one mobile node")
-        for index, node in enumerate(raw.mobile_nodes):
-            at = f"home_agent.mobile_nodes[{index}]."
-            home_address = self._address(f"{at}home_address", node.home_address)
-            self._home_address_fits(f"{at}home_address", home_address, prefix, address)
-            if home_address in nodes:
-                raise self._error(f"{at}home_address", f"{home_address} is listed twice")
-            keys = self._file(f"{at}keys", node.keys)
-            nodes[home_address] = ServedMobileNode(home_address=home_address, keys=keys)
-        return tuple(nodes.values())
+        """Those of the file first, then those dropped into the directory, by file name."""
+        directory = self._file("home_agent.nodes_directory", raw.nodes_directory)
+        files = _node_files(directory)
+        if not raw.mobile_nodes and files is None:
+            remedy = f"add one here, or a file in {directory}"
+            expected = "expected at least one mobile node"
+            raise self._error("home_agent.mobile_nodes", expected, remedy)
+        found = [
+            (self, f"home_agent.mobile_nodes[{index}].", node)
+            for index, node in enumerate(raw.mobile_nodes)
+        ]
+        for path in files or ():
+            found.append((_Checker(path), "", _decode(path, _read(path), RawServedMobileNode)))
+        nodes: dict[IPv6Address, tuple[ServedMobileNode, Path]] = {}
+        for checker, at, node in found:
+            served = checker._served_node(at, node, prefixes=prefixes, home_agent=address)
+            if served.home_address in nodes:
+                _, other = nodes[served.home_address]
+                where = "twice" if other == checker.path else f"in {other} too"
+                expected = f"{served.home_address} is listed {where}"
+                raise checker._error(f"{at}home_address", expected, "remove one of the two")
+            nodes[served.home_address] = served, checker.path
+        return tuple(node for node, _ in nodes.values())
+
+    def _served_node(
+        self,
+        at: str,
+        raw: RawServedMobileNode,
+        *,
+        prefixes: tuple[IPv6Network, ...],
+        home_agent: IPv6Address,
+    ) -> ServedMobileNode:
+        home_address = self._address(f"{at}home_address", raw.home_address)
+        self._home_address_fits(f"{at}home_address", home_address, prefixes, (home_agent,))
+        keys = self._file(f"{at}keys", raw.keys)
+        protection, identifier = self._protection(at, raw)
+        return ServedMobileNode(
+            home_address=home_address, keys=keys, protection=protection, identifier=identifier
+        )
+
+    def _protection(
+        self, at: str, raw: RawServedMobileNode | RawMobileNode
+    ) -> tuple[Protection, str | None]:
+        """Way and identifier, which the authentication option needs (RFC 4285 4)."""
+        protection = self._choice(f"{at}protection", raw.protection, Protection)
+        if protection is Protection.IPSEC and raw.identifier is None:
+            return protection, None
+        identifier = raw.identifier or ""
+        if not re.fullmatch(r"[!-?A-~]{1,120}@[A-Za-z0-9.-]{1,120}", identifier):
+            expected = f'expected an identifier such as "node@example.org", found "{identifier}"'
+            raise self._error(f"{at}identifier", expected)
+        return protection, identifier
 
     def _host(self, raw: RawHost) -> HostConfiguration:
         at = "host."
@@ -431,12 +619,18 @@ class _Checker:
             raise self._error(key_path, expected, f'write "{network}"') from None
 
     def _home_address_fits(
-        self, key_path: str, address: IPv6Address, prefix: IPv6Network, home_agent: IPv6Address
+        self,
+        key_path: str,
+        address: IPv6Address,
+        prefixes: tuple[IPv6Network, ...],
+        home_agents: tuple[IPv6Address, ...],
     ) -> None:
-        if address not in prefix:
-            expected = f"expected an address in the home prefix {prefix}, found {address}"
+        prefix = next((prefix for prefix in prefixes if address in prefix), None)
+        if prefix is None:
+            names = " or ".join(map(str, prefixes))
+            expected = f"expected an address in the home prefix {names}, found {address}"
             raise self._error(key_path, expected)
-        if address == home_agent:
+        if address in home_agents:
             expected = f"{address} is the home agent's address, expected another one"
             raise self._error(key_path, expected)
         if address == prefix.network_address:

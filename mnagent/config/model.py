@@ -73,6 +73,15 @@ class PayloadProtection(enum.Enum):
     """ESP tunnel mode (RFC 3776 3.4)."""
 
 
+class Protection(enum.Enum):
+    """What protects Binding Updates and Acknowledgements; the other way is refused."""
+
+    IPSEC = "ipsec"
+    """ESP transport mode (RFC 3776)."""
+    AUTHENTICATION_OPTION = "authentication-option"
+    """The MN-HA mobility message authentication option (RFC 4285)."""
+
+
 class RouteOptimization(enum.Enum):
     """When packets take the direct path to a correspondent (RFC 6275 11.3.1)."""
 
@@ -112,10 +121,12 @@ class MobileNodeConfiguration:
     home_address: IPv6Address
     home_prefix_length: int
     """Bits."""
-    home_agent: IPv6Address
+    home_agents: tuple[IPv6Address, ...]
+    """In order of preference; empty to discover them (RFC 6275 11.4.1)."""
     interfaces: tuple[str, ...]
     """Names, in order of preference."""
-    keys: Path
+    keys: tuple[Path, ...]
+    """One file a home agent."""
     lifetime: int
     """Seconds, asked for in Binding Updates."""
     initial_bindack_timeout_first_registration: float
@@ -136,9 +147,25 @@ class MobileNodeConfiguration:
     """In order."""
     correspondent: bool = True
     """Be a correspondent of other mobile nodes too."""
+    protection: Protection = Protection.IPSEC
+    identifier: str | None = None
+    """Network access identifier; always there with the authentication option."""
     interface_order: InterfaceOrder = InterfaceOrder.LISTED
     path_check_interval: float = 60.0
     """Seconds between two proofs that the home agent is reached, 0 for none on a schedule."""
+    more_home_addresses: tuple[IPv6Address, ...] = ()
+    """Besides ``home_address``, with prefixes of the same length, of the same home link."""
+    follow_renumbering: bool = True
+    """Form a home address in each prefix that the home link is given (RFC 6275 11.4.3)."""
+    path_silence: float = 1.0
+    """Seconds without an answer to what leaves through the tunnel, until a proof is sought."""
+    home_agent_timeout: float = 1.5
+    """Seconds a home agent may leave updates unanswered before the next one is tried."""
+
+    @property
+    def home_addresses(self) -> tuple[IPv6Address, ...]:
+        """All that are configured, the first one first."""
+        return (self.home_address, *self.more_home_addresses)
 
     @property
     def home_prefix(self) -> IPv6Network:
@@ -148,10 +175,13 @@ class MobileNodeConfiguration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedMobileNode:
-    """One ``[[home_agent.mobile_nodes]]``."""
+    """One ``[[home_agent.mobile_nodes]]``, or a file of the nodes' directory."""
 
     home_address: IPv6Address
     keys: Path
+    protection: Protection = Protection.IPSEC
+    identifier: str | None = None
+    """Network access identifier; always there with the authentication option."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,19 +189,41 @@ class HomeAgentConfiguration:
     """Table ``[home_agent]``."""
 
     address: IPv6Address
-    home_prefix: IPv6Network
+    home_prefixes: tuple[IPv6Network, ...]
+    """At least one; each home address is in one of them."""
     home_link: str | None
     """Interface of the home link; None: a virtual home prefix, routed to this machine."""
     interfaces: tuple[str, ...]
     """Where tunnels arrive; empty for all that have carrier."""
     max_lifetime: int
     """Seconds; longer ones asked for are cut to this."""
+    max_bindings: int
+    revocation: bool
+    """Tell mobile nodes whose binding is ended here (RFC 5846)."""
     early_forwarding: bool
     """Forward for a home address while duplicate address detection for it still runs."""
     payload_protection: PayloadProtection
+    nodes_directory: Path
+    """Where files with one mobile node each may be dropped; it need not exist."""
     mobile_nodes: tuple[ServedMobileNode, ...]
     correspondent: bool = True
     """Be a correspondent of mobile nodes too."""
+    discovery: bool = True
+    """Answer home agent address discovery (RFC 6275 10.5)."""
+    preference: int = 0
+    """Among the home agents of the home link; higher is preferred (RFC 6275 7.4)."""
+    advertise: bool = False
+    """Send Router Advertisements on the home link."""
+    advertisement_interval: float = 10.0
+    """Seconds; MaxRtrAdvInterval (RFC 4861 6.2.1)."""
+    default_router: bool = False
+    """Whether the advertisements offer this machine as a default router."""
+    retransmission_timer: float = 1.0
+    """Seconds; RetransTimer of the home link."""
+    min_prefix_advertisement_interval: float = 600.0
+    """Seconds; MinMobPfxAdvInterval (RFC 6275 13)."""
+    max_prefix_advertisement_interval: float = 86400.0
+    """Seconds; MaxMobPfxAdvInterval (RFC 6275 13)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

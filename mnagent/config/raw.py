@@ -21,9 +21,11 @@ class RawMobileNode(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, fr
 
     home_address: str
     home_prefix_length: int = 64
-    home_agent: str
+    more_home_addresses: list[str] = []
+    follow_renumbering: bool = True
+    home_agent: str | list[str] = []
     interfaces: list[str]
-    keys: str
+    keys: str | list[str]
     lifetime: int = 600
     initial_bindack_timeout_first_registration: float = 1.5
     autoconfiguration: str = "agent"
@@ -31,6 +33,8 @@ class RawMobileNode(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, fr
     interface_identifiers: str = "stable"
     new_connections: str = "home-address"
     payload_protection: str = "none"
+    protection: str = "ipsec"
+    identifier: str | None = None
     optimistic: bool = True
     early_tunnel: bool = True
     route_optimization: str = "on-traffic"
@@ -38,27 +42,43 @@ class RawMobileNode(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, fr
     correspondent: bool = True
     interface_order: str = "listed"
     path_check_interval: float = 60.0
+    path_silence: float = 1.0
+    home_agent_timeout: float = 1.5
 
 
 class RawServedMobileNode(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
-    """``[[home_agent.mobile_nodes]]``."""
+    """``[[home_agent.mobile_nodes]]``, and a whole file of the nodes' directory."""
 
     home_address: str
     keys: str
+    protection: str = "ipsec"
+    identifier: str | None = None
 
 
 class RawHomeAgent(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     """``[home_agent]``."""
 
     address: str
-    home_prefix: str
+    home_prefix: str | None = None
+    home_prefixes: list[str] = []
     home_link: str | None = None
     interfaces: list[str] = []
     max_lifetime: int = 3600
+    max_bindings: int = 4096
+    revocation: bool = True
     early_forwarding: bool = True
     payload_protection: str = "none"
     correspondent: bool = True
-    mobile_nodes: list[RawServedMobileNode]
+    discovery: bool = True
+    preference: int = 0
+    advertise: bool = False
+    advertisement_interval: float = 10.0
+    default_router: bool = False
+    retransmission_timer: float = 1.0
+    min_prefix_advertisement_interval: float = 600.0
+    max_prefix_advertisement_interval: float = 86400.0
+    nodes_directory: str = "nodes.d"
+    mobile_nodes: list[RawServedMobileNode] = []
 
 
 class RawCorrespondent(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ class ControlError(RuntimeError):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(f"{message} ({code})")
         self.code = code
+        self.message = message
 
 
 class Client:
@@ -45,6 +46,15 @@ class Client:
     async def handovers(self) -> dict[str, Any]:
         """The handovers remembered; see `mnagent.control.schema`."""
         return await self._call("handovers")
+
+    async def reload(self) -> list[str]:
+        """Have the agent read its configuration again; the keys that changed."""
+        changed: list[str] = (await self._call("reload"))["changed"]
+        return changed
+
+    async def delete_binding(self, home_address: str) -> None:
+        """End a mobile node's binding with this home agent."""
+        await self._call("delete-binding", home_address=home_address)
 
     async def shutdown(self) -> None:
         """Ask the agent to leave; returns before it has."""
@@ -72,10 +82,10 @@ class Client:
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_unix_connection(self._path, limit=MAX_REPLY_LENGTH)
 
-    async def _call(self, method: str) -> dict[str, Any]:
+    async def _call(self, method: str, **arguments: str) -> dict[str, Any]:
         reader, writer = await self._connect()
         try:
-            writer.write(encode(Request(id=1, method=method)))
+            writer.write(encode(Request(id=1, method=method, arguments=arguments)))
             await writer.drain()
             return _result(_reply(await reader.readline()))
         finally:
@@ -84,7 +94,13 @@ class Client:
                 await writer.wait_closed()
 
 
-def request(path: Path | str, method: str, timeout: float = 5.0) -> dict[str, Any]:
+def request(
+    path: Path | str,
+    method: str,
+    timeout: float = 5.0,
+    *,
+    arguments: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Ask one question without an event loop; ``timeout`` in seconds, of each wait.
 
     Raises:
@@ -94,7 +110,8 @@ def request(path: Path | str, method: str, timeout: float = 5.0) -> dict[str, An
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout)
         connection.connect(str(path))
-        connection.sendall(encode(Request(id=1, method=method)))
+        question = Request(id=1, method=method, arguments=dict(arguments or {}))
+        connection.sendall(encode(question))
         with connection.makefile("rb") as lines:
             return _result(_reply(lines.readline(MAX_REPLY_LENGTH)))
 

@@ -17,6 +17,10 @@ Methods:
 ``handovers`` ``now``, ``handovers`` (oldest first, instants on the clock of ``at`` below) and
               ``totals`` (the count, and the distribution of each phase's times) of a mobile node.
 ``metrics``   an object whose ``text`` is the state in Prometheus' text format.
+``bindings``  ``now`` and ``bindings``: those of a home agent, the oldest first.
+``delete-binding`` with the argument ``home_address``: the home agent ends that binding.
+``reload``    the agent reads its configuration again; ``changed`` lists the keys that differ.
+              Refused, with everything left as it was, when it cannot be used or needs a restart.
 ``shutdown``  the agent deregisters and leaves; the empty result comes at once, the end later.
 ``events``    an empty result, then, for as long as the connection lasts, one line an event; first
               those remembered (up to 256), then new ones as they happen:
@@ -29,7 +33,8 @@ keep up, events are left out, and one named ``events-lost`` with ``count`` in it
 A client that follows events keeps its sending side open; shutting it ends the connection.
 
 Error codes: ``bad-request``, ``unknown-method``, ``too-long`` and ``too-many-clients`` (the agent
-closes the connection after these two), ``internal``.
+closes the connection after these two), ``refused`` (what was asked for cannot be done, and the
+message says why), ``internal``.
 """
 
 from __future__ import annotations
@@ -51,14 +56,18 @@ class ErrorCode(enum.Enum):
     UNKNOWN_METHOD = "unknown-method"
     TOO_LONG = "too-long"
     TOO_MANY_CLIENTS = "too-many-clients"
+    REFUSED = "refused"
     INTERNAL = "internal"
 
 
-class Request(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+class Request(
+    msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True, omit_defaults=True
+):
     """From client to agent."""
 
     id: int
     method: str
+    arguments: dict[str, str] = {}
 
 
 class ErrorBody(msgspec.Struct, kw_only=True, frozen=True):

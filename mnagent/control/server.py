@@ -15,6 +15,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Coroutine, Mapping
+from ipaddress import AddressValueError, IPv6Address
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,6 +46,10 @@ SEND_BUFFER_LENGTH = 64 * 1024
 logger = logging.getLogger(__name__)
 
 
+class Refused(Exception):
+    """What a client asked for cannot be done. Its text says why, for people."""
+
+
 class Handler(Protocol):
     """What the server asks of the agent; called in the event loop, must not block."""
 
@@ -53,6 +58,12 @@ class Handler(Protocol):
 
     def counters(self) -> Mapping[str, int]:
         """All counters by name."""
+
+    async def reload(self) -> list[str]:
+        """Read the configuration again; the keys that changed. Raises `Refused`."""
+
+    def delete_binding(self, home_address: IPv6Address) -> None:
+        """End a mobile node's binding. Raises `Refused`."""
 
     def shutdown(self) -> None:
         """Begin to stop; return at once."""
@@ -169,13 +180,20 @@ class ControlServer:
             except ValueError as error:
                 await client.send(failure(None, ErrorCode.BAD_REQUEST, str(error)))
                 continue
-            await client.send(self._answer(request))
+            await client.send(await self._answer(request))
             if request.method == "events":
                 client.follow(self._history)
 
-    def _answer(self, request: Request) -> Reply:
+    async def _answer(self, request: Request) -> Reply:
         try:
             match request.method:
+                case "bindings":
+                    return result(request.id, _bindings_of(self._handler.status()))
+                case "delete-binding":
+                    self._handler.delete_binding(_home_address_in(request))
+                    return result(request.id, {})
+                case "reload":
+                    return result(request.id, {"changed": await self._handler.reload()})
                 case "status":
                     return result(request.id, dict(self._handler.status()))
                 case "counters":
@@ -189,12 +207,32 @@ class ControlServer:
                     return result(request.id, {})
                 case "events":
                     return result(request.id, {})
+        except Refused as error:
+            return failure(request.id, ErrorCode.REFUSED, str(error))
         except Exception:
             logger.exception("failed to answer the control request %s", request.method)
             message = "the agent failed to answer; its log says why"
             return failure(request.id, ErrorCode.INTERNAL, message)
-        message = "expected status, counters, handovers, metrics, events or shutdown"
+        message = (
+            "expected status, counters, handovers, bindings, delete-binding, reload, metrics, "
+            "events or shutdown"
+        )
         return failure(request.id, ErrorCode.UNKNOWN_METHOD, message)
+
+
+def _bindings_of(status: Mapping[str, Any]) -> dict[str, Any]:
+    agent = status.get("home_agent")
+    if agent is None:
+        raise Refused("this is no home agent")
+    return {"now": status.get("now", 0.0), "bindings": list(agent.get("bindings") or ())}
+
+
+def _home_address_in(request: Request) -> IPv6Address:
+    text = request.arguments.get("home_address", "")
+    try:
+        return IPv6Address(text)
+    except AddressValueError:
+        raise Refused(f'expected a home address, found "{text}"') from None
 
 
 def _handovers_of(status: Mapping[str, Any]) -> dict[str, Any]:

@@ -99,6 +99,24 @@ class LeaveGroup:
     group: IPv6Address
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinAnycast:
+    """Take an anycast address: answer Neighbor Solicitations for it, and do not forward its packets
+    (RFC 4291 2.6)."""
+
+    interface: int | None
+    """Interface index; None where no link has the prefix: the tunnel device."""
+    address: IPv6Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaveAnycast:
+    """Give an anycast address up."""
+
+    interface: int | None
+    address: IPv6Address
+
+
 class TunnelEnd(enum.Enum):
     """Which end of the tunnel this node is: decides which inner address is the home address."""
 
@@ -163,6 +181,28 @@ class UseHomeLink:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaveHomeLink:
     """Mobile node away: the home address is on the tunnel device alone."""
+
+    home_address: IPv6Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetHomeAddress:
+    """A home address that is served with the associations of another one, or that changed.
+
+    Both ends have policies for it from now on (RFC 3776 4.2); on a mobile node it is on the tunnel
+    device and its packets are routed like those of the configured one.
+    """
+
+    home_address: IPv6Address
+    like: IPv6Address
+    """The home address whose keys protect it; itself where it has its own."""
+    preferred: bool = True
+    """False keeps new connections from choosing it as their source (RFC 4862 5.5.4)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveHomeAddress:
+    """The home address has ended: its policies, and on a mobile node address and routes, go."""
 
     home_address: IPv6Address
 
@@ -234,6 +274,21 @@ class PersistRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JournalRecord:
+    """Keep a small value that changes often, with the time; None forgets it.
+
+    Written in batches behind the actions it came with: a crash of the daemon loses nothing that
+    was done before, a power cut may lose the last seconds. For what must be safe first there is
+    `PersistRecord`.
+    """
+
+    key: str
+    """Letters, digits, '-', '.', ':' only."""
+    value: str | None
+    """One line of printable ASCII."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportEvent:
     """Tell people and programs: a log line, and an event on the control socket."""
 
@@ -258,11 +313,15 @@ Action = (
     | RemoveDefaultRouter
     | JoinGroup
     | LeaveGroup
+    | JoinAnycast
+    | LeaveAnycast
     | SetTunnel
     | HoldTunnel
     | RemoveTunnel
     | UseHomeLink
     | LeaveHomeLink
+    | SetHomeAddress
+    | RemoveHomeAddress
     | InterceptHomeAddress
     | StopIntercepting
     | SetPeerBinding
@@ -270,6 +329,7 @@ Action = (
     | SetDirectPath
     | RemoveDirectPath
     | PersistRecord
+    | JournalRecord
     | ReportEvent
     | Finish
 )

@@ -45,6 +45,17 @@ class EspTransform(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MobilityAssociation:
+    """A key that a mobile node and its home agent authenticate mobility messages with (RFC 4285
+    5.1)."""
+
+    spi: int
+    """Mobility SPI, 256 to 2**32 - 1."""
+    key: bytes = field(repr=False)
+    """16 octets."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SecurityAssociation:
     """One direction of protection between a mobile node and its home agent.
 

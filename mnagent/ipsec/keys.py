@@ -13,6 +13,12 @@
     replay_window = 64                  # packets, a multiple of 64; 0 checks nothing (inbound only)
     ...
 
+A mobile node that authenticates its messages without IPsec (RFC 4285) has, instead of all these,
+
+    [authentication]
+    spi = 0x5f3a9c01                    # mobility SPI, 256 to 2**32 - 1
+    key = "..."                         # hexadecimal, 16 octets
+
 Purposes are ``binding`` (needed), ``prefix_discovery``, ``return_routability`` and ``payload``.
 
 Transforms whose security hangs on never repeating a nonce (AES-GCM, ChaCha20-Poly1305) are refused
@@ -33,7 +39,12 @@ from types import MappingProxyType
 from typing import Any
 
 from mnagent.core.actions import TunnelEnd
-from mnagent.core.security import Direction, EspTransform, SecurityAssociation
+from mnagent.core.security import (
+    Direction,
+    EspTransform,
+    MobilityAssociation,
+    SecurityAssociation,
+)
 from mnagent.ipsec.association import (
     DEFAULT_REPLAY_WINDOW,
     MAX_REPLAY_WINDOW,
@@ -56,6 +67,11 @@ ENCRYPTION_KEY_LENGTHS: Mapping[EspTransform, tuple[int, ...]] = MappingProxyTyp
 KEYGEN_ENCRYPTIONS: Mapping[str, int] = MappingProxyType({"aes-cbc-128": 16, "aes-cbc-256": 32})
 """Octets of encryption key by the name used on the command line."""
 
+AUTHENTICATION = "authentication"
+"""Name of the table with the key of RFC 4285."""
+AUTHENTICATION_OPTION = "authentication-option"
+AUTHENTICATION_KEY_LENGTH = 16
+"""Octets (RFC 4285 5.1)."""
 _MAKE_NEW = "make a matching pair of files with `mnagent keygen`"
 _TOP_KEYS = frozenset({"version", "end", "home_address", "home_agent"})
 _ASSOCIATION_KEYS = frozenset({"spi", "transform", "encryption_key", "integrity_key"})
@@ -81,7 +97,9 @@ class KeySet:
     home_address: IPv6Address
     home_agent: IPv6Address
     pairs: Mapping[Purpose, AssociationPair]
-    """At least `Purpose.BINDING`."""
+    """At least `Purpose.BINDING`, or none."""
+    authentication: MobilityAssociation | None = None
+    """Instead of all pairs: messages are authenticated without IPsec (RFC 4285)."""
 
     @property
     def associations(self) -> tuple[SecurityAssociation, ...]:
@@ -111,7 +129,9 @@ class _Reader:
 
     def read(self, text: str) -> KeySet:
         table = self._parse(text)
-        self._refuse_unknown(table, _TOP_KEYS | {purpose.value for purpose in Purpose}, "")
+        self._refuse_unknown(
+            table, _TOP_KEYS | {AUTHENTICATION} | {purpose.value for purpose in Purpose}, ""
+        )
         if self._get(table, "version", int, "") != FORMAT_VERSION:
             raise self._error("version", f"expected {FORMAT_VERSION}")
         end = self._end(table)
@@ -120,16 +140,32 @@ class _Reader:
         if home_address == home_agent:
             raise self._error("home_agent", "expected an address other than home_address")
         peer = home_agent if end is TunnelEnd.MOBILE_NODE else home_address
+        authentication = self._authentication(table)
         pairs = {
             purpose: self._pair(table, purpose, home_address=home_address, peer=peer)
             for purpose in Purpose
-            if purpose.value in table or purpose is Purpose.BINDING
+            if purpose.value in table or (purpose is Purpose.BINDING and authentication is None)
         }
+        if authentication is not None and pairs:
+            found = ", ".join(purpose.value for purpose in pairs)
+            raise self._error(AUTHENTICATION, f"expected no {found} beside it", "remove one")
         return KeySet(
             end=end,
             home_address=home_address,
             home_agent=home_agent,
             pairs=MappingProxyType(pairs),
+            authentication=authentication,
+        )
+
+    def _authentication(self, table: dict[str, Any]) -> MobilityAssociation | None:
+        if AUTHENTICATION not in table:
+            return None
+        one = self._get(table, AUTHENTICATION, dict, "")
+        prefix = f"{AUTHENTICATION}."
+        self._refuse_unknown(one, frozenset({"spi", "key"}), prefix)
+        return MobilityAssociation(
+            spi=self._spi(one, Direction.INBOUND, prefix),
+            key=self._key(one, "key", (AUTHENTICATION_KEY_LENGTH,), prefix),
         )
 
     def _error(self, key_path: str, expected: str, remedy: str = _MAKE_NEW) -> KeyFileError:
@@ -294,6 +330,7 @@ def generate_pair(
     *,
     random_bytes: Callable[[int], bytes],
     encryption: str = "aes-cbc-256",
+    used_spis: set[int] | None = None,
 ) -> tuple[str, str]:
     """Make matching key files: the mobile node's text and the home agent's.
 
@@ -301,16 +338,24 @@ def generate_pair(
         home_address: the mobile node's.
         home_agent: the home agent's address.
         random_bytes: a source of so many unpredictable octets, such as ``os.urandom``.
-        encryption: one of `KEYGEN_ENCRYPTIONS`.
+        encryption: one of `KEYGEN_ENCRYPTIONS`, or `AUTHENTICATION_OPTION` for a key of RFC 4285
+            instead of associations of IPsec.
+        used_spis: those of other files that one end will have beside these; the new ones are added.
 
     Raises:
         KeyFileError: an address that a key file cannot have.
         KeyError: no such encryption.
     """
-    length = KEYGEN_ENCRYPTIONS[encryption]
+    authentication = encryption == AUTHENTICATION_OPTION
+    length = 0 if authentication else KEYGEN_ENCRYPTIONS[encryption]
     ends = {end: _preamble(end, home_address, home_agent) for end in TunnelEnd}
-    used: set[int] = set()
-    for purpose in Purpose:
+    used = set() if used_spis is None else used_spis
+    if authentication:
+        spi = _unused_spi(random_bytes, used)
+        key = random_bytes(AUTHENTICATION_KEY_LENGTH).hex()
+        for lines in ends.values():
+            lines += ["", f"[{AUTHENTICATION}]", f"spi = {spi:#010x}", f'key = "{key}"']
+    for purpose in () if authentication else Purpose:
         for outbound_of in TunnelEnd:
             spi = _unused_spi(random_bytes, used)
             keys = (random_bytes(length).hex(), random_bytes(INTEGRITY_KEY_LENGTH).hex())

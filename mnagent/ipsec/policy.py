@@ -12,7 +12,7 @@ enters the tunnel and not to other traffic, and they sleep while the mobile node
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
 
 from mnagent.core.drops import DropReason
@@ -36,6 +36,12 @@ class SecurityPolicy:
     inbound: Selector
     associations: AssociationPair | None
     """None discards both ways."""
+    is_bypass: bool = False
+    """Neither protect nor discard: what matches protects itself (RFC 4285), and must not come by an
+    association."""
+    home_agent: IPv6Address | None = None
+    """The home agent the policy is about. Of those that know one home address, the one the tunnel
+    goes to decides about what is in it."""
 
 
 class _Index:
@@ -72,6 +78,14 @@ class _Index:
         ]
         return [policy for _, policy in sorted(found, key=_place)]
 
+    def of(self, home_address: IPv6Address) -> list[SecurityPolicy]:
+        """Those of one mobile node, in order."""
+        found = [
+            *self._by_source.get(home_address, ()),
+            *self._by_destination.get(home_address, ()),
+        ]
+        return [policy for _, policy in sorted(found, key=_place)]
+
 
 def _place(filed: tuple[int, SecurityPolicy]) -> int:
     return filed[0]
@@ -81,34 +95,81 @@ class SecurityPolicyDatabase:
     """An ordered list of policies, and which mobile nodes' tunnels are up."""
 
     def __init__(self, policies: Iterable[SecurityPolicy] = ()) -> None:
-        self._policies = tuple(policies)
-        self._tunnels: set[IPv6Address] = set()
+        self._tunnels: dict[IPv6Address, IPv6Address | None] = {}
+        self._like: dict[IPv6Address, IPv6Address] = {}
+        self._load(policies)
+
+    def replace_with(self, other: SecurityPolicyDatabase) -> None:
+        """Have the policies of another one; the tunnels that are up stay up, and the home addresses
+        that were added."""
+        self._load(other.policies)
+        for home_address, like in tuple(self._like.items()):
+            self.add_home_address(home_address, like=like)
+
+    def _load(self, policies: Iterable[SecurityPolicy]) -> None:
+        self._set(tuple(policies))
         self._tunnel_mode_spis = frozenset(
             policy.associations.inbound.spi
             for policy in self._policies
             if policy.associations is not None and policy.purpose.mode is EspMode.TUNNEL
         )
-        self._outbound = _Index(
-            (policy for policy in self._policies if policy.outbound is not None),
-            lambda policy: policy.outbound or Selector(),
-        )
-        self._inbound = _Index(self._policies, lambda policy: policy.inbound)
-        self._pairs: dict[tuple[IPv6Address | None, Purpose], AssociationPair | None] = {}
-        for policy in self._policies:
-            self._pairs.setdefault((policy.home_address, policy.purpose), policy.associations)
+
+    def _set(self, policies: tuple[SecurityPolicy, ...]) -> None:
+        """The indexes are made when they are needed: home addresses often come by the thousand."""
+        self._policies = policies
+        self._indexes: tuple[_Index, _Index] | None = None
+
+    def _index(self) -> tuple[_Index, _Index]:
+        """Of outbound and inbound selectors."""
+        if self._indexes is None:
+            outbound = (policy for policy in self._policies if policy.outbound is not None)
+            self._indexes = (
+                _Index(outbound, lambda policy: policy.outbound or Selector()),
+                _Index(self._policies, lambda policy: policy.inbound),
+            )
+        return self._indexes
 
     @property
     def policies(self) -> tuple[SecurityPolicy, ...]:
         """In the order in which they are tried."""
         return self._policies
 
-    def activate_tunnel(self, home_address: IPv6Address) -> None:
-        """The tunnel of this home address is up: its tunnel policies apply from now on."""
-        self._tunnels.add(home_address)
+    def add_home_address(self, home_address: IPv6Address, *, like: IPv6Address) -> None:
+        """Have policies for another home address, which lead to the associations of ``like``.
+
+        Each home address still leads to exactly one association for its Binding Updates
+        (RFC 3776 4.2). Again is no error.
+        """
+        copies = tuple(
+            _with_home_address(policy, home_address)
+            for policy in self._policies
+            if policy.home_address == like
+        )
+        self._set(copies + self._without(home_address))
+        self._like[home_address] = like
+
+    def remove_home_address(self, home_address: IPv6Address) -> None:
+        """Have no policies for this home address; its tunnel is down."""
+        self._set(self._without(home_address))
+        self._like.pop(home_address, None)
+        self.deactivate_tunnel(home_address)
+
+    def _without(self, home_address: IPv6Address) -> tuple[SecurityPolicy, ...]:
+        return tuple(p for p in self._policies if p.home_address != home_address)
+
+    def activate_tunnel(
+        self, home_address: IPv6Address, home_agent: IPv6Address | None = None
+    ) -> None:
+        """The tunnel of this home address is up: its tunnel policies apply from now on.
+
+        ``home_agent`` is its other end on a mobile node, which may have the keys of several; None
+        lets any policy of the home address apply.
+        """
+        self._tunnels[home_address] = home_agent
 
     def deactivate_tunnel(self, home_address: IPv6Address) -> None:
         """The tunnel is torn down; associations and transport policies stay (RFC 3776 4.2)."""
-        self._tunnels.discard(home_address)
+        self._tunnels.pop(home_address, None)
 
     def payload_associations(self, home_address: IPv6Address) -> AssociationPair | None:
         """The pair that protects all tunnelled packets of a home address, or None for plain."""
@@ -119,7 +180,10 @@ class SecurityPolicyDatabase:
         return self._associations(home_address, Purpose.RETURN_ROUTABILITY)
 
     def _associations(self, home_address: IPv6Address, purpose: Purpose) -> AssociationPair | None:
-        return self._pairs.get((home_address, purpose))
+        for policy in self._index()[1].of(home_address):
+            if policy.purpose is purpose and self._is_of_tunnel(policy):
+                return policy.associations
+        return None
 
     def outbound(self, packet: IPv6Packet) -> SecurityPolicy | None:
         """The policy for a packet about to be sent, or None to send it as it is.
@@ -128,10 +192,10 @@ class SecurityPolicyDatabase:
         policy whose ``associations`` is None says not to send it at all.
         """
         inner, mode = _look_inside(packet)
-        for policy in self._outbound.candidates(inner):
+        for policy in self._index()[0].candidates(inner):
             selector = policy.outbound
             if selector is not None and self._applies(policy, mode) and selector.matches(inner):
-                return policy
+                return None if policy.is_bypass else policy
         return None
 
     def inbound(
@@ -151,7 +215,7 @@ class SecurityPolicyDatabase:
         inner, mode = _look_inside(packet)
         if tunnel_source is not None or protected_by in self._tunnel_mode_spis:
             mode = EspMode.TUNNEL
-        for policy in self._inbound.candidates(inner):
+        for policy in self._index()[1].candidates(inner):
             applies = policy.purpose.mode is EspMode.TRANSPORT or self._applies(policy, mode)
             if applies and policy.inbound.matches(inner):
                 return _verdict(policy, protected_by)
@@ -170,13 +234,39 @@ class SecurityPolicyDatabase:
             and policy.associations is not None
             and policy.associations.inbound.spi == protected_by
             and policy.inbound.matches(inner)
-            for policy in self._inbound.candidates(inner)
+            for policy in self._index()[1].candidates(inner)
         )
 
     def _applies(self, policy: SecurityPolicy, mode: EspMode) -> bool:
         if policy.purpose.mode is not mode:
             return False
-        return mode is EspMode.TRANSPORT or policy.home_address in self._tunnels
+        if mode is EspMode.TRANSPORT:
+            return True
+        return policy.home_address in self._tunnels and self._is_of_tunnel(policy)
+
+    def _is_of_tunnel(self, policy: SecurityPolicy) -> bool:
+        """Whether it is about the home agent that the home address's tunnel goes to."""
+        assert policy.home_address is not None
+        home_agent = self._tunnels.get(policy.home_address)
+        return home_agent is None or policy.home_agent in (None, home_agent)
+
+
+def _with_home_address(policy: SecurityPolicy, home_address: IPv6Address) -> SecurityPolicy:
+    former = policy.home_address
+
+    def moved(selector: Selector) -> Selector:
+        return replace(
+            selector,
+            source=home_address if selector.source == former else selector.source,
+            destination=(home_address if selector.destination == former else selector.destination),
+        )
+
+    return replace(
+        policy,
+        home_address=home_address,
+        outbound=None if policy.outbound is None else moved(policy.outbound),
+        inbound=moved(policy.inbound),
+    )
 
 
 def _look_inside(packet: IPv6Packet) -> tuple[IPv6Packet, EspMode]:
@@ -186,6 +276,8 @@ def _look_inside(packet: IPv6Packet) -> tuple[IPv6Packet, EspMode]:
 
 
 def _verdict(policy: SecurityPolicy, protected_by: int | None) -> DropReason | None:
+    if policy.is_bypass:
+        return None if protected_by is None else DropReason.WRONG_SECURITY_ASSOCIATION
     if protected_by is None:
         return DropReason.NOT_PROTECTED
     if policy.associations is None or policy.associations.inbound.spi != protected_by:

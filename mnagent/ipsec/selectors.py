@@ -15,13 +15,19 @@ from mnagent.wire.icmp6 import MobilePrefixAdvertisement, MobilePrefixSolicitati
 from mnagent.wire.ipv6 import IPv6Packet
 from mnagent.wire.mobility import (
     BindingAcknowledgement,
+    BindingRevocationAcknowledgement,
+    BindingRevocationIndication,
     BindingUpdate,
+    HomeAgentSwitch,
     HomeTest,
     HomeTestInit,
 )
 
 Message = type[
-    BindingUpdate
+    BindingRevocationIndication
+    | BindingRevocationAcknowledgement
+    | HomeAgentSwitch
+    | BindingUpdate
     | BindingAcknowledgement
     | HomeTestInit
     | HomeTest
@@ -42,8 +48,9 @@ class Selector:
     """Logical source address."""
     destination: IPv6Address | None = ANY
     """Logical destination address."""
-    message: Message | None = ANY
-    """The message type (RFC 4877 4.3): stands for the protocol and the type together."""
+    message: Message | tuple[Message, ...] | None = ANY
+    """The message type (RFC 4877 4.3): stands for the protocol and the type together; of several
+    any one."""
     home_registration: bool | None = ANY
     """For Binding Updates: the H bit. Not of RFC 4301: it tells registrations at a home agent from
     those at the same node as a correspondent, of mobile nodes that have no policy of their own."""

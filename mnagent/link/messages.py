@@ -61,6 +61,11 @@ class RouteMessage:
     """It has a lifetime."""
     removed: bool = False
 
+    @property
+    def identity(self) -> tuple[IPv6Network, int, int, IPv6Address | None, int]:
+        """What distinguishes it from other routes in the kernel."""
+        return (self.destination, self.table, self.interface, self.gateway, self.metric)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleMessage:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, IPv6Network
 from typing import Final
 
 UNSPECIFIED_ADDRESS: Final = IPv6Address("::")
@@ -12,6 +12,10 @@ NEIGHBOR_DISCOVERY_HOP_LIMIT: Final = 255
 
 _SOLICITED_NODE_PREFIX: Final = int(IPv6Address("ff02::1:ff00:0"))
 _LINK_LOCAL_PREFIX: Final = int(IPv6Address("fe80::"))
+_INTERFACE_IDENTIFIER_BITS: Final = 64
+_UNIVERSAL_BIT: Final = 1 << 57
+_ANYCAST_IDENTIFIER_MASK: Final = 0x7F
+_HOME_AGENTS_ANYCAST_IDENTIFIER: Final = 0x7E
 
 _LOOPBACK: Final = 1
 _MULTICAST: Final = 0xFF  # of 8 bits
@@ -47,3 +51,14 @@ def derived_link_local(home_address: IPv6Address) -> IPv6Address:
     """The link-local address with the home address's interface identifier (RFC 6275
     10.3.1, L bit)."""
     return IPv6Address(_LINK_LOCAL_PREFIX | (int(home_address) & (2**64 - 1)))
+
+
+def home_agents_anycast(prefix: IPv6Network) -> IPv6Address:
+    """The Mobile IPv6 Home-Agents anycast address of a subnet (RFC 2526 2 and 3)."""
+    host_bits = 128 - prefix.prefixlen
+    identifier = (1 << host_bits) - 1
+    if host_bits == _INTERFACE_IDENTIFIER_BITS:
+        # These prefixes have EUI-64 identifiers: the universal/local bit says local.
+        identifier &= ~_UNIVERSAL_BIT
+    reserved = identifier & ~_ANYCAST_IDENTIFIER_MASK | _HOME_AGENTS_ANYCAST_IDENTIFIER
+    return IPv6Address(int(prefix.network_address) | reserved & ((1 << host_bits) - 1))

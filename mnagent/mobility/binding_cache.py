@@ -58,6 +58,10 @@ class BindingCache:
         self._deregistered: dict[IPv6Address, None] = {}
         """As they end: they all end the same time after their deregistration."""
 
+    def limit(self, max_entries: int) -> None:
+        """Another bound. Nothing in force goes for it: what is too much is let run out."""
+        self._max_entries = max_entries
+
     def __len__(self) -> int:
         """Entries of both kinds."""
         return len(self._entries)

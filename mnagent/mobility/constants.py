@@ -44,6 +44,8 @@ LIFETIME_UNIT: Final = 4.0
 """Binding lifetimes travel in units of four seconds (RFC 6275 6.1.7), so none is shorter."""
 
 # This agent's own choices.
+MAX_DISCOVERED_HOME_AGENTS: Final = (1280 - 48) // 16
+"""Addresses of a Home Agent Address Discovery Reply that fits into 1280 octets (10.5.1)."""
 REFRESH_FRACTION: Final = 0.85
 """Share of a granted lifetime after which the binding is refreshed (RFC 6275 11.7.3: well
 before)."""

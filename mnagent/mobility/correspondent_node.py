@@ -164,6 +164,7 @@ class CorrespondentNode:
         self._cache = PeerBindingCache(max_entries=settings.max_bindings)
         self._nonces = Nonces(random=random)
         self._interface_addresses: set[tuple[int, IPv6Address]] = set()
+        self._home_addresses: set[IPv6Address] = set()
         self._addresses = settings.addresses
         self._carried: dict[IPv6Address, IPv6Address] = {}
         """Home address to care-of address, as the host was told."""
@@ -617,8 +618,18 @@ class CorrespondentNode:
 
     def _count_addresses(self) -> list[Action]:
         on_interfaces = {address for _, address in self._interface_addresses}
-        self._addresses = self._settings.addresses | on_interfaces
+        self._addresses = self._settings.addresses | on_interfaces | self._home_addresses
         return []
+
+    def serve(self, home_address: IPv6Address) -> None:
+        """Another home address of this node, that no interface we hear of has."""
+        self._home_addresses.add(home_address)
+        self._count_addresses()
+
+    def stop_serving(self, home_address: IPv6Address) -> None:
+        """It has ended; its bindings stay until they end too."""
+        self._home_addresses.discard(home_address)
+        self._count_addresses()
 
     def _on_action_failed(self, event: ActionFailed, now: float) -> list[Action]:
         """Without the host's help there is no binding; the peer's next packet is told so."""

@@ -242,6 +242,10 @@ class CorrespondentRegistration:
         self._is_error_reported = False
         self._doubted_at = -math.inf
 
+    def change_home_agent(self, home_agent_address: IPv6Address) -> None:
+        """Home Tests come by another home agent's tunnel from now on."""
+        self._tests.home_agent_address = home_agent_address
+
     @property
     def state(self) -> CorrespondentState:
         return self._state
@@ -322,7 +326,12 @@ class CorrespondentRegistration:
         if self._state is CorrespondentState.DEREGISTERING and not self._is_busy:
             return self._on_tokens(now)
         if self._state is CorrespondentState.BOUND:
-            return self._set_direct_path(now)
+            outputs = self._set_direct_path(now)
+            entry = self._entry
+            if entry is not None and entry.expires_at > until + LIFETIME_UNIT:
+                # The home address ends earlier than it was known to (11.4.2): MUST be told.
+                outputs += self._begin(now)
+            return outputs
         return []
 
     def home_lost(self) -> None:

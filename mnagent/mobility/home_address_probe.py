@@ -66,11 +66,14 @@ class HomeAddressProbe:
         interface: int,
         random: Random,
         transmits: int = DUP_ADDR_DETECT_TRANSMITS,
+        retransmission_timer: float = RETRANS_TIMER,
     ) -> None:
+        """``retransmission_timer`` is the home link's RetransTimer, in seconds."""
         self.addresses = frozenset(addresses)
         self._interface = interface
         self._random = random
         self._transmits_left = transmits
+        self._retransmission_timer = retransmission_timer
         self._nonces: set[bytes] = set()
         self._deadline: float | None = None
 
@@ -102,7 +105,7 @@ class HomeAddressProbe:
             self._deadline = None
             return [HomeAddressUnique()]
         self._transmits_left -= 1
-        self._deadline = now + RETRANS_TIMER
+        self._deadline = now + self._retransmission_timer
         return [self._solicitation(address) for address in sorted(self.addresses)]
 
     def _solicitation(self, target: IPv6Address) -> SendPacket:

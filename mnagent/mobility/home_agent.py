@@ -25,10 +25,11 @@ security association (RFC 3776 4.2), and it chooses the association for what is 
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from ipaddress import IPv6Address, IPv6Network
 from random import Random
 from typing import Any, Final
@@ -38,6 +39,7 @@ from mnagent.core.actions import (
     Finish,
     InterceptHomeAddress,
     JoinGroup,
+    JournalRecord,
     RemoveTunnel,
     ReportEvent,
     SendPacket,
@@ -54,7 +56,9 @@ from mnagent.core.events import (
     PacketReceived,
     ShutdownRequested,
 )
+from mnagent.core.records import KeptRecord
 from mnagent.core.timers import Timers, earliest
+from mnagent.mobility import binding_record
 from mnagent.mobility.addresses import (
     NEIGHBOR_DISCOVERY_HOP_LIMIT,
     UNSPECIFIED_ADDRESS,
@@ -71,13 +75,26 @@ from mnagent.mobility.binding_error import (
     TokenBucket,
 )
 from mnagent.mobility.binding_request import BindingRequest, read_binding_request
-from mnagent.mobility.constants import DUP_ADDR_DETECT_TRANSMITS, LIFETIME_UNIT
+from mnagent.mobility.binding_revocation import Revocations
+from mnagent.mobility.constants import (
+    DUP_ADDR_DETECT_TRANSMITS,
+    LIFETIME_UNIT,
+    MAX_MOB_PFX_ADV_INTERVAL,
+    MIN_MOB_PFX_ADV_INTERVAL,
+    RETRANS_TIMER,
+)
 from mnagent.mobility.home_address_probe import HomeAddressProbe, HomeAddressUnique, Outcome
+from mnagent.mobility.home_prefixes import HomePrefix as HomePrefix
+from mnagent.mobility.home_prefixes import HomePrefixes, KnownPrefix
+from mnagent.mobility.message_authentication import Authentication, UpdateVerifier
+from mnagent.mobility.prefix_discovery import PrefixAdvertiser, PrefixAdvertisingSettings
 from mnagent.mobility.proxy_neighbor import ProxyNeighbor, SolicitedNodeGroups
 from mnagent.mobility.sequence import sequence_newer
+from mnagent.mobility.served_home_addresses import ServedHomeAddresses
 from mnagent.wire.icmp6 import (
     DestinationUnreachable,
     DestinationUnreachableCode,
+    MobilePrefixSolicitation,
     PacketTooBig,
     ParameterProblem,
     TimeExceeded,
@@ -85,17 +102,26 @@ from mnagent.wire.icmp6 import (
 from mnagent.wire.ipv6 import IPv6Packet, Type2RoutingHeader
 from mnagent.wire.mobility import (
     BindingAcknowledgement,
+    BindingError,
     BindingErrorStatus,
+    BindingRevocationAcknowledgement,
     BindingStatus,
     BindingUpdate,
     MobilityMessage,
     UnknownMobilityMessage,
 )
-from mnagent.wire.mobility_options import BindingRefreshAdvice
-from mnagent.wire.ndisc import NeighborAdvertisement, NeighborSolicitation, SourceLinkLayerAddress
+from mnagent.wire.mobility_options import BindingRefreshAdvice, MessageAuthentication
+from mnagent.wire.ndisc import (
+    NeighborAdvertisement,
+    NeighborSolicitation,
+    RouterAdvertisement,
+    SourceLinkLayerAddress,
+)
 
 DEFAULT_MAX_LIFETIME: Final = 3600.0
 """Longest binding granted, in seconds, unless configured otherwise."""
+TIMESTAMP_KEY: Final = "update-time."
+"""Records of the last timestamp of each mobile node that authenticates without IPsec."""
 HOST_FAILURE_DELAY: Final = 30.0
 """How long, in seconds, a home address is refused after the host failed to intercept for it."""
 RENEWAL_REQUEST_INTERVAL: Final = 1.0
@@ -106,23 +132,14 @@ _MAX_QUOTED: Final = 1280 - 48
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HomePrefix:
-    """A home subnet prefix with its lifetimes, as the routers of the home link advertise it."""
-
-    prefix: IPv6Network
-    valid_lifetime: float = math.inf
-    """Seconds that remain at any time; no binding is granted for longer (RFC 6275 10.3.1)."""
-    preferred_lifetime: float = math.inf
-    """Seconds; a binding that outlasts it is accepted with status 1."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AuthorisedMobileNode:
     """A home address that this home agent serves."""
 
     home_address: IPv6Address
     outbound_spi: int | None = None
     """ESP tunnel association for payload to the mobile node; None for plain IPv6-in-IPv6."""
+    authentication: Authentication | None = None
+    """Protects updates instead of IPsec (RFC 4285)."""
     inbound_spi: int | None = None
     """Association that payload from the mobile node must have come by; None for plain."""
 
@@ -148,8 +165,17 @@ class HomeAgentSettings:
     """Forward while duplicate address detection runs; see the module's text."""
     duplicate_address_detection_transmits: int = DUP_ADDR_DETECT_TRANSMITS
     """0 accepts home addresses without asking the home link."""
+    revocation: bool = True
+    """Tell mobile nodes when a binding is ended here (RFC 5846)."""
+    retransmission_timer: float = RETRANS_TIMER
+    """RetransTimer of the home link, seconds: how long a solicitation for a home address waits for
+    the one that has it (RFC 4862 5.1)."""
     key_management_mobility: bool = False
     """Whether the key exchange can follow the care-of address; never with manual keys."""
+    min_prefix_advertisement_interval: float = MIN_MOB_PFX_ADV_INTERVAL
+    """Seconds (RFC 6275 13, MinMobPfxAdvInterval)."""
+    max_prefix_advertisement_interval: float = MAX_MOB_PFX_ADV_INTERVAL
+    """Seconds (RFC 6275 13, MaxMobPfxAdvInterval)."""
 
     def __post_init__(self) -> None:
         if self.max_lifetime < LIFETIME_UNIT:
@@ -176,7 +202,23 @@ class HomeAgent:
         self._settings = settings
         self._random = random
         self._mobile_nodes = {node.home_address: node for node in settings.mobile_nodes}
+        self._served = ServedHomeAddresses(home_agent_address=settings.address)
+        self._now = -math.inf
+        self._followed: tuple[IPv6Network, ...] | None = None
+        self._prefixes = HomePrefixes(settings.home_prefixes)
+        self._prefix_advertiser = PrefixAdvertiser(
+            PrefixAdvertisingSettings(
+                home_agent_address=settings.address,
+                min_interval=settings.min_prefix_advertisement_interval,
+                max_interval=settings.max_prefix_advertisement_interval,
+            ),
+            self._prefixes,
+            random=random,
+            drops=self.drops,
+        )
         self._cache = BindingCache(max_entries=settings.max_bindings)
+        self._verifier = UpdateVerifier()
+        self._revocations = Revocations(settings.address, random=random)
         self._probing: dict[IPv6Address, _Registration] = {}
         self._probed: dict[IPv6Address, IPv6Address] = {}
         """Address under test to home address."""
@@ -237,15 +279,59 @@ class HomeAgent:
             return []
         return self._expire(now) + handler(event, now)
 
+    def restore(self, records: Mapping[str, KeptRecord], now: float) -> list[Action]:
+        """Take up the bindings that an earlier run of this home agent kept.
+
+        Nobody else had these home addresses while they were bound, and their mobile nodes are told
+        nothing: no duplicate address detection, no acknowledgement. What is no longer granted (a
+        home address that is not served any more, a binding that has ended) is forgotten.
+        """
+        self._now = now
+        live, actions = [], self._follow_prefixes()
+        for key, record in records.items():
+            home_address = binding_record.home_address_of(key)
+            if home_address is None:
+                if key.startswith(TIMESTAMP_KEY):
+                    self._restore_timestamp(key, record.value)
+                continue
+            entry = binding_record.entry_of(home_address, record)
+            if entry is None or not self._is_granted(entry, now):
+                actions.append(JournalRecord(key=key, value=None))
+                continue
+            self._cache.store(entry)
+            if not entry.is_deregistered:
+                live.append(entry)
+        return actions + self._resume(live, now)
+
+    def _is_granted(self, entry: BindingCacheEntry, now: float) -> bool:
+        return (
+            self._node_of(entry.home_address) is not None
+            and self._prefix_of(entry.home_address) is not None
+            and entry.expires_at > now
+            and self._cache.has_room_for(entry.home_address)
+        )
+
+    def _resume(self, live: list[BindingCacheEntry], now: float) -> list[Action]:
+        """Tunnels first, then routes into them: no packet meets a route without a tunnel."""
+        if not live:
+            return []
+        for entry in live:
+            self._prefix_advertiser.bound(entry, now)
+        actions: list[Action] = [self._tunnel(e.home_address, e.care_of_address) for e in live]
+        actions += [InterceptHomeAddress(home_address=entry.home_address) for entry in live]
+        actions += [each for entry in live for each in self._defend(_addresses_of(entry), now)]
+        details = (("count", str(len(live))),)
+        return [*actions, ReportEvent(name="bindings-restored", details=details)]
+
     def handle_timer(self, now: float) -> list[Action]:
         """Do what is due."""
-        actions = self._expire(now)
+        actions = self._expire(now) + self._prefix_advertiser.handle_timer(now)
         for home_address in self._probe_timers.pop_due(now):
             probe = self._probing[home_address].probe
             actions += self._carry_out(home_address, probe.handle_timer(now), now)
         if self._proxy is not None and self._is_home_link_up:
             actions += self._proxy.handle_timer(now)
-        return actions
+        return actions + self._revoke_silent(now)
 
     def next_deadline(self) -> float | None:
         """When `handle_timer` wants to run, or None."""
@@ -253,8 +339,90 @@ class HomeAgent:
         return earliest(
             self._cache.next_deadline(),
             self._probe_timers.next_deadline(),
+            self._prefixes.next_deadline(self._now),
+            self._prefix_advertiser.next_deadline(),
+            self._revocations.next_deadline(),
             None if proxy is None else proxy.next_deadline(),
         )
+
+    def withdraw_unserved(self, settings: HomeAgentSettings, now: float) -> list[Action]:
+        """First half of a change: serve nobody any more whom these settings do not name."""
+        served = {node.home_address for node in settings.mobile_nodes}
+        former = dict(self._mobile_nodes)
+        self._mobile_nodes = {
+            key: self._mobile_nodes[key] for key in self._mobile_nodes if key in served
+        }
+        actions = self._expire(now)
+        for home_address in (*self._probing, *(entry.home_address for entry in self._cache)):
+            if self._node_of(home_address) is not None:
+                continue
+            entry = self._cache.find(home_address)
+            if entry is not None and self._tells_of_revocation(
+                former.get(self._served.configured_for(home_address))
+            ):
+                # Once: its keys go with it, and nobody could read a second one.
+                actions.append(self._revocations.indication(home_address, entry.care_of_address))
+            actions += self._end(home_address, reason="not-served", now=now)
+        return actions
+
+    def reconfigure(
+        self, settings: HomeAgentSettings, *, rekeyed: frozenset[IPv6Address], now: float
+    ) -> list[Action]:
+        """Serve these mobile nodes, with these limits; bindings of those served before live on.
+
+        Address and home link must be as before. Other home prefixes are told to the mobile nodes
+        (RFC 6275 10.6.2). ``rekeyed`` are home addresses whose tunnels have other associations.
+        """
+        actions = self._expire(now)
+        if self._prefixes.configure(settings.home_prefixes):
+            self._prefix_advertiser.changed(now)
+        self._settings = replace(
+            settings,
+            home_link=self._settings.home_link,
+            link_layer_address=self._settings.link_layer_address,
+        )
+        self._cache.limit(settings.max_bindings)
+        self._mobile_nodes = {node.home_address: node for node in settings.mobile_nodes}
+        self._followed = None
+        for entry in self.bindings:
+            if self._served.configured_for(entry.home_address) in rekeyed:
+                actions.append(self._tunnel(entry.home_address, entry.care_of_address))
+        return actions + self._follow_prefixes()
+
+    def delete_binding(self, home_address: IPv6Address, now: float) -> list[Action] | None:
+        """End a binding because somebody in charge says so; None where there is none.
+
+        With revocation the mobile node is told, and the binding ends when it has answered, or does
+        not within seconds. Its sequence number stays known for a while, as after a deregistration.
+        """
+        entry = self._cache.find(home_address)
+        if home_address not in self._probing and entry is None:
+            return None
+        actions = self._expire(now)
+        if entry is not None and self._tells_of_revocation(self._node_of(home_address)):
+            details = (("home_address", str(home_address)),)
+            return [
+                *actions,
+                *self._revocations.begin(home_address, entry.care_of_address, now),
+                ReportEvent(name="binding-revocation", details=details),
+            ]
+        return actions + self._end(home_address, reason="deleted", now=now)
+
+    def _tells_of_revocation(self, node: AuthorisedMobileNode | None) -> bool:
+        """An indication must be protected like the updates (RFC 5846 6.1), which RFC 4285 knows no
+        way for."""
+        return self._settings.revocation and node is not None and node.authentication is None
+
+    def _end(self, home_address: IPv6Address, *, reason: str, now: float) -> list[Action]:
+        """A registration, or what was to become one, is over, whatever the mobile node thinks."""
+        actions: list[Action] = []
+        if home_address in self._probing:
+            actions += self._stop_probing(home_address)
+        entry = self._cache.find(home_address)
+        if entry is not None:
+            actions += self._withdraw(entry, reason=reason)
+            actions.append(self._mark_deregistered(home_address, sequence=entry.sequence, now=now))
+        return actions
 
     # Packets.
 
@@ -264,6 +432,10 @@ class HomeAgent:
             return self._on_tunnelled_packet(event, event.tunnel_source, now)
         if isinstance(payload, BindingUpdate):
             return self._on_binding_update(event, payload, now)
+        if isinstance(payload, BindingRevocationAcknowledgement):
+            return self._on_revocation_acknowledgement(event, payload, now)
+        if isinstance(payload, BindingError):
+            return self._on_binding_error(event, payload, now)
         if isinstance(payload, UnknownMobilityMessage):
             self._drop(DropReason.UNKNOWN_MOBILITY_MESSAGE)
             return [
@@ -275,11 +447,42 @@ class HomeAgent:
             ]
         if isinstance(payload, NeighborSolicitation | NeighborAdvertisement):
             return self._on_neighbor_message(event, payload, now)
+        if isinstance(payload, MobilePrefixSolicitation):
+            return self._prefix_advertiser.handle(event, now)
+        if isinstance(payload, RouterAdvertisement):
+            return self._on_router_advertisement(event, payload, now)
         if event.packet.home_address_option is not None:
             return self._on_home_address_option(event, now)
         if self._proxy is not None and event.packet.destination in self._proxy:
             return self._on_packet_for_defended_address(event, now)
         return self._drop(DropReason.UNEXPECTED_MESSAGE)
+
+    def _on_revocation_acknowledgement(
+        self, event: PacketReceived, message: BindingRevocationAcknowledgement, now: float
+    ) -> list[Action]:
+        """Whatever its status is: the binding is not to be (RFC 5846 6.2.2)."""
+        home_address = event.packet.logical_source
+        if not self._revocations.is_answer(home_address, message.sequence):
+            return self._drop(DropReason.SEQUENCE_MISMATCH)
+        return self._end(home_address, reason="revoked", now=now)
+
+    def _on_binding_error(
+        self, event: PacketReceived, message: BindingError, now: float
+    ) -> list[Action]:
+        """A mobile node that knows no revocation. Anybody can forge this, which costs nothing: the
+        binding ends in any case, seconds later."""
+        home_address = self._revocations.goes_to(event.packet.source)
+        is_about_type = message.status == BindingErrorStatus.UNRECOGNIZED_MOBILITY_HEADER_TYPE
+        if home_address is None or not is_about_type:
+            return self._drop(DropReason.UNEXPECTED_MESSAGE)
+        return self._end(home_address, reason="revoked", now=now)
+
+    def _revoke_silent(self, now: float) -> list[Action]:
+        again, silent = self._revocations.handle_timer(now)
+        actions: list[Action] = [*again]
+        for home_address in silent:
+            actions += self._end(home_address, reason="revoked", now=now)
+        return actions
 
     def _on_neighbor_message(
         self,
@@ -300,6 +503,19 @@ class HomeAgent:
             actions += self._carry_out(home_address, probe.handle(event, now), now)
         return actions + self._proxy.handle(event, now)
 
+    def _on_router_advertisement(
+        self, event: PacketReceived, message: RouterAdvertisement, now: float
+    ) -> list[Action]:
+        """What hosts of the home link learn, the mobile nodes are to learn (RFC 6275 10.6.1)."""
+        if event.interface != self._settings.home_link:
+            return self._drop(DropReason.UNEXPECTED_MESSAGE)
+        if not event.packet.source.is_link_local:
+            return self._drop(DropReason.NOT_LINK_LOCAL)
+        if not self._prefixes.learn(message.options, now, is_authentic=False):
+            return []
+        self._prefix_advertiser.changed(now)
+        return self._follow_prefixes()
+
     def _on_tunnelled_packet(
         self, event: PacketReceived, tunnel_source: IPv6Address, now: float
     ) -> list[Action]:
@@ -312,7 +528,7 @@ class HomeAgent:
         if self._is_known(home_address):
             return self._drop(DropReason.UNEXPECTED_MESSAGE)
         self._drop(DropReason.NO_BINDING)
-        if home_address not in self._mobile_nodes:
+        if self._node_of(home_address) is None:
             return []
         asked_at = self._renewal_requested_at.get(home_address)
         if asked_at is not None and now < asked_at + RENEWAL_REQUEST_INTERVAL:
@@ -378,6 +594,24 @@ class HomeAgent:
         request = read_binding_request(event, update)
         if isinstance(request, DropReason):
             return self._drop(request)
+        faulty = self._on_unauthenticated(event, request, now) if update.home_registration else None
+        if faulty is not None:
+            return faulty
+        return self._note_timestamp(request) + self._on_protected_update(request, now)
+
+    def _note_timestamp(self, request: BindingRequest) -> list[Action]:
+        """Replays stay replays when we have been restarted."""
+        timestamp = self._verifier.last(request.home_address)
+        if not timestamp:
+            return []
+        return [JournalRecord(key=f"{TIMESTAMP_KEY}{request.home_address}", value=str(timestamp))]
+
+    def _restore_timestamp(self, key: str, value: str) -> None:
+        with contextlib.suppress(ValueError):
+            self._verifier.restore(IPv6Address(key.removeprefix(TIMESTAMP_KEY)), int(value))
+
+    def _on_protected_update(self, request: BindingRequest, now: float) -> list[Action]:
+        update = request.update
         entry = self._cache.find_any(request.home_address)
         if entry is not None and not sequence_newer(update.sequence, entry.sequence):
             self._drop(DropReason.STALE_SEQUENCE)
@@ -395,6 +629,26 @@ class HomeAgent:
             return self._reject(request, status)
         return self._register(request, now)
 
+    def _on_unauthenticated(
+        self, event: PacketReceived, request: BindingRequest, now: float
+    ) -> list[Action] | None:
+        """What to do about an update that is not protected as its mobile node's policy says, None
+        where it is. IPsec has been looked at already; a key that this mobile node does not have
+        protects nothing (RFC 4285 5.1.1)."""
+        node = self._node_of(request.home_address)
+        if node is None or node.authentication is None:
+            has_option = any(isinstance(o, MessageAuthentication) for o in request.update.options)
+            return self._drop(DropReason.UNKNOWN_MOBILITY_SPI) if has_option else None
+        fault = self._verifier.verify(
+            event, node.authentication, care_of_address=request.care_of_address, now=now
+        )
+        if isinstance(fault, DropReason):
+            return self._drop(fault)
+        if fault is not None:
+            self._drop(DropReason.BAD_AUTHENTICATOR)
+            return self._reject(request, fault)
+        return None
+
     def _on_correspondent_registration(self, request: BindingRequest) -> list[Action]:
         if self._cache.find(request.home_address) is None:
             return self._drop(DropReason.UNSUPPORTED_MESSAGE)
@@ -402,7 +656,7 @@ class HomeAgent:
 
     def _policy(self, request: BindingRequest, now: float) -> BindingStatus | None:
         """Why this registration is refused, or None (RFC 6275 10.3.1, "any other reason")."""
-        if request.home_address not in self._mobile_nodes or self._is_loop(request):
+        if self._node_of(request.home_address) is None or self._is_loop(request):
             return BindingStatus.ADMINISTRATIVELY_PROHIBITED
         if now < self._refused_until.get(request.home_address, now):
             return BindingStatus.INSUFFICIENT_RESOURCES
@@ -416,7 +670,7 @@ class HomeAgent:
         """A tunnel to ourselves or to another mobile node's home address could go round (15.1)."""
         return (
             request.care_of_address == self._settings.address
-            or request.care_of_address in self._mobile_nodes
+            or self._node_of(request.care_of_address) is not None
         )
 
     def _register(self, request: BindingRequest, now: float) -> list[Action]:
@@ -445,7 +699,9 @@ class HomeAgent:
     ) -> list[Action]:
         """A binding goes on: no duplicate address detection, no delay (RFC 6275 10.3.1)."""
         renewed = self._entry(request, registered_at=entry.registered_at, now=now)
+        self._revocations.end(renewed.home_address)
         self._cache.store(renewed)
+        self._prefix_advertiser.bound(renewed, now)
         actions: list[Action] = []
         if renewed.care_of_address != entry.care_of_address:
             actions.append(self._tunnel(renewed.home_address, renewed.care_of_address))
@@ -454,6 +710,7 @@ class HomeAgent:
             actions += self._defend(_addresses_of(renewed), now)
         return [
             *actions,
+            binding_record.kept(renewed, now),
             self._accepted(request, renewed),
             _report("binding-updated", renewed),
         ]
@@ -463,9 +720,11 @@ class HomeAgent:
         entry = self._entry(request, registered_at=now, now=now)
         was_forwarded = self._is_forwarded(entry.home_address)
         self._cache.store(entry)
+        self._prefix_advertiser.bound(entry, now)
         return [
             *([] if was_forwarded else self._forward(request)),
             *self._defend(_addresses_of(entry), now),
+            binding_record.kept(entry, now),
             self._accepted(request, entry),
             _report("binding-created", entry),
         ]
@@ -493,11 +752,19 @@ class HomeAgent:
             return self._reject(request, BindingStatus.NOT_HOME_AGENT_FOR_THIS_MOBILE_NODE)
         entry = self._cache.find(home_address)
         actions = [] if entry is None else self._withdraw(entry, reason="deregistered")
-        self._cache.mark_deregistered(home_address, sequence=sequence, now=now)
+        actions.append(self._mark_deregistered(home_address, sequence=sequence, now=now))
         acknowledgement = self._acknowledge(
             request, BindingStatus.BINDING_UPDATE_ACCEPTED, lifetime=0
         )
         return [*actions, acknowledgement]
+
+    def _mark_deregistered(
+        self, home_address: IPv6Address, *, sequence: int, now: float
+    ) -> JournalRecord:
+        self._cache.mark_deregistered(home_address, sequence=sequence, now=now)
+        entry = self._cache.find_any(home_address)
+        assert entry is not None
+        return binding_record.kept(entry, now)
 
     def _deregister_while_probing(self, request: BindingRequest, now: float) -> list[Action]:
         """There is no binding yet, so 133; but the registration must not come true after this."""
@@ -506,24 +773,41 @@ class HomeAgent:
             return self._drop(DropReason.STALE_SEQUENCE)
         actions = self._stop_probing(request.home_address)
         self._cache.store(self._entry(request, registered_at=now, now=now))
-        self._cache.mark_deregistered(
-            request.home_address, sequence=request.update.sequence, now=now
+        actions.append(
+            self._mark_deregistered(request.home_address, sequence=request.update.sequence, now=now)
         )
         status = BindingStatus.NOT_HOME_AGENT_FOR_THIS_MOBILE_NODE
         return actions + self._reject(request, status)
 
     # Lifetimes and answers.
 
-    def _prefix_of(self, home_address: IPv6Address) -> HomePrefix | None:
-        for prefix in self._settings.home_prefixes:
-            if home_address in prefix.prefix and prefix.valid_lifetime >= LIFETIME_UNIT:
-                return prefix
-        return None
+    def _node_of(self, home_address: IPv6Address) -> AuthorisedMobileNode | None:
+        """The mobile node that may register this home address."""
+        return self._mobile_nodes.get(self._served.configured_for(home_address))
+
+    def _follow_prefixes(self) -> list[Action]:
+        """Serve home addresses in the home link's prefixes as they are now, and in no others."""
+        prefixes = tuple(each.prefix for each in self._prefixes.current(self._now))
+        if prefixes == self._followed or self._is_stopped:
+            return []
+        self._followed = prefixes
+        actions: list[Action] = []
+        for entry in self.bindings:
+            if not any(entry.home_address in prefix for prefix in prefixes):
+                self._cache.remove(entry.home_address)
+                actions += self._withdraw(entry, reason="prefix-ended")
+                actions.append(binding_record.forgotten(entry.home_address))
+        return actions + self._served.follow(self._mobile_nodes, prefixes)
+
+    def _prefix_of(self, home_address: IPv6Address) -> KnownPrefix | None:
+        known = self._prefixes.find(home_address, self._now)
+        long_enough = known is not None and known.valid_lifetime(self._now) >= LIFETIME_UNIT
+        return known if long_enough else None
 
     def _granted_lifetime(self, request: BindingRequest) -> float:
         """Asked, policy and prefix, whichever is least, in whole units (RFC 6275 10.3.1)."""
         prefix = self._prefix_of(request.home_address)
-        valid_lifetime = math.inf if prefix is None else prefix.valid_lifetime
+        valid_lifetime = math.inf if prefix is None else prefix.valid_lifetime(self._now)
         least = min(request.update.lifetime, self._settings.max_lifetime, valid_lifetime)
         return float(least // LIFETIME_UNIT * LIFETIME_UNIT)
 
@@ -541,8 +825,8 @@ class HomeAgent:
         prefix = self._prefix_of(entry.home_address)
         units = entry.granted_lifetime // LIFETIME_UNIT
         if prefix is not None and (
-            prefix.preferred_lifetime // LIFETIME_UNIT < units
-            or prefix.valid_lifetime // LIFETIME_UNIT <= units
+            prefix.preferred_lifetime(self._now) // LIFETIME_UNIT < units
+            or prefix.valid_lifetime(self._now) // LIFETIME_UNIT <= units
         ):
             return BindingStatus.ACCEPTED_BUT_PREFIX_DISCOVERY_NECESSARY
         return BindingStatus.BINDING_UPDATE_ACCEPTED
@@ -584,6 +868,16 @@ class HomeAgent:
         headers = (
             () if request.is_from_home_address else (Type2RoutingHeader(request.home_address),)
         )
+        node = self._node_of(request.home_address)
+        if node is not None and node.authentication is not None:
+            message = self._verifier.sign(
+                message,
+                node.authentication,
+                update=request.update,
+                care_of_address=request.care_of_address,
+                home_address=request.home_address,
+                now=self._now,
+            )
         packet = IPv6Packet(
             self._settings.address, request.source, message, extension_headers=headers
         )
@@ -600,7 +894,7 @@ class HomeAgent:
         return (
             request.interface == self._settings.home_link
             and bool(request.link_layer_source)
-            and any(request.source in prefix.prefix for prefix in self._settings.home_prefixes)
+            and self._prefixes.find(request.source, self._now) is not None
         )
 
     # Probing.
@@ -615,6 +909,7 @@ class HomeAgent:
             interface=self._settings.home_link,
             random=self._random,
             transmits=self._settings.duplicate_address_detection_transmits,
+            retransmission_timer=self._settings.retransmission_timer,
         )
         self._probing[request.home_address] = _Registration(request, probe)
         self._probed.update(dict.fromkeys(addresses, request.home_address))
@@ -681,7 +976,8 @@ class HomeAgent:
         ]
 
     def _tunnel(self, home_address: IPv6Address, care_of_address: IPv6Address) -> SetTunnel:
-        node = self._mobile_nodes[home_address]
+        node = self._node_of(home_address)
+        assert node is not None
         return SetTunnel(
             end=TunnelEnd.HOME_AGENT,
             home_address=home_address,
@@ -710,6 +1006,8 @@ class HomeAgent:
 
     def _withdraw(self, entry: BindingCacheEntry, *, reason: str) -> list[Action]:
         """Give the home address back to the home link."""
+        self._revocations.end(entry.home_address)
+        self._prefix_advertiser.unbound(entry.home_address)
         return [
             *_stop_forwarding(entry.home_address),
             *self._release(_addresses_of(entry)),
@@ -717,10 +1015,16 @@ class HomeAgent:
         ]
 
     def _expire(self, now: float) -> list[Action]:
-        return [
+        """End what has ended: a home address that its prefix has left is nobody's any more."""
+        self._now = now
+        self._prefixes.expire(now)
+        return self._follow_prefixes() + [
             action
             for entry in self._cache.pop_expired(now)
-            for action in self._withdraw(entry, reason="expired")
+            for action in (
+                *self._withdraw(entry, reason="expired"),
+                binding_record.forgotten(entry.home_address),
+            )
         ]
 
     # The host.
@@ -768,7 +1072,10 @@ class HomeAgent:
             return []
         self._refused_until[home_address] = now + HOST_FAILURE_DELAY
         self._cache.remove(home_address)
-        return self._withdraw(entry, reason=event.reason or "host-refused")
+        return [
+            *self._withdraw(entry, reason=event.reason or "host-refused"),
+            binding_record.forgotten(home_address),
+        ]
 
     def _on_join_failed(self, group: IPv6Address, event: ActionFailed) -> list[Action]:
         """Without the group a probe is deaf; a defended address still has its announcements."""
@@ -780,7 +1087,7 @@ class HomeAgent:
         return actions
 
     def _on_shutdown_requested(self, event: ShutdownRequested, now: float) -> list[Action]:
-        """Leave the host as it was; the Binding Error after a restart tells the mobile nodes."""
+        """Leave the host as it was. The records stay: the next run takes the bindings up again."""
         actions = [action for each in tuple(self._probing) for action in self._stop_probing(each)]
         for entry in self.bindings:
             self._cache.remove(entry.home_address)

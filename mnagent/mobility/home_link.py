@@ -96,6 +96,10 @@ class HomeLink:
     def state(self) -> HomeLinkState:
         return self._state
 
+    def use_registration(self, registration: HomeRegistration) -> None:
+        """Another home agent has the binding that is to be deleted on return."""
+        self._registration = registration
+
     def arrive(
         self,
         *,

@@ -61,14 +61,19 @@ from mnagent.mobility.constants import (
     MAX_REFUSED_DELAY,
     REFRESH_FRACTION,
 )
+from mnagent.mobility.message_authentication import Authentication, UpdateSigner
 from mnagent.mobility.sequence import SequenceCounter
 from mnagent.wire.ipv6 import DestinationOptions, HomeAddressOption, IPv6Packet
 from mnagent.wire.mobility import (
     BindingAcknowledgement,
     BindingError,
     BindingRefreshRequest,
+    BindingRevocationAcknowledgement,
+    BindingRevocationIndication,
     BindingStatus,
     BindingUpdate,
+    RevocationStatus,
+    RevocationTrigger,
 )
 from mnagent.wire.mobility_options import AlternateCareOfAddress, BindingRefreshAdvice
 
@@ -120,9 +125,14 @@ _ANSWERED: Final = {_Input.ACCEPTED: _S.REGISTERED, _Input.REFUSED: _S.REFUSED}
 _TRANSITIONS: Final = {
     _S.UNREGISTERED: {**_FROM_ANY, _Input.REFRESH: _S.REFRESHING, _Input.EXPIRED: _S.UNREGISTERED},
     _S.REGISTERING: {**_FROM_ANY, **_ANSWERED, _Input.EXPIRED: _S.REGISTERING},
-    _S.REGISTERED: {**_FROM_ANY, _Input.REFRESH: _S.REFRESHING, _Input.EXPIRED: _S.REGISTERING},
+    _S.REGISTERED: {
+        **_FROM_ANY,
+        _Input.REFRESH: _S.REFRESHING,
+        _Input.EXPIRED: _S.REGISTERING,
+        _Input.REFUSED: _S.REFUSED,
+    },
     _S.REFRESHING: {**_FROM_ANY, **_ANSWERED, _Input.EXPIRED: _S.REGISTERING},
-    _S.REFUSED: {**_FROM_ANY, _Input.EXPIRED: _S.REFUSED},
+    _S.REFUSED: {**_FROM_ANY, _Input.EXPIRED: _S.REFUSED, _Input.REFUSED: _S.REFUSED},
     _S.DEREGISTERING: {
         **_FROM_ANY,
         _Input.REFUSED: _S.DEREGISTERING,
@@ -151,6 +161,8 @@ class HomeRegistrationSettings:
     """Instant at which the home address itself ends (RFC 6275 11.7.1)."""
     initial_bindack_timeout_first_registration: float = INITIAL_BINDACK_TIMEOUT_FIRST_REGISTRATION
     """Seconds (RFC 6275 13, InitialBindackTimeoutFirstReg)."""
+    authentication: Authentication | None = None
+    """Protects updates where IPsec does not (RFC 4285)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,15 +197,19 @@ class HomeRegistration:
         random: Random,
         persisted_sequence: str | None = None,
         persisted_binding: str | None = None,
+        sequence: SequenceCounter | None = None,
     ) -> None:
         """Start unregistered.
 
         ``persisted_sequence`` and ``persisted_binding`` are the values of this machine's records
-        (`sequence_key`, `binding_key`) that an earlier run left, or None.
+        (`sequence_key`, `binding_key`) that an earlier run left, or None. ``sequence`` is the
+        counter of another registration of this home address, to go on from.
         """
         self._settings = settings
+        self.home_address_valid_until = settings.home_address_valid_until
+        """Instant at which the home address ends; follows what is learnt of its prefix."""
         self._state = RegistrationState.UNREGISTERED
-        self._sequence = SequenceCounter(
+        self.sequence = sequence or SequenceCounter(
             self.sequence_key(settings.home_address), random=random, persisted=persisted_sequence
         )
         self._list = BindingUpdateList()
@@ -201,6 +217,11 @@ class HomeRegistration:
         self._timers: Timers[_Timer] = Timers()
         self._care_of: CareOf | None = None
         self._home_path: HomePath | None = None
+        self._signer = (
+            None
+            if settings.authentication is None
+            else UpdateSigner(settings.authentication, settings.home_address)
+        )
         self._bound_address: IPv6Address | None = None
         self._bound_until = -math.inf
         self._is_overtaken = False
@@ -227,6 +248,10 @@ class HomeRegistration:
     def binding_key(home_address: IPv6Address) -> str:
         """Name of the record that tells whether the home agent may hold a binding."""
         return f"binding.{home_address}"
+
+    @property
+    def home_agent_address(self) -> IPv6Address:
+        return self._settings.home_agent_address
 
     @property
     def state(self) -> RegistrationState:
@@ -276,6 +301,14 @@ class HomeRegistration:
             self._step(_Input.REGISTER)
         return self._begin(now)
 
+    def change(self, *, lifetime: float, initial_bindack_timeout_first_registration: float) -> None:
+        """Other settings (seconds), from the next update on."""
+        self._settings = replace(
+            self._settings,
+            lifetime=lifetime,
+            initial_bindack_timeout_first_registration=initial_bindack_timeout_first_registration,
+        )
+
     def prove(self, now: float) -> list[Output]:
         """Refresh ahead of time: the acknowledgement proves that the home agent is reached."""
         return (
@@ -308,6 +341,18 @@ class HomeRegistration:
         self._step(_Input.DEREGISTER)
         return self._begin(now)
 
+    def release(self, care_of: CareOf, now: float) -> list[Output]:
+        """Another home agent has taken over: delete the binding here, for as long as it may live.
+
+        Meanwhile a home agent that is back would intercept the home address as well.
+        """
+        if not self.may_be_bound(now):
+            return [BindingDeleted(answered=False)]
+        self._care_of, self._home_path = care_of, None
+        self._tries_left = None
+        self._step(_Input.DEREGISTER)
+        return self._begin(now)
+
     # Events.
 
     def handle(self, event: PacketReceived, now: float) -> list[Output]:
@@ -316,12 +361,22 @@ class HomeRegistration:
             return self._drop(DropReason.UNKNOWN_PEER)
         match event.packet.payload:
             case BindingAcknowledgement() as acknowledgement:
+                fault = self._authentication_fault(event, now)
+                if fault is not None:
+                    return self._drop(fault)
                 return self._on_acknowledgement(event.packet, acknowledgement, now)
             case BindingError() as error:
                 return self._on_binding_error(error, now)
             case BindingRefreshRequest():
                 return self._refresh(now, first=False)
+            case BindingRevocationIndication() as indication:
+                return self._on_revocation(event.packet, indication, now)
         return self._drop(DropReason.UNEXPECTED_MESSAGE)
+
+    def _authentication_fault(self, event: PacketReceived, now: float) -> DropReason | None:
+        if self._signer is None or self.entry is None:
+            return None
+        return self._signer.check(event, self.entry.care_of_address, now)
 
     def handle_icmp_error(self, invoking: bytes) -> list[Output]:
         """An ICMPv6 error that quotes a packet. Told to people, believed by nobody (MN-43).
@@ -376,6 +431,8 @@ class HomeRegistration:
             return self._on_sequence_out_of_window(acknowledgement, now)
         if acknowledgement.sequence != entry.sequence:
             return self._drop(DropReason.SEQUENCE_MISMATCH)
+        if acknowledgement.status == BindingStatus.IDENTIFIER_MISMATCH and self._signer is not None:
+            return self._resynchronize(int(acknowledgement.status), now)
         self._is_outstanding = False
         self._timers.cancel(_Timer.TRANSMIT)
         self.last_status = int(acknowledgement.status)
@@ -428,10 +485,14 @@ class HomeRegistration:
     def _on_sequence_out_of_window(
         self, acknowledgement: BindingAcknowledgement, now: float
     ) -> list[Output]:
-        self.last_status = int(acknowledgement.status)
-        self._sequence.resume_after(acknowledgement.sequence)
+        self.sequence.resume_after(acknowledgement.sequence)
+        return self._resynchronize(int(acknowledgement.status), now)
+
+    def _resynchronize(self, status: int, now: float) -> list[Output]:
+        """The home agent has told what it wants: sequence number, or time of day."""
+        self.last_status = status
         self._resyncs += 1
-        outputs: list[Output] = [_rejection(int(acknowledgement.status))]
+        outputs: list[Output] = [_rejection(status)]
         if self._resyncs <= MAX_IMMEDIATE_RESYNCS:
             outputs += self._transmit(now)
         return outputs
@@ -481,6 +542,53 @@ class HomeRegistration:
         self._timers.cancel(_Timer.EXPIRY)
         self._timers.cancel(_Timer.POSSIBLE_BINDING_END)
         return self._record_binding(0.0)
+
+    # Revocation (RFC 5846 10).
+
+    def _on_revocation(
+        self, packet: IPv6Packet, indication: BindingRevocationIndication, now: float
+    ) -> list[Output]:
+        header = packet.type2_routing_header
+        if header is None or header.home_address != self._settings.home_address:
+            return self._drop(DropReason.NO_TYPE2_ROUTING_HEADER)
+        status = _revocation_status(indication)
+        if status is RevocationStatus.SUCCESS and not self.may_be_bound(now):
+            # RFC 5846 10 would have us be silent, 6.2.1 wants this answer, which ends it at once.
+            status = RevocationStatus.BINDING_DOES_NOT_EXIST
+        answer = self._answer_revocation(packet, indication, status)
+        if status is not RevocationStatus.SUCCESS:
+            return [answer]
+        details = (("trigger", str(int(indication.trigger))),)
+        report = ReportEvent(name="binding-revoked", details=details, warning=True)
+        if self._state is RegistrationState.DEREGISTERING:
+            return [answer, report, *self._forget_binding(), *self._deleted(answered=True)]
+        outputs = [answer, report, *self._forget_binding()]
+        if self._care_of is None:
+            return outputs
+        self._is_outstanding = False
+        self._refused_delay = INITIAL_REFUSED_DELAY
+        refused = self._refuse(int(BindingStatus.ADMINISTRATIVELY_PROHIBITED), now)
+        return [*outputs, *refused]
+
+    def _answer_revocation(
+        self,
+        packet: IPv6Packet,
+        indication: BindingRevocationIndication,
+        status: RevocationStatus,
+    ) -> SendPacket:
+        message = BindingRevocationAcknowledgement(
+            status=status,
+            sequence=indication.sequence,
+            proxy_binding=indication.proxy_binding,
+            ipv4_only=indication.ipv4_only,
+            is_global=indication.is_global,
+        )
+        home_address = DestinationOptions((HomeAddressOption(self._settings.home_address),))
+        answer = IPv6Packet(
+            packet.destination, packet.source, message, extension_headers=(home_address,)
+        )
+        interface = None if self._care_of is None else self._care_of.interface
+        return SendPacket(packet=answer, interface=interface)
 
     # Errors and requests.
 
@@ -556,7 +664,7 @@ class HomeRegistration:
         self._limiter.sent(now)
         self._is_outstanding = True
         self._timers.set(_Timer.TRANSMIT, now + self._timeout)
-        sequence, records = self._sequence.take()
+        sequence, records = self.sequence.take()
         lifetime = self._lifetime(now)
         entry = BindingUpdateListEntry(
             destination=self._settings.home_agent_address,
@@ -593,7 +701,7 @@ class HomeRegistration:
         assert self._care_of is not None
         limit = min(
             self._settings.lifetime,
-            self._settings.home_address_valid_until - now,
+            self.home_address_valid_until - now,
             self._care_of.valid_until - now,
         )
         return max(limit // LIFETIME_UNIT, 1.0) * LIFETIME_UNIT
@@ -626,6 +734,8 @@ class HomeRegistration:
             link_local_compatibility=way.link_local_compatibility,
             options=(AlternateCareOfAddress(entry.care_of_address),),
         )
+        if self._signer is not None:
+            update = self._signer.sign(update, entry.care_of_address, entry.sent_at)
         if self._care_of is None:
             packet = IPv6Packet(entry.home_address, entry.destination, update)
             return SendPacket(
@@ -684,6 +794,19 @@ def _rejection(status: int, *, sentence: str | None = None) -> ReportEvent:
         ("sentence", sentence or sentence_of(status)),
     )
     return ReportEvent(name="binding-rejected", details=details, warning=True)
+
+
+def _revocation_status(indication: BindingRevocationIndication) -> RevocationStatus:
+    """What becomes of an indication for a binding that is there (RFC 5846 6.2.1, 10)."""
+    if indication.proxy_binding:
+        return RevocationStatus.PROXY_BINDING_REVOCATION_NOT_SUPPORTED
+    if indication.ipv4_only:
+        return RevocationStatus.IPV4_HOME_ADDRESS_OPTION_REQUIRED
+    if indication.is_global:
+        return RevocationStatus.FUNCTION_NOT_SUPPORTED
+    if indication.trigger not in set(RevocationTrigger):
+        return RevocationStatus.TRIGGER_NOT_SUPPORTED
+    return RevocationStatus.SUCCESS
 
 
 def _restored_lifetime(record: str | None) -> float:

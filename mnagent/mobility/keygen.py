@@ -99,12 +99,14 @@ def mobility_header_octets(packet: IPv6Packet, data: bytes = b"") -> bytes:
     message = packet.payload
     if not isinstance(message, MobilityMessage):
         raise ValueError("the packet holds no mobility message")
-    header = _received_header(data) if data else encode_mobility_message(message)
+    header = received_mobility_header(data) if data else encode_mobility_message(message)
     return _covered(message, header)
 
 
-def _received_header(data: bytes) -> bytes:
-    """The Mobility Header in a packet's octets, whatever headers and tunnels are around it."""
+def received_mobility_header(data: bytes) -> bytes:
+    """The Mobility Header in a packet's octets, whatever headers and tunnels are around it.
+
+    ValueError where there is none."""
     for _ in range(MAX_NESTING):
         payload = decode_invoking(data).payload
         assert isinstance(payload, RawPayload), "the payload of a quoted packet is never decoded"

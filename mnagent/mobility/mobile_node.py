@@ -18,6 +18,8 @@ address still works, or the node is told to trust that the update will be accept
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, IPv6Network
 from random import Random
@@ -34,6 +36,7 @@ from mnagent.core.actions import (
     TunnelEnd,
     UseHomeLink,
 )
+from mnagent.core.drops import DropReason
 from mnagent.core.events import (
     ActionFailed,
     AddressAppeared,
@@ -66,6 +69,13 @@ from mnagent.mobility.constants import (
     MAX_SHUTDOWN_UPDATES,
 )
 from mnagent.mobility.correspondent_registration import CorrespondentRegistrationSettings
+from mnagent.mobility.former_registrations import FormerRegistrations
+from mnagent.mobility.home_agent_selection import (
+    HomeAgentChosen,
+    HomeAgentSelection,
+    HomeAgentSelectionSettings,
+    SelectionOutput,
+)
 from mnagent.mobility.home_link import HomeLink, HomeLinkState
 from mnagent.mobility.home_registration import (
     CareOf,
@@ -73,11 +83,20 @@ from mnagent.mobility.home_registration import (
     HomeRegistrationSettings,
     RegistrationState,
 )
-from mnagent.mobility.movement import AtHome, Attachment, Away, Detached, Movement
-from mnagent.mobility.path_watchdog import PathWatchdog, Verdict
+from mnagent.mobility.message_authentication import Authentication
+from mnagent.mobility.movement import (
+    AtHome,
+    Attachment,
+    Away,
+    Detached,
+    Movement,
+    MovementInput,
+)
+from mnagent.mobility.path_watchdog import SILENCE, PathWatchdog, Verdict
 from mnagent.mobility.route_optimization import RouteOptimization, RouteOptimizationPolicy
 from mnagent.wire.icmp6 import (
     DestinationUnreachable,
+    HomeAgentAddressDiscoveryReply,
     PacketTooBig,
     ParameterProblem,
     TimeExceeded,
@@ -86,8 +105,11 @@ from mnagent.wire.mobility import (
     BindingAcknowledgement,
     BindingError,
     BindingRefreshRequest,
+    BindingRevocationIndication,
+    BindingStatus,
     BindingUpdate,
     CareOfTest,
+    HomeAgentSwitch,
     HomeTest,
 )
 from mnagent.wire.ndisc import NeighborAdvertisement, NeighborSolicitation
@@ -108,6 +130,13 @@ class MobileNodeSettings:
 
     home_address: IPv6Address
     home_agent_address: IPv6Address
+    """The one that is assumed while none is known."""
+    home_agents: tuple[IPv6Address, ...] | None = None
+    """Configured, in order of preference; empty to discover them, None for the one above."""
+    usable_home_agents: tuple[IPv6Address, ...] | None = None
+    """Those that we have keys for; None for the configured ones."""
+    home_agent_timeout: float = INITIAL_BINDACK_TIMEOUT_FIRST_REGISTRATION
+    """Seconds of silence after which another home agent is tried (RFC 6275 11.4.1)."""
     home_prefix_length: int = 64
     interfaces: tuple[str, ...] = ()
     """Names in order of preference; empty takes all."""
@@ -119,10 +148,17 @@ class MobileNodeSettings:
     """Instant at which the home address ends."""
     optimistic_tunnel: bool = False
     """Tunnel from a new care-of address as soon as its update has left, not acknowledged yet."""
+    authentication: tuple[tuple[IPv6Address, Authentication], ...] = ()
+    """By home agent, where updates are not protected by IPsec (RFC 4285)."""
     by_kind: bool = False
     """Ethernet before Wi-Fi before cellular, whatever the order of the names."""
     path_check_interval: float = 0.0
     """Seconds between two proofs that the home agent is reached, 0 for none on a schedule."""
+    path_silence: float = SILENCE
+    """Seconds without an answer until a proof is sought ahead of schedule."""
+    link_local_compatibility: bool = True
+    """Have the link-local address with the same interface identifier defended too (L bit): one
+    home address of those with the same identifier."""
     max_shutdown_updates: int = MAX_SHUTDOWN_UPDATES
     """Deregistrations tried when stopping."""
     route_optimization: RouteOptimizationPolicy = field(default_factory=RouteOptimizationPolicy)
@@ -159,6 +195,36 @@ class _Link:
     link_local: IPv6Address | None = None
 
 
+class Surroundings:
+    """Where the node is: the same for all its home addresses."""
+
+    def __init__(
+        self,
+        *,
+        home_addresses: Iterable[IPv6Address],
+        home_prefixes: Iterable[IPv6Network],
+        interfaces: tuple[str, ...] = (),
+        by_kind: bool = False,
+    ) -> None:
+        self.home_addresses = set(home_addresses)
+        self.home_prefixes = set(home_prefixes)
+        self.movement = Movement(
+            home_addresses=self.home_addresses,
+            home_prefixes=self.home_prefixes,
+            interfaces=interfaces,
+            by_kind=by_kind,
+        )
+        self.links: dict[int, _Link] = {}
+        self._taken_in: MovementInput | None = None
+
+    def handle(self, event: MovementInput, now: float) -> Attachment:
+        """Each home address tells of the event, but it happened once."""
+        if event is self._taken_in:
+            return self.movement.attachment
+        self._taken_in = event
+        return self.movement.handle(event, now)
+
+
 class MobileNode:
     """One home address of a mobile node."""
 
@@ -169,19 +235,22 @@ class MobileNode:
         random: Random,
         persisted_sequence: str | None = None,
         persisted_binding: str | None = None,
+        persisted_home_agent: str | None = None,
+        persisted_home_agents: str | None = None,
+        surroundings: Surroundings | None = None,
     ) -> None:
-        """The persisted values are those of `HomeRegistration`'s records, or None."""
+        """The persisted values are those of `HomeRegistration`'s and `HomeAgentSelection`'s
+        records, or None.
+
+        ``surroundings`` are shared with the node's other home addresses; None: it has no others.
+        """
         self.settings = settings
+        self._random = random
+        self.home_agents = self._new_selection(persisted_home_agent, persisted_home_agents)
+        self._former = FormerRegistrations(settings.home_address)
+        self._care_of: CareOf | None = None
         self.registration = HomeRegistration(
-            HomeRegistrationSettings(
-                home_address=settings.home_address,
-                home_agent_address=settings.home_agent_address,
-                lifetime=settings.lifetime,
-                home_address_valid_until=settings.home_address_valid_until,
-                initial_bindack_timeout_first_registration=(
-                    settings.initial_bindack_timeout_first_registration
-                ),
-            ),
+            self._registration_settings(self.home_agents.current or settings.home_agent_address),
             random=random,
             persisted_sequence=persisted_sequence,
             persisted_binding=persisted_binding,
@@ -195,27 +264,41 @@ class MobileNode:
         self.route_optimization = RouteOptimization(
             CorrespondentRegistrationSettings(
                 home_address=settings.home_address,
-                home_agent_address=settings.home_agent_address,
+                home_agent_address=self.home_agent_address,
                 idle_timeout=settings.correspondent_idle_timeout,
                 early_tunnel=settings.optimistic_tunnel,
             ),
             settings.route_optimization,
             random=random,
         )
-        self._movement = Movement(
-            home_address=settings.home_address,
-            home_prefix=settings.home_prefix,
+        self._surroundings = surroundings or Surroundings(
+            home_addresses=(settings.home_address,),
+            home_prefixes=(settings.home_prefix,),
             interfaces=settings.interfaces,
             by_kind=settings.by_kind,
         )
-        self._watchdog = PathWatchdog(interval=settings.path_check_interval)
+        self._movement = self._surroundings.movement
+        self._watchdog = PathWatchdog(
+            interval=settings.path_check_interval, silence=settings.path_silence
+        )
         self._attachment: Attachment = Detached()
-        self._links: dict[int, _Link] = {}
+        self._links = self._surroundings.links
         self._tunnel: IPv6Address | str | None = None
         self._is_early_tunnel_due = False
         self._is_doubtful = False
         self._is_stopping = False
         self._is_finished = False
+
+    @property
+    def drops(self) -> Counter[DropReason]:
+        """Packets not acted on, by reason."""
+        machines = (self.registration, self.route_optimization, self._former, self.home_agents)
+        return sum((each.drops for each in machines), Counter())
+
+    @property
+    def home_agent_address(self) -> IPv6Address:
+        """The home agent that is registered with, or assumed while none is known."""
+        return self.registration.home_agent_address
 
     @property
     def attachment(self) -> Attachment:
@@ -240,8 +323,7 @@ class MobileNode:
         return str(self.registration.state.value)
 
     def handle(self, event: MobileNodeEvent, now: float) -> list[Output]:
-        """Actions come out, and `AttachmentDoubtful` for autoconfiguration: all other indications
-        of the machines below end here."""
+        """Of the machines' indications only `BindingAccepted` and `AttachmentDoubtful` come out."""
         match event:
             case PacketReceived():
                 return self._settle(self._on_packet(event, now), now)
@@ -255,19 +337,21 @@ class MobileNode:
                 return self._on_link_address(event)
             case TunnelActivity():
                 if event.home_address == self.settings.home_address and self.tunnel_address:
-                    self._watchdog.carried(event.packets_out, event.packets_in, now)
+                    has_come_in = self._watchdog.carried(event.packets_out, event.packets_in, now)
+                    if has_come_in:
+                        self.home_agents.heard(now)
                 return []
             case LinkUp():
                 self._is_doubtful = False
                 link = self._links.setdefault(event.interface, _Link(b""))
                 link.link_layer_address = event.link_layer_address
-                return self._follow(self._movement.handle(event, now), now)
+                return self._follow(self._surroundings.handle(event, now), now)
             case LinkDown():
                 self._is_doubtful = False
                 self._links.pop(event.interface, None)
-                return self._follow(self._movement.handle(event, now), now)
+                return self._follow(self._surroundings.handle(event, now), now)
             case _:
-                return self._follow(self._movement.handle(event, now), now)
+                return self._follow(self._surroundings.handle(event, now), now)
 
     def handle_timer(self, now: float) -> list[Output]:
         outputs: list[Output] = []
@@ -275,6 +359,8 @@ class MobileNode:
         if deadline is not None and deadline <= now:
             outputs += self._follow(self._movement.handle_timer(now), now)
         outputs += self._settle(self.registration.handle_timer(now), now)
+        outputs += self._former.handle_timer(now)
+        outputs += self._choose(self.home_agents.handle_timer(now), now)
         outputs += self.route_optimization.handle_timer(now)
         outputs += self._watch(now)
         return outputs + self._settle(self.home_link.handle_timer(now), now)
@@ -283,10 +369,54 @@ class MobileNode:
         return earliest(
             self._movement.next_deadline(),
             self.registration.next_deadline(),
+            self._former.next_deadline(),
+            self.home_agents.next_deadline(),
             self.home_link.next_deadline(),
             self.route_optimization.next_deadline(),
             self._watchdog.next_deadline(),
         )
+
+    def join(self, now: float) -> list[Output]:
+        """Begin where the node's other home addresses are already."""
+        return self._follow(self._movement.attachment, now)
+
+    def limit_validity(self, until: float, now: float) -> list[Output]:
+        """The home address ends then: no binding may outlast it (RFC 6275 11.4.2)."""
+        self.registration.home_address_valid_until = until
+        if now + self.registration.remaining(now) <= until:
+            return []
+        # The acknowledgement shortens what correspondents were told.
+        return self._settle(self.registration.prove(now), now)
+
+    def end(self, now: float) -> list[Output]:
+        """The home address has ended: neither binding nor tunnel, nor a word about it."""
+        outputs = self.route_optimization.suspend()
+        self.registration.suspend()
+        return [*outputs, *(o for o in self._finish(now) if not isinstance(o, Finish))]
+
+    def reconfigure(
+        self, settings: MobileNodeSettings, *, is_rekeyed: bool, now: float
+    ) -> list[Output]:
+        """Take up other lifetimes, time-outs and policies. What tells who this node is, and which
+        interfaces it has, must be as before. ``is_rekeyed``: the tunnel has other associations."""
+        has_policy = settings.route_optimization != self.settings.route_optimization
+        is_longer = settings.lifetime != self.settings.lifetime
+        self.settings = settings
+        self._watchdog.change_interval(settings.path_check_interval)
+        self.registration.change(
+            lifetime=settings.lifetime,
+            initial_bindack_timeout_first_registration=(
+                settings.initial_bindack_timeout_first_registration
+            ),
+        )
+        outputs: list[Output] = []
+        if is_rekeyed and self.tunnel_address is not None:
+            outputs += self._set_tunnel(self.tunnel_address)
+        if has_policy:
+            outputs += self.route_optimization.change_policy(settings.route_optimization, now)
+        if is_longer or is_rekeyed:
+            outputs += self._settle(self.registration.prove(now), now)
+        return outputs
 
     def peer_moved(self, peer: IPv6Address, now: float) -> list[Output]:
         """A correspondent's own binding with this node changed."""
@@ -296,10 +426,21 @@ class MobileNode:
 
     def _on_packet(self, event: PacketReceived, now: float) -> list[Output]:
         match event.packet.payload:
-            case BindingAcknowledgement() | BindingError() | BindingRefreshRequest():
-                if event.packet.source == self.settings.home_agent_address:
+            case (
+                BindingAcknowledgement()
+                | BindingError()
+                | BindingRefreshRequest()
+                | BindingRevocationIndication()
+            ):
+                if event.packet.source == self.home_agent_address:
                     return self.registration.handle(event, now)
+                if event.packet.source in self._former:
+                    return self._former.handle(event, now)
                 return self.route_optimization.handle(event, now)
+            case HomeAgentSwitch() as switch:
+                return self._on_switch(event, switch, now)
+            case HomeAgentAddressDiscoveryReply():
+                return self._choose(self.home_agents.handle(event, now), now)
             case HomeTest() | CareOfTest():
                 return self.route_optimization.handle(event, now)
             case NeighborSolicitation() | NeighborAdvertisement():
@@ -307,11 +448,25 @@ class MobileNode:
             case (
                 DestinationUnreachable() | PacketTooBig() | TimeExceeded() | ParameterProblem()
             ) as error:
-                is_to_home_agent = error.invoking[24:40] == self.settings.home_agent_address.packed
+                is_to_home_agent = error.invoking[24:40] == self.home_agent_address.packed
                 if isinstance(error, ParameterProblem) and not is_to_home_agent:
                     return self.route_optimization.handle_parameter_problem(error, now)
                 return self.registration.handle_icmp_error(error.invoking)
         return []
+
+    def _on_switch(
+        self, event: PacketReceived, switch: HomeAgentSwitch, now: float
+    ) -> list[Output]:
+        """A home agent wants to be left, or to be taken (RFC 5142 6)."""
+        sender = event.packet.source
+        if not self.home_agents.knows(sender) or not isinstance(self._attachment, Away):
+            return []
+        details = (("home_agent", str(sender)),)
+        report = ReportEvent(name="home-agent-switch", details=details)
+        return [
+            report,
+            *self._choose(self.home_agents.switch(sender, switch.home_agents, now), now),
+        ]
 
     def _on_link_address(self, event: AddressAppeared | AddressVanished) -> list[Output]:
         link = self._links.get(event.interface)
@@ -338,12 +493,85 @@ class MobileNode:
         if self._is_finished:
             return []
         self._is_finished = True
+        self._former.suspend()
+        self.home_agents.not_away()
         return [
             *self.home_link.leave(now),
             *self._remove_tunnel(),
             LeaveHomeLink(home_address=self.settings.home_address),
             Finish(),
         ]
+
+    # Which home agent.
+
+    def _new_selection(self, current: str | None, listed: str | None) -> HomeAgentSelection:
+        settings = self.settings
+        configured = settings.home_agents
+        if configured is None:
+            configured = (settings.home_agent_address,)
+        selection = HomeAgentSelectionSettings(
+            home_address=settings.home_address,
+            home_prefix=settings.home_prefix,
+            configured=configured,
+            usable=settings.usable_home_agents or configured,
+            timeout=settings.home_agent_timeout,
+        )
+        return HomeAgentSelection(
+            selection, random=self._random, persisted_current=current, persisted_list=listed
+        )
+
+    def _registration_settings(self, home_agent: IPv6Address) -> HomeRegistrationSettings:
+        settings = self.settings
+        return HomeRegistrationSettings(
+            home_address=settings.home_address,
+            home_agent_address=home_agent,
+            lifetime=settings.lifetime,
+            home_address_valid_until=settings.home_address_valid_until,
+            initial_bindack_timeout_first_registration=(
+                settings.initial_bindack_timeout_first_registration
+            ),
+            authentication=dict(settings.authentication).get(home_agent),
+        )
+
+    def _choose(self, outputs: list[SelectionOutput], now: float) -> list[Output]:
+        """Carry out what the selection of home agents says."""
+        chosen: list[Output] = []
+        for output in outputs:
+            if isinstance(output, HomeAgentChosen):
+                chosen += self._register_with(output, now)
+            else:
+                chosen.append(output)
+        return chosen
+
+    def _register_with(self, chosen: HomeAgentChosen, now: float) -> list[Output]:
+        """Another home agent, from where we are. What is in the tunnel turns to it at once, behind
+        its Binding Update; direct paths need no home agent and stay."""
+        details = (("home_agent", str(chosen.address)), ("reason", chosen.reason))
+        outputs: list[Output] = [ReportEvent(name="home-agent-chosen", details=details)]
+        is_other = chosen.address != self.home_agent_address
+        if is_other or self.registration.state is RegistrationState.ADDRESS_DUPLICATE:
+            self._change_home_agent(chosen.address, now)
+        elif self.registration.state in _REPEATING:
+            return outputs
+        if chosen.is_first_round:
+            self._watchdog.home_agent_changed()
+        if self._is_stopping or not isinstance(self._attachment, Away):
+            return outputs
+        assert self._care_of is not None
+        self._is_early_tunnel_due = self.settings.optimistic_tunnel
+        registering = self.registration.register(self._care_of, now)
+        return [*outputs, *self._hold(), *self._settle(registering, now)]
+
+    def _change_home_agent(self, home_agent: IPv6Address, now: float) -> None:
+        previous = self.registration
+        if previous.home_agent_address != home_agent:
+            self._former.add(previous, now)
+        self.registration = self._former.take(home_agent) or HomeRegistration(
+            self._registration_settings(home_agent), random=self._random, sequence=previous.sequence
+        )
+        self.registration.home_address_valid_until = previous.home_address_valid_until
+        self.home_link.use_registration(self.registration)
+        self.route_optimization.change_home_agent(home_agent)
 
     # The way to the home agent and back.
 
@@ -370,13 +598,17 @@ class MobileNode:
             match output:
                 case BindingAccepted():
                     self._watchdog.proven(now)
+                    settled += self.home_agents.accepted()
+                    if self._care_of is not None:
+                        settled += self._former.release(self._care_of, now)
+                    settled.append(output)
                     settled += self._set_tunnel(output.care_of_address)
                     settled += self.route_optimization.home_registered(
                         output.care_of_address, now + output.lifetime, now
                     )
                 case BindingRejected():
                     self._watchdog.stopped()
-                    settled += self._on_rejected()
+                    settled += self._on_rejected(output, now)
                 case BindingExpired():
                     self.route_optimization.home_lost()
                     settled += self._on_expired()
@@ -390,6 +622,7 @@ class MobileNode:
                 case UseHomeLink():
                     settled += [output, *self._remove_tunnel()]
                     settled += self.route_optimization.return_home(now)
+                    settled += self._former.release_at_home(output.interface, now)
                 case _:
                     settled.append(output)
         return settled
@@ -398,8 +631,17 @@ class MobileNode:
         update = sent.packet.payload
         if isinstance(update, BindingUpdate) and update.lifetime and not self._is_stopping:
             self._watchdog.update_sent(now)
+            self.home_agents.update_sent(now)
 
-    def _on_rejected(self) -> list[Output]:
+    def _on_rejected(self, rejected: BindingRejected, now: float) -> list[Output]:
+        is_duplicate = rejected.status == BindingStatus.DUPLICATE_ADDRESS_DETECTION_FAILED
+        bound = self._former.bound(now) if is_duplicate else None
+        choice = self.home_agents.refused(now, bound_elsewhere=bound)
+        is_chosen = any(isinstance(output, HomeAgentChosen) for output in choice)
+        without = [] if is_chosen else self._without_home_agent()
+        return [*without, *self._choose(choice, now)]
+
+    def _without_home_agent(self) -> list[Output]:
         if self.registration.state is RegistrationState.ADDRESS_DUPLICATE:
             return [*self.route_optimization.suspend(), *self._remove_tunnel()]
         # A refused refresh leaves the binding to its end; a refused movement leaves nothing valid.
@@ -438,8 +680,9 @@ class MobileNode:
                 return []
             return self._settle(self.home_link.change_router(router), now)
         self.registration.suspend()
+        self._leave_foreign_link()
         link = self._links[attachment.interface]
-        known = dict(attachment.router.addresses).get(self.settings.home_agent_address)
+        known = dict(attachment.router.addresses).get(self.home_agent_address)
         outputs = self.home_link.arrive(
             interface=attachment.interface,
             router=router,
@@ -472,7 +715,10 @@ class MobileNode:
             valid_until=address.valid_until,
             link_local_compatibility=self._is_compatible(self._links[attachment.interface]),
         )
-        outputs += self._settle(self.registration.register(care_of, now), now)
+        self._care_of = care_of
+        outputs += self._choose(self.home_agents.away(care_of.address, care_of.interface, now), now)
+        if self.home_agents.current is not None:
+            outputs += self._settle(self.registration.register(care_of, now), now)
         # After the update and the tunnel: the tests of correspondents follow it on its way.
         return outputs + self.route_optimization.move(care_of, now)
 
@@ -484,11 +730,18 @@ class MobileNode:
         if isinstance(previous, Detached) and self.registration.state not in _REPEATING:
             return []
         self.registration.suspend()
+        self._leave_foreign_link()
         return [
             *self._leave_home(previous, now),
             *self._hold(),
             *self.route_optimization.suspend(),
         ]
+
+    def _leave_foreign_link(self) -> None:
+        """There is nothing to send home registrations from, nor to wait for."""
+        self._care_of = None
+        self._former.suspend()
+        self.home_agents.not_away()
 
     def _leave_home(self, previous: Attachment, now: float) -> list[Output]:
         if not isinstance(previous, AtHome):
@@ -501,7 +754,9 @@ class MobileNode:
 
     def _is_compatible(self, link: _Link) -> bool:
         """The L bit's condition (RFC 6275 11.7.1)."""
-        return link.link_local == derived_link_local(self.settings.home_address)
+        return self.settings.link_local_compatibility and link.link_local == derived_link_local(
+            self.settings.home_address
+        )
 
     # The tunnel.
 
@@ -523,7 +778,7 @@ class MobileNode:
                 end=TunnelEnd.MOBILE_NODE,
                 home_address=self.settings.home_address,
                 local=address,
-                remote=self.settings.home_agent_address,
+                remote=self.home_agent_address,
                 interface=attachment.interface,
             )
         ]

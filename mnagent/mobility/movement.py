@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, IPv6Network
 
@@ -76,15 +77,16 @@ class Movement:
     def __init__(
         self,
         *,
-        home_address: IPv6Address,
-        home_prefix: IPv6Network,
+        home_addresses: AbstractSet[IPv6Address],
+        home_prefixes: AbstractSet[IPv6Network],
         interfaces: tuple[str, ...] = (),
         by_kind: bool = False,
     ) -> None:
-        """``interfaces`` are names in order of preference; empty takes all, oldest first.
+        """``home_addresses`` and ``home_prefixes`` may change, as when the home network is
+        renumbered. ``interfaces`` are names in order of preference; empty takes all, oldest first.
         ``by_kind`` puts Ethernet before Wi-Fi before cellular, see `InterfaceChoice`."""
-        self._home_address = home_address
-        self._home_prefix = home_prefix
+        self._home_addresses = home_addresses
+        self._home_prefixes = home_prefixes
         self._choice = InterfaceChoice(interfaces, by_kind=by_kind)
         self._interfaces: dict[int, _Interface] = {}
         self._attachment: Attachment = Detached()
@@ -151,7 +153,7 @@ class Movement:
             case RouterLost():
                 interface.routers.pop(event.router, None)
             case AddressUsable():
-                if event.address != self._home_address:
+                if event.address not in self._home_addresses:
                     interface.addresses[event.address] = event
             case _:
                 interface.addresses.pop(event.address, None)
@@ -205,9 +207,12 @@ class Movement:
 
     def _is_home(self, router: RouterFound, usable: list[AddressUsable]) -> bool:
         if router.prefixes is not None:
-            return self._home_prefix in router.prefixes
+            return not self._home_prefixes.isdisjoint(router.prefixes)
         # Kernel routes say nothing of prefixes; an address in the home prefix does.
-        return any(a.address in self._home_prefix for a in usable)
+        return any(self._is_of_home(a.address) for a in usable)
+
+    def _is_of_home(self, address: IPv6Address) -> bool:
+        return any(address in prefix for prefix in self._home_prefixes)
 
     def _choose_address(
         self, router: RouterFound, usable: list[AddressUsable], now: float
@@ -218,7 +223,7 @@ class Movement:
             is_deprecated = candidate.preferred_until <= now
             return is_deprecated, candidate.address != current, candidate.optimistic
 
-        candidates = [a for a in usable if _is_of(a, router) and a.address not in self._home_prefix]
+        candidates = [a for a in usable if _is_of(a, router) and not self._is_of_home(a.address)]
         return min(candidates, key=rank, default=None)
 
 

@@ -45,14 +45,23 @@ class _Timer(enum.Enum):
 class PathWatchdog:
     """Watches one tunnel. Told what it carried and how registration goes; sends nothing itself."""
 
-    def __init__(self, *, interval: float = 0.0) -> None:
-        """``interval`` in seconds between two proofs on a schedule, 0 for none."""
+    def __init__(self, *, interval: float = 0.0, silence: float = SILENCE) -> None:
+        """``interval`` in seconds between two proofs on a schedule, 0 for none; ``silence`` in
+        seconds until what leaves without an answer is suspicious."""
+        self._silence = silence
         self._interval = interval
         self._timers: Timers[_Timer] = Timers()
         self._counts = (0, 0)
-        self._patience = SILENCE
+        self._told_at: float | None = None
+        self._patience = silence
         self._is_silent = False
         self._doubt_patience = PROOF_TIMEOUT
+
+    def change_interval(self, interval: float) -> None:
+        """Counts from the next proof on; 0 ends the schedule at once."""
+        self._interval = interval
+        if not interval:
+            self._timers.cancel(_Timer.SCHEDULE)
 
     def proven(self, now: float) -> None:
         """The home agent acknowledged: this is the proof, whoever asked for it."""
@@ -68,22 +77,30 @@ class PathWatchdog:
         """There is no tunnel to watch: at home, or nowhere."""
         self._timers.clear()
         self._is_silent = False
-        self._patience = SILENCE
+        self._patience = self._silence
 
-    def carried(self, packets_out: int, packets_in: int, now: float) -> None:
-        """What the tunnel has carried since the start."""
+    def carried(self, packets_out: int, packets_in: int, now: float) -> bool:
+        """What the tunnel has carried since the start; True when something came in."""
         before, self._counts = self._counts, (packets_out, packets_in)
+        told_at, self._told_at = self._told_at or now, now
         if packets_in != before[1]:
-            self._patience = SILENCE
+            self._patience = self._silence
             self._is_silent = False
             self._timers.cancel(_Timer.SILENCE)
         elif packets_out != before[0] and _Timer.SILENCE not in self._timers:
-            self._timers.set(_Timer.SILENCE, now + self._patience)
+            # What came in last did so before the count that was told before this one.
+            since = told_at if self._patience == self._silence else now
+            self._timers.set(_Timer.SILENCE, max(now, since + self._patience))
+        return packets_in != before[1]
 
     def update_sent(self, now: float) -> None:
         """An update of whatever origin is waiting for its answer."""
         if _Timer.PROOF not in self._timers:
             self._timers.set(_Timer.PROOF, now + self._doubt_patience)
+
+    def home_agent_changed(self) -> None:
+        """Another one is asked: the link is in doubt only when that one does not answer either."""
+        self._timers.cancel(_Timer.PROOF)
 
     def next_deadline(self) -> float | None:
         return self._timers.next_deadline()

@@ -174,7 +174,8 @@ class ReturnRoutability:
     ) -> None:
         """``correspondent`` is its home address if it is mobile itself (RFC 6275 5.2.9)."""
         self._home_address = home_address
-        self._home_agent_address = home_agent_address
+        self.home_agent_address = home_agent_address
+        """Whose tunnel Home Tests must come by."""
         self._correspondent = correspondent
         self._random = random
         self._max_failures = max_failures
@@ -339,7 +340,7 @@ class ReturnRoutability:
             return DropReason.UNKNOWN_PEER
         # At home there is no care-of address, and the home link itself is the path.
         is_at_home = self._care_of is None and event.tunnel_source is None
-        if event.tunnel_source != self._home_agent_address and not is_at_home:
+        if event.tunnel_source != self.home_agent_address and not is_at_home:
             return DropReason.NOT_THROUGH_TUNNEL
         return None
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 import enum
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv6Address, IPv6Network
 from random import Random
 from typing import Final
@@ -200,6 +200,12 @@ class RouteOptimization:
             outputs += registration.home_registered(until, now)
         return outputs
 
+    def change_home_agent(self, home_agent_address: IPv6Address) -> None:
+        """The home address is registered with another home agent; direct paths stay."""
+        self._settings = replace(self._settings, home_agent_address=home_agent_address)
+        for registration in self._registrations.values():
+            registration.change_home_agent(home_agent_address)
+
     def home_lost(self) -> None:
         """The home agent's binding ended or was refused: no updates until there is one again."""
         self._home_bound_until = None
@@ -230,6 +236,20 @@ class RouteOptimization:
         self._registrations.clear()
         self._stop_waiting()
         return outputs
+
+    def change_policy(self, policy: RouteOptimizationPolicy, now: float) -> list[Output]:
+        """From now on this one counts, for direct paths that there are as well."""
+        self._policy = policy
+        self._forbidden_until.clear()
+        if self._place is not _Place.AWAY:
+            return []
+        outputs: list[Output] = []
+        for registration in self._by_recency():
+            if policy.mode_of(registration.correspondent) is RouteOptimizationMode.NEVER:
+                outputs += self._withdraw(registration, now)
+        for peer in policy.permanent_peers:
+            self._admit(peer, now, is_permanent=True)
+        return outputs + self._settle_all(now)
 
     # Events.
 

@@ -92,13 +92,14 @@ class AgentDaemon:
         """What its event stream told, over all its lives."""
         self.process: Process | None = None
         self._host = host
+        self.state = host.directory / f"{name}.state"
         self._lives = 0
         self._changed = asyncio.Event()
         self._follower: asyncio.Task[None] | None = None
         self.socket = host.directory / f"{name}.sock"
         self.configuration = host.directory / f"{name}.conf.toml"
         machine = {
-            "state_directory": str(host.directory / f"{name}.state"),
+            "state_directory": str(self.state),
             "control_socket": str(self.socket),
             "log_level": "debug",
         }
@@ -195,6 +196,10 @@ class AgentDaemon:
     async def kill(self) -> None:
         """SIGKILL: it gets no chance to tidy up."""
         await self._end(signal.SIGKILL)
+
+    def lose_state(self) -> None:
+        """Remove the bindings it kept, as a broken disk would, between two of its lives."""
+        (self.state / "bindings.journal").unlink(missing_ok=True)
 
     async def stop(self, *, timeout: float = 10.0) -> None:
         """SIGTERM, and wait for its end."""

@@ -13,15 +13,21 @@ from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any, Protocol
 
+from mnagent.agent.reconfiguration import Reconfiguration
 from mnagent.config import Autoconfiguration, Configuration, Dhcp6, NewConnections, Role
+from mnagent.config.loading import MAX_ROUTE_TABLE, RESERVED_ROUTE_TABLES
 from mnagent.core.actions import Action, ReportEvent, TunnelEnd
 from mnagent.core.events import Event
+from mnagent.core.records import KeptRecord
 from mnagent.core.security import SecurityAssociation
+from mnagent.ipsec.keys import KeySet
+from mnagent.mobility.home_addresses import MAX_HOME_ADDRESSES
 from mnagent.runtime import process, tun
 from mnagent.runtime.dhcp_sockets import DhcpSockets
 from mnagent.runtime.engines import ChosenEngine, choose_engine
 from mnagent.runtime.executor import Executor
 from mnagent.runtime.host import HostState
+from mnagent.runtime.journal import Journal
 from mnagent.runtime.kernel import LinuxKernel
 from mnagent.runtime.key_files import load_key_sets
 from mnagent.runtime.leftovers import remove_leftovers
@@ -64,6 +70,10 @@ class AgentMachine(Protocol):
 
     def snapshot(self, now: float) -> Any: ...
 
+    def reconfigure(self, change: Reconfiguration, now: float) -> list[Action]: ...
+
+    def delete_binding(self, home_address: IPv6Address, now: float) -> list[Action] | None: ...
+
 
 class AgentBuilder(Protocol):
     """`mnagent.agent.build.build_agent`."""
@@ -75,6 +85,8 @@ class AgentBuilder(Protocol):
         random: random.Random,
         persisted: Mapping[str, str],
         associations: Any,
+        kept: Mapping[str, KeptRecord],
+        wall_clock: Callable[[float], float],
     ) -> AgentMachine: ...
 
 
@@ -103,6 +115,8 @@ class Assembly:
     """None where nothing moves: on a home agent and a correspondent."""
     sequences: SequenceKeeper
     executor: Executor
+    journal: Journal
+    key_sets: tuple[KeySet, ...]
     dhcp: DhcpSockets
     wake_descriptor: int
     interface_names: tuple[str, ...]
@@ -162,6 +176,13 @@ class _Assembler:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         stack.callback(os.close, process.lock(state / "lock"))
         self._store = FileStore(state / "records")
+        self._journal = Journal(
+            state / "bindings.journal",
+            self._clock,
+            boot_identifier=process.boot_identifier(),
+        )
+        self._kept = self._journal.open()
+        stack.callback(self._journal.close)
         self._kernel = LinuxKernel()
         stack.callback(self._kernel.close)
         self._settings = SavedSettings(
@@ -190,10 +211,11 @@ class _Assembler:
         self._stack.callback(engine.close)
         shield = Shield(
             configuration.host.tunnel_interface,
-            home_agent=_home_agent_address(configuration),
+            home_agents=_home_agent_addresses(configuration, self._key_sets),
             behind_sockets=chosen.in_kernel,
         )
         self._stack.callback(shield.close)
+        self._peers = self._make_peer_routing()
         resolver = NextHopResolver(
             self._kernel,
             tunnel_interface=self._device.interface,
@@ -217,6 +239,8 @@ class _Assembler:
             random=entropy,
             persisted=self._store.load(),
             associations=self._key_sets,
+            kept=self._kept,
+            wall_clock=self._clock.wall_clock,
         )
         process.drop_capabilities(
             opens_low_ports=_leases_addresses(configuration), uses_bpf=chosen.in_kernel
@@ -236,6 +260,8 @@ class _Assembler:
             takeover=self._takeover,
             sequences=sequences,
             executor=executor,
+            journal=self._journal,
+            key_sets=self._key_sets,
             dhcp=dhcp,
             wake_descriptor=wake,
             interface_names=_interface_names(configuration),
@@ -317,12 +343,15 @@ class _Assembler:
             table=self._configuration.host.route_table,
             priority=self._configuration.host.rule_priority,
             new_connections=node.new_connections is NewConnections.HOME_ADDRESS,
+            more_home_addresses=node.more_home_addresses,
+            more_tables=_more_tables(self._configuration),
+            peers=self._peers,
         )
 
     def _make_peer_routing(self) -> PeerRouting:
         node = self._configuration.mobile_node
         is_preferred = node is not None and node.new_connections is NewConnections.HOME_ADDRESS
-        _, (table, priority) = _tables(self._configuration)
+        (table, priority) = _tables(self._configuration)[1]
         return PeerRouting(
             self._host,
             tunnel_interface=self._device.interface,
@@ -337,7 +366,7 @@ class _Assembler:
         resolver: NextHopResolver,
         routing: MobileNodeRouting | HomeAgentRouting | None,
     ) -> OptimizedPaths:
-        peers = self._make_peer_routing()
+        peers = self._peers
         node = self._configuration.mobile_node
         if node is None or not isinstance(routing, MobileNodeRouting):
             return OptimizedPaths(resolver, set_peer_route=peers.mtu_changed)
@@ -358,9 +387,7 @@ class _Assembler:
     ) -> TunnelKeeper:
         def mtu_changed(home_address: IPv6Address, mtu: int) -> None:
             with contextlib.suppress(OSError):
-                if isinstance(routing, MobileNodeRouting):
-                    routing.tunnel_mtu_changed(mtu)
-                elif routing is not None:
+                if isinstance(routing, MobileNodeRouting) or routing is not None:
                     routing.tunnel_mtu_changed(home_address, mtu)
 
         is_node = self._configuration.mobile_node is not None
@@ -391,11 +418,13 @@ class _Assembler:
         return Executor(
             kernel=self._kernel,
             host=self._host,
+            tunnel_interface=self._device.interface,
             tunnels=tunnels,
             routing=routing,
             sender=sender,
             dhcp=dhcp,
             store=self._store,
+            journal=self._journal,
             report=lambda event: listeners.report(event),
             finish=lambda: listeners.finish(),
             silence=shield.silence,
@@ -419,14 +448,23 @@ def _stop_sequences(sequences: SequenceKeeper) -> None:
         logger.error("failed to note the sequence numbers: %s", error)
 
 
-def _tables(configuration: Configuration) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The route tables, each with its rule's priority: the home address's, and mobile peers',
-    which is looked at first."""
+def _tables(configuration: Configuration) -> tuple[tuple[int, int], ...]:
+    """The route tables, each with its rules' priority: the home address's, mobile peers', which is
+    looked at first, and those of further home addresses."""
     host = configuration.host
     return (
         (host.route_table, host.rule_priority),
         (host.route_table + 1, host.rule_priority - 1),
+        *((table, host.rule_priority) for table in _more_tables(configuration)),
     )
+
+
+def _more_tables(configuration: Configuration) -> tuple[int, ...]:
+    """For the home addresses beyond the first, configured or formed."""
+    first = configuration.host.route_table + 2
+    tables = range(first, first + MAX_HOME_ADDRESSES + len(RESERVED_ROUTE_TABLES))
+    free = [t for t in tables if t not in RESERVED_ROUTE_TABLES and t <= MAX_ROUTE_TABLE]
+    return tuple(free[: MAX_HOME_ADDRESSES - 1])
 
 
 def _interface_names(configuration: Configuration) -> tuple[str, ...]:
@@ -444,16 +482,18 @@ def _interface_names(configuration: Configuration) -> tuple[str, ...]:
     return agent.interfaces + link
 
 
-def _home_agent_address(configuration: Configuration) -> IPv6Address | None:
-    """None for a correspondent, which knows none."""
-    if configuration.mobile_node is not None:
-        return configuration.mobile_node.home_agent
-    return None if configuration.home_agent is None else configuration.home_agent.address
+def _home_agent_addresses(
+    configuration: Configuration, key_sets: tuple[KeySet, ...]
+) -> frozenset[IPv6Address]:
+    """Ends of tunnels; none for a correspondent. A mobile node may use any it has keys for."""
+    if configuration.home_agent is not None:
+        return frozenset({configuration.home_agent.address})
+    return frozenset(keys.home_agent for keys in key_sets)
 
 
 def _own_addresses(configuration: Configuration) -> frozenset[IPv6Address]:
     if configuration.mobile_node is not None:
-        return frozenset({configuration.mobile_node.home_address})
+        return frozenset(configuration.mobile_node.home_addresses)
     if configuration.home_agent is not None:
         return frozenset({configuration.home_agent.address})
     return frozenset()

@@ -15,19 +15,24 @@ from mnagent.core.actions import (
     Finish,
     HoldTunnel,
     InterceptHomeAddress,
+    JoinAnycast,
     JoinGroup,
+    JournalRecord,
+    LeaveAnycast,
     LeaveGroup,
     LeaveHomeLink,
     PersistRecord,
     RemoveAddress,
     RemoveDefaultRouter,
     RemoveDirectPath,
+    RemoveHomeAddress,
     RemovePeerBinding,
     RemoveTunnel,
     ReportEvent,
     SendDhcpMessage,
     SendPacket,
     SetDirectPath,
+    SetHomeAddress,
     SetPeerBinding,
     SetTunnel,
     StopIntercepting,
@@ -61,6 +66,12 @@ class DhcpSender(Protocol):
     def send(self, action: SendDhcpMessage) -> None: ...
 
 
+class RecordJournal(Protocol):
+    """`mnagent.runtime.journal.Journal`."""
+
+    def note(self, key: str, value: str | None) -> None: ...
+
+
 class Executor:
     """One method an action; exceptions become `ActionFailed` in one place."""
 
@@ -69,11 +80,13 @@ class Executor:
         *,
         kernel: Kernel,
         host: HostState,
+        tunnel_interface: int,
         tunnels: TunnelKeeper,
         routing: MobileNodeRouting | HomeAgentRouting | None,
         sender: PacketSender,
         dhcp: DhcpSender,
         store: Store,
+        journal: RecordJournal,
         report: Callable[[ReportEvent], None],
         finish: Callable[[], None],
         silence: Callable[[frozenset[IPv6Address]], None] = lambda addresses: None,
@@ -81,9 +94,11 @@ class Executor:
         """``silence`` keeps the kernel from answering for addresses whose uniqueness is checked."""
         self._kernel = kernel
         self._host = host
+        self._tunnel_interface = tunnel_interface
         self._tunnels = tunnels
         self._routing = routing
         self._store = store
+        self._journal = journal
         self._report = report
         self._finish = finish
         self._silence = silence
@@ -98,11 +113,15 @@ class Executor:
             RemoveDefaultRouter: self._remove_default_router,
             JoinGroup: self._join_group,
             LeaveGroup: self._leave_group,
+            JoinAnycast: self._join_anycast,
+            LeaveAnycast: self._leave_anycast,
             SetTunnel: tunnels.set_tunnel,
             HoldTunnel: self._hold_tunnel,
             RemoveTunnel: self._remove_tunnel,
             UseHomeLink: self._use_home_link,
             LeaveHomeLink: self._leave_home_link,
+            SetHomeAddress: self._set_home_address,
+            RemoveHomeAddress: self._remove_home_address,
             InterceptHomeAddress: self._intercept,
             StopIntercepting: self._stop_intercepting,
             SetPeerBinding: tunnels.set_peer_binding,
@@ -110,6 +129,7 @@ class Executor:
             SetDirectPath: tunnels.set_direct_path,
             RemoveDirectPath: tunnels.remove_direct_path,
             PersistRecord: self._persist,
+            JournalRecord: self._note,
             ReportEvent: report,
             Finish: self._finished,
         }
@@ -117,6 +137,13 @@ class Executor:
     def perform(self, actions: Iterable[Action]) -> list[ActionFailed]:
         """Do them in order; a failure does not keep the later ones from being tried, except that
         after a record that could not be kept nothing is sent (its number might be used twice)."""
+        actions = tuple(actions)
+        if sum(isinstance(action, SetTunnel | RemoveTunnel) for action in actions) > 1:
+            with self._tunnels.gathering():
+                return self._perform_all(actions)
+        return self._perform_all(actions)
+
+    def _perform_all(self, actions: tuple[Action, ...]) -> list[ActionFailed]:
         failures: list[ActionFailed] = []
         unsafe = False
         for action in actions:
@@ -169,6 +196,7 @@ class Executor:
             preferred_lifetime=action.preferred_lifetime,
             prefix_route=False,
         )
+        self._tunnels.add_local_address(action.address)
         if own.prefix_length < 128:
             # The kernel leaves the prefix route of an address with a lifetime behind when it goes.
             route = Route(
@@ -188,6 +216,7 @@ class Executor:
         )
         self._host.remove_address(own)
         self._keep_silent(action.address, optimistic=False)
+        self._tunnels.forget_local_address(action.address)
         if not self._host.has_address_in(own.interface, own.prefix):
             self._host.remove_route(_prefix_purpose(own))
 
@@ -240,6 +269,14 @@ class Executor:
     def _leave_group(self, action: LeaveGroup) -> None:
         self._kernel.leave_group(action.interface, action.group)
 
+    def _join_anycast(self, action: JoinAnycast) -> None:
+        interface = self._tunnel_interface if action.interface is None else action.interface
+        self._kernel.join_anycast(interface, action.address)
+
+    def _leave_anycast(self, action: LeaveAnycast) -> None:
+        interface = self._tunnel_interface if action.interface is None else action.interface
+        self._kernel.leave_anycast(interface, action.address)
+
     def _hold_tunnel(self, action: HoldTunnel) -> None:
         self._tunnels.hold_tunnel(action.home_address)
 
@@ -260,20 +297,31 @@ class Executor:
         self._mobile_node().use_home_link(action)
 
     def _leave_home_link(self, action: LeaveHomeLink) -> None:
-        self._mobile_node().leave_home_link()
+        self._mobile_node().leave_home_link(action.home_address)
+
+    def _set_home_address(self, action: SetHomeAddress) -> None:
+        """On a home agent it is the security policy's alone."""
+        if isinstance(self._routing, MobileNodeRouting):
+            self._routing.set_home_address(action)
+            self._tunnels.set_home_address(action.home_address)
+
+    def _remove_home_address(self, action: RemoveHomeAddress) -> None:
+        if isinstance(self._routing, MobileNodeRouting):
+            self._tunnels.remove_home_address(action.home_address)
+            self._routing.remove_home_address(action.home_address)
 
     def _intercept(self, action: InterceptHomeAddress) -> None:
-        routing = self._home_agent()
-        routing.intercept(action.home_address)
         mtu = self._tunnels.tunnel_mtu(action.home_address)
-        if mtu is not None:
-            routing.tunnel_mtu_changed(action.home_address, mtu)
+        self._home_agent().intercept(action.home_address, mtu=mtu)
 
     def _stop_intercepting(self, action: StopIntercepting) -> None:
         self._home_agent().stop_intercepting(action.home_address)
 
     def _persist(self, action: PersistRecord) -> None:
         self._store.put(action.key, action.value)
+
+    def _note(self, action: JournalRecord) -> None:
+        self._journal.note(action.key, action.value)
 
     def _finished(self, action: Finish) -> None:
         self._finish()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
 
@@ -13,7 +13,6 @@ from mnagent.link.messages import (
     AddressMessage,
     LinkMessage,
     Message,
-    Overrun,
     RouteMessage,
     RuleMessage,
 )
@@ -32,6 +31,8 @@ class OwnAddress:
     interface: int
     address: IPv6Address
     prefix_length: int
+    deprecated: bool = False
+    """Kept for what uses it, but chosen for nothing new (RFC 4862 5.5.4)."""
 
     @property
     def prefix(self) -> IPv6Network:
@@ -96,7 +97,7 @@ class HostState:
             own.address,
             prefix_length=own.prefix_length,
             valid_lifetime=valid_lifetime,
-            preferred_lifetime=preferred_lifetime,
+            preferred_lifetime=0.0 if own.deprecated else preferred_lifetime,
             prefix_route=prefix_route and own.prefix_length < 128,
         )
         self._addresses[key] = own
@@ -164,12 +165,11 @@ class HostState:
             return message.removed and self._on_address_removed(message)
         if isinstance(message, LinkMessage) and message.usable:
             return self._restore_routes(message.interface)
-        if isinstance(message, Overrun):
-            return self.reassert()
         return False
 
-    def reassert(self) -> bool:
-        """Make sure of everything; all of it is idempotent."""
+    def reassert(self, present: Collection[object] = ()) -> bool:
+        """Make sure of everything; all of it is idempotent. Routes whose identity is ``present``
+        are left alone: to set thousands again would bring as many notifications."""
         self._expire()
         for key in self._pinned & self._addresses.keys():
             own = self._addresses[key]
@@ -177,7 +177,8 @@ class HostState:
         for rule in self._rules.values():
             self._attempt(self._kernel.set_rule, rule)
         for route in self._routes.values():
-            self._attempt(self._kernel.set_route, route)
+            if route.identity not in present:
+                self._attempt(self._kernel.set_route, route)
         return True
 
     def clear(self) -> None:

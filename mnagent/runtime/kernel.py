@@ -26,6 +26,7 @@ IFA_F_NOPREFIXROUTE = 0x200
 NTF_USE = 0x01
 FR_ACT_TO_TBL = 1
 IFF_NOARP = 0x80
+IPV6_JOIN_ANYCAST, IPV6_LEAVE_ANYCAST = 27, 28
 ARPHRD_ETHER = 1
 MAX_MTU = 65535
 SETTINGS_ROOT = FilePath("/proc/sys")
@@ -54,6 +55,7 @@ class LinuxKernel:
         self._requests = RequestSocket()
         self._groups = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._joined: set[tuple[int, IPv6Address]] = set()
+        self._anycast: set[tuple[int, IPv6Address]] = set()
 
     @property
     def port(self) -> int:
@@ -321,6 +323,23 @@ class LinuxKernel:
         with _accepting(errno.EADDRINUSE):
             self._groups.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, request)
         self._joined.add((interface, group))
+
+    def join_anycast(self, interface: int, address: IPv6Address) -> None:
+        """See `Kernel.join_anycast`. The kernel counts, so it is told once."""
+        if (interface, address) in self._anycast:
+            return
+        request = address.packed + struct.pack("@I", interface)
+        self._groups.setsockopt(socket.IPPROTO_IPV6, IPV6_JOIN_ANYCAST, request)
+        self._anycast.add((interface, address))
+
+    def leave_anycast(self, interface: int, address: IPv6Address) -> None:
+        """See `Kernel.leave_anycast`."""
+        if (interface, address) not in self._anycast:
+            return
+        self._anycast.discard((interface, address))
+        request = address.packed + struct.pack("@I", interface)
+        with _accepting(errno.ENOENT, errno.ENODEV):
+            self._groups.setsockopt(socket.IPPROTO_IPV6, IPV6_LEAVE_ANYCAST, request)
 
     def leave_group(self, interface: int, group: IPv6Address) -> None:
         """See `Kernel.leave_group`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from ipaddress import IPv6Address
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from mnagent.config import (
     Configuration,
     ConfigurationError,
     PayloadProtection,
+    Protection,
     read_private_file,
 )
 from mnagent.core.actions import TunnelEnd
@@ -23,7 +25,8 @@ HOME_AGENT_FILE = "home-agent.toml"
 
 
 def load_key_sets(configuration: Configuration) -> tuple[KeySet, ...]:
-    """The keys of every association a configuration asks for; one set a home address.
+    """The keys of every association a configuration asks for; one set a home address, and on a
+    mobile node one a home agent.
 
     Raises:
         ConfigurationError: a key file cannot be used, or does not fit the configuration.
@@ -39,7 +42,32 @@ def load_key_sets(configuration: Configuration) -> tuple[KeySet, ...]:
                 what = f"SPI {association.spi:#010x} is in {other} too, expected another one"
                 raise ConfigurationError(path, "spi", what, "make one of the two again")
         sets.append(keys)
+    _check_home_agents(configuration, sets)
     return tuple(sets)
+
+
+def _check_home_agents(configuration: Configuration, sets: list[KeySet]) -> None:
+    """A mobile node has the keys of each home agent it names, and each only once."""
+    node = configuration.mobile_node
+    if node is None:
+        return
+    found: dict[tuple[IPv6Address, IPv6Address], Path] = {}
+    for path, keys in zip(node.keys, sets, strict=True):
+        other = found.setdefault((keys.home_address, keys.home_agent), path)
+        if other != path:
+            what = f"{other} is for {keys.home_agent} too, expected another home agent"
+            raise ConfigurationError(path, "home_agent", what, "name one of the two")
+    for home_address in node.home_addresses:
+        for home_agent in node.home_agents:
+            if (home_address, home_agent) not in found:
+                what = f"no key file is for {home_address} with the home agent {home_agent}"
+                remedy = "name its file too, or make one with `mnagent keygen`"
+                raise ConfigurationError(configuration.path, "mobile_node.keys", what, remedy)
+    for path, keys in zip(node.keys, sets, strict=True):
+        if keys.home_address not in node.home_addresses:
+            what = f"expected a home address of {configuration.path}, found {keys.home_address}"
+            remedy = "name it in more_home_addresses, or name another file"
+            raise ConfigurationError(path, "home_address", what, remedy)
 
 
 def load_private_key_file(path: Path) -> KeySet:
@@ -62,35 +90,75 @@ def write_key_pair(
     encryption: str = "aes-cbc-256",
     overwrite: bool = False,
 ) -> tuple[Path, Path]:
+    """As `write_key_pairs`, for one home agent; both paths."""
+    (pair,) = write_key_pairs(
+        directory,
+        home_address=home_address,
+        home_agents=(home_agent,),
+        encryption=encryption,
+        overwrite=overwrite,
+    )
+    return pair
+
+
+def write_key_pairs(
+    directory: Path,
+    *,
+    home_address: IPv6Address,
+    home_agents: Sequence[IPv6Address],
+    encryption: str = "aes-cbc-256",
+    overwrite: bool = False,
+) -> list[tuple[Path, Path]]:
     """Make new keys and write both ends' files, mode 0600, into a directory (made when missing).
 
     Returns:
-        The paths of the mobile node's file and of the home agent's.
+        For each home agent the paths of the mobile node's file and of the home agent's; they are
+        numbered where there are several.
 
     Raises:
         ConfigurationError: a file is there already, or an address does not fit.
         OSError: a file cannot be written.
     """
-    texts = _generate(directory, home_address, home_agent, encryption)
-    paths = (directory / MOBILE_NODE_FILE, directory / HOME_AGENT_FILE)
+    used: set[int] = set()
+    texts = [_generate(directory, home_address, each, encryption, used) for each in home_agents]
+    pairs = [_paths(directory, number, len(home_agents)) for number in range(len(home_agents))]
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not overwrite:
-        for path in paths:
+        for path in (path for pair in pairs for path in pair):
             if path.exists() or path.is_symlink():
                 raise ConfigurationError(
                     path, "", "exists already", "--force replaces it, which voids its keys"
                 )
-    for path, text in zip(paths, texts, strict=True):
-        _write_private(path, text)
-    return paths
+    for pair, both in zip(pairs, texts, strict=True):
+        for path, text in zip(pair, both, strict=True):
+            _write_private(path, text)
+    return pairs
+
+
+def _paths(directory: Path, number: int, count: int) -> tuple[Path, Path]:
+    names = (MOBILE_NODE_FILE, HOME_AGENT_FILE)
+    if count > 1:
+        names = (
+            MOBILE_NODE_FILE.replace(".", f"-{number + 1}."),
+            HOME_AGENT_FILE.replace(".", f"-{number + 1}."),
+        )
+    return directory / names[0], directory / names[1]
 
 
 def _generate(
-    directory: Path, home_address: IPv6Address, home_agent: IPv6Address, encryption: str
+    directory: Path,
+    home_address: IPv6Address,
+    home_agent: IPv6Address,
+    encryption: str,
+    used_spis: set[int],
 ) -> tuple[str, str]:
     try:
         return generate_pair(
-            home_address, home_agent, random_bytes=os.urandom, encryption=encryption
+            home_address,
+            home_agent,
+            random_bytes=os.urandom,
+            encryption=encryption,
+            used_spis=used_spis,
         )
     except KeyFileError as error:
         raise ConfigurationError(
@@ -123,7 +191,10 @@ class _Expectation:
 
     __slots__ = ("end", "home_address", "home_agent")
 
-    def __init__(self, end: TunnelEnd, home_address: IPv6Address, home_agent: IPv6Address) -> None:
+    def __init__(
+        self, end: TunnelEnd, home_address: IPv6Address | None, home_agent: IPv6Address | None
+    ) -> None:
+        """None is any that the configuration names."""
         self.end = end
         self.home_address = home_address
         self.home_agent = home_agent
@@ -133,7 +204,11 @@ def _expectations(configuration: Configuration) -> list[tuple[Path, _Expectation
     node, agent = configuration.mobile_node, configuration.home_agent
     if node is not None:
         end = TunnelEnd.MOBILE_NODE
-        return [(node.keys, _Expectation(end, node.home_address, node.home_agent))]
+        # With one of each, a file of another home agent is the likely mistake.
+        is_single = len(node.keys) == len(node.home_agents) == 1
+        home_agent = node.home_agents[0] if is_single else None
+        home_address = None if node.more_home_addresses else node.home_address
+        return [(path, _Expectation(end, home_address, home_agent)) for path in node.keys]
     if agent is None:
         return []
     end = TunnelEnd.HOME_AGENT
@@ -141,6 +216,15 @@ def _expectations(configuration: Configuration) -> list[tuple[Path, _Expectation
         (served.keys, _Expectation(end, served.home_address, agent.address))
         for served in agent.mobile_nodes
     ]
+
+
+def _wants_authentication(keys: KeySet, configuration: Configuration) -> bool:
+    node, agent = configuration.mobile_node, configuration.home_agent
+    served = () if agent is None else agent.mobile_nodes
+    protections = [each.protection for each in served if each.home_address == keys.home_address]
+    if node is not None:
+        protections.append(node.protection)
+    return Protection.AUTHENTICATION_OPTION in protections
 
 
 def _compare(
@@ -152,9 +236,14 @@ def _compare(
         raise ConfigurationError(path, "end", what, "name this end's file, not the other end's")
     for name in ("home_address", "home_agent"):
         wanted, found = getattr(expected, name), getattr(keys, name)
-        if wanted != found:
+        if wanted not in (None, found):
             what = f"{said}, {wanted}, found {found}"
             raise ConfigurationError(path, name, what, "name the right file, or make new keys")
+    if (keys.authentication is not None) is not _wants_authentication(keys, configuration):
+        what = f"{said}, where protection says other keys"
+        raise ConfigurationError(
+            path, "authentication", what, "make new keys (`mnagent keygen --protection`)"
+        )
     table = configuration.mobile_node or configuration.home_agent
     protects = table is not None and table.payload_protection is PayloadProtection.ESP
     if protects and Purpose.PAYLOAD not in keys.pairs:

@@ -22,6 +22,10 @@ class BootClock:
         """Seconds since boot, suspend included."""
         return time.clock_gettime(time.CLOCK_BOOTTIME)
 
+    def wall_clock(self, instant: float) -> float:
+        """The time of day at an instant of this clock, seconds since 1970, as we know it now."""
+        return time.time() - (self.now() - instant)
+
 
 class _TimeSpecification(ctypes.Structure):
     _fields_ = (

@@ -309,6 +309,10 @@ class RequestSocket:
     _interrupted = False
 
 
+RECEIVE_BUFFER = 8 << 20
+"""Octets; the kernel counts some hundred for each notification besides its own."""
+
+
 class NotificationSocket:
     """Receives rtnetlink notifications; never blocks."""
 
@@ -321,7 +325,7 @@ class NotificationSocket:
         if ignoring_routes_of is not None:
             self._ignore_routes(ignoring_routes_of)
         with contextlib.suppress(OSError):
-            self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 20)
+            self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
         self._socket.bind((0, 0))
         for group in GROUPS:
             self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)

@@ -43,8 +43,8 @@ add rule {family} {table} shield rt type 2 counter drop
 add rule {family} {table} shield ip6 nexthdr 60 @nh,368,8 0xc9 counter drop
 """
 _TUNNELS = """
-add rule {family} {table} shield meta l4proto 41 ip6 saddr {home_agent} counter drop
-add rule {family} {table} shield meta l4proto 41 ip6 daddr {home_agent} counter drop
+add rule {family} {table} shield meta l4proto 41 ip6 saddr {{ {home_agents} }} counter drop
+add rule {family} {table} shield meta l4proto 41 ip6 daddr {{ {home_agents} }} counter drop
 """
 _PREROUTING = """
 add set ip6 {table} interfaces {{ type ifname; }}
@@ -102,10 +102,10 @@ class Shield:
     """The table, brought to a desired state."""
 
     def __init__(
-        self, table: str, *, home_agent: IPv6Address | None, behind_sockets: bool = False
+        self, table: str, *, home_agents: frozenset[IPv6Address], behind_sockets: bool = False
     ) -> None:
-        """``home_agent`` is one end of every tunnel, whichever end this node is; None where there
-        are no tunnels. ``behind_sockets``: they are bound to IPv6."""
+        """One of ``home_agents`` is an end of every tunnel, whichever end this node is; empty where
+        there are no tunnels. ``behind_sockets``: they are bound to IPv6."""
         self._table = table
         self._family = "ip6" if behind_sockets else "netdev"
         self._library = _Library()
@@ -113,14 +113,14 @@ class Shield:
         self._contents: dict[str, frozenset[str]] = {
             name: frozenset() for name in ("local", "spis")
         }
-        rules = _TABLE if home_agent is None else _TABLE + _TUNNELS
+        rules = _TABLE + _TUNNELS if home_agents else _TABLE
         if behind_sockets:
             rules += _PREROUTING
         self._library.run(
             rules.format(
                 family=self._family,
                 table=table,
-                home_agent=home_agent,
+                home_agents=", ".join(str(address) for address in sorted(home_agents)),
                 priority=PREROUTING_PRIORITY,
             )
         )

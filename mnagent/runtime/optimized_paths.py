@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Callable
+from functools import partial
 from ipaddress import IPv6Address
 
 from mnagent.core.actions import SetDirectPath, SetPeerBinding
@@ -25,9 +26,11 @@ _UNSPECIFIED = IPv6Address(0)
 
 RouteSetter = Callable[[IPv6Address, int | None], None]
 """Has the kernel size packets to an address by an MTU (octets), or forget about it (None)."""
+DirectRouteSetter = Callable[[IPv6Address, IPv6Address, int | None], None]
+"""The same for packets from a home address to a correspondent."""
 
 
-def _ignore(address: IPv6Address, mtu: int | None) -> None:
+def _ignore(*_: object) -> None:
     """For roles that have no such routes."""
 
 
@@ -40,9 +43,9 @@ class OptimizedPaths:
         *,
         home_address: IPv6Address | None = None,
         set_peer_route: RouteSetter = _ignore,
-        set_direct_route: RouteSetter = _ignore,
+        set_direct_route: DirectRouteSetter = _ignore,
     ) -> None:
-        """``home_address`` is a mobile node's own."""
+        """``home_address`` is a mobile node's own, the first one of several."""
         self._resolver = resolver
         self._home_address = home_address
         self._set_peer_route = set_peer_route
@@ -51,7 +54,7 @@ class OptimizedPaths:
         self._paths: dict[tuple[IPv6Address, IPv6Address], SetDirectPath] = {}
         self._tunnel_mtu: int | None = None
         self._peer_mtus: dict[IPv6Address, int] = {}
-        self._direct_mtus: dict[IPv6Address, int] = {}
+        self._direct_mtus: dict[tuple[IPv6Address, IPv6Address], int] = {}
         self._tried: set[TunnelPath] = set()
 
     @property
@@ -147,32 +150,35 @@ class OptimizedPaths:
         for peer in self._peer_mtus.keys() - wanted_peers:
             del self._peer_mtus[peer]
             _attempt(self._set_peer_route, peer, None)
-        for correspondent in self._direct_mtus.keys() - wanted_paths:
-            del self._direct_mtus[correspondent]
-            _attempt(self._set_direct_route, correspondent, None)
+        for home, correspondent in self._direct_mtus.keys() - wanted_paths:
+            del self._direct_mtus[home, correspondent]
+            _attempt(partial(self._set_direct_route, home), correspondent, None)
 
     def set_routes(
         self, peers: tuple[PeerBindingEntry, ...], paths: tuple[DirectPathEntry, ...]
     ) -> None:
         """Lead packets to what the engine's tables have now."""
         wanted_peers, wanted_paths = self._mtus_of(peers, paths)
-        for known, wanted, setter in (
-            (self._peer_mtus, wanted_peers, self._set_peer_route),
-            (self._direct_mtus, wanted_paths, self._set_direct_route),
-        ):
-            for address, mtu in wanted.items():
-                if known.get(address) != mtu and _attempt(setter, address, mtu):
-                    known[address] = mtu
+        for peer, mtu in wanted_peers.items():
+            if self._peer_mtus.get(peer) != mtu and _attempt(self._set_peer_route, peer, mtu):
+                self._peer_mtus[peer] = mtu
+        for (home, correspondent), mtu in wanted_paths.items():
+            setter = partial(self._set_direct_route, home)
+            is_new = self._direct_mtus.get((home, correspondent)) != mtu
+            if is_new and _attempt(setter, correspondent, mtu):
+                self._direct_mtus[home, correspondent] = mtu
 
     def _mtus_of(
         self, peers: tuple[PeerBindingEntry, ...], paths: tuple[DirectPathEntry, ...]
-    ) -> tuple[dict[IPv6Address, int], dict[IPv6Address, int]]:
-        direct = {entry.correspondent: entry.mtu for entry in paths}
+    ) -> tuple[dict[IPv6Address, int], dict[tuple[IPv6Address, IPv6Address], int]]:
+        direct: dict[IPv6Address, int] = {}
+        for path in paths:
+            direct[path.correspondent] = min(path.mtu, direct.get(path.correspondent, path.mtu))
         return {
             entry.home_address: direct.get(entry.home_address, entry.mtu)
             for entry in peers
             if entry.home_address in direct or self._has_room(entry)
-        }, direct
+        }, {(entry.home_address, entry.correspondent): entry.mtu for entry in paths}
 
     def _has_room(self, entry: PeerBindingEntry) -> bool:
         if self._tunnel_mtu is not None:

@@ -18,10 +18,13 @@ and our own mobility messages go as if there were no binding (RFC 6275 9.3.2).
 
 from __future__ import annotations
 
+import errno
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import IPv6Address, IPv6Network
 
-from mnagent.core.actions import UseHomeLink
+from mnagent.core.actions import SetHomeAddress, UseHomeLink
 from mnagent.runtime.host import HostState, OwnAddress
 from mnagent.runtime.sockets import SOCKET_MARK
 from mnagent.system.kernel import MAIN_TABLE, Route, Rule
@@ -34,8 +37,8 @@ _HOME_LINK_METRIC = 62
 """Better than what router advertisements make (1024) and than our care-of routes."""
 
 
-class MobileNodeRouting:
-    """The mobile node's rule, table, and home address."""
+class _HomeAddressRouting:
+    """The rule, the table and the routes of one home address."""
 
     def __init__(
         self,
@@ -56,13 +59,13 @@ class MobileNodeRouting:
         self._mtu: int | None = None
         self._direct: set[IPv6Address] = set()
         self._home_link: OwnAddress | None = None
+        self._main_routes: tuple[Route, ...] = ()
+        self._leads = False
+        self._is_preferred = True
 
     def start(self) -> None:
         """Put the home address on the tunnel device and lead its packets there."""
-        own = OwnAddress(
-            interface=self._tunnel_interface, address=self._home_address, prefix_length=128
-        )
-        self._host.set_address(own, pinned=True)
+        self._host.set_address(self._own, pinned=True)
         self._lead_to_tunnel()
         rule = Rule(
             priority=self._priority,
@@ -70,7 +73,55 @@ class MobileNodeRouting:
             source=self._home_address,
             chooses_source=self._new_connections,
         )
-        self._host.set_rule("home-address", rule)
+        self._host.set_rule(self._purpose("home-address"), rule)
+
+    def stop(self) -> None:
+        """The home address has ended: what led its packets goes."""
+        if self._home_link is not None:
+            self.leave_home_link()
+        self._host.remove_rule(self._purpose("home-address"))
+        for correspondent in tuple(self._direct):
+            self.direct_path_mtu_changed(correspondent, None)
+        self._host.remove_route(self._purpose(_HOME_DEFAULT))
+        self._host.remove_address(self._own)
+
+    @property
+    def is_preferred(self) -> bool:
+        """Whether new connections may take it."""
+        return self._is_preferred
+
+    def prefer(self, *, is_preferred: bool) -> None:
+        """Have the kernel choose it as a source, or not any more (RFC 6724 rule 3)."""
+        if is_preferred == self._is_preferred:
+            return
+        self._is_preferred = is_preferred
+        self._host.set_address(self._own, pinned=True)
+        if self._home_link is not None:
+            self._home_link = replace(self._home_link, deprecated=not is_preferred)
+            self._host.set_address(self._home_link, prefix_route=False)
+
+    def lead(self, *, leads: bool) -> None:
+        """At home, whether what has no source address yet takes this one."""
+        self._leads = leads
+        purposes = (self._purpose(_HOME_MAIN_PREFIX), self._purpose(_HOME_MAIN))
+        if not leads:
+            for purpose in purposes:
+                self._host.remove_route(purpose)
+            return
+        for purpose, route in zip(purposes, self._main_routes, strict=False):
+            self._host.set_route(purpose, route)
+
+    @property
+    def _own(self) -> OwnAddress:
+        return OwnAddress(
+            interface=self._tunnel_interface,
+            address=self._home_address,
+            prefix_length=128,
+            deprecated=not self._is_preferred,
+        )
+
+    def _purpose(self, what: str) -> str:
+        return f"{what}-{self._home_address}"
 
     def _lead_to_tunnel(self) -> None:
         route = Route(
@@ -80,7 +131,7 @@ class MobileNodeRouting:
             mtu=self._mtu,
             locks_mtu=False,
         )
-        self._host.set_route(_HOME_DEFAULT, route)
+        self._host.set_route(self._purpose(_HOME_DEFAULT), route)
 
     def tunnel_mtu_changed(self, mtu: int) -> None:
         """Let the kernel size its segments, and refuse what is too big, by the tunnel's MTU
@@ -92,7 +143,7 @@ class MobileNodeRouting:
     def direct_path_mtu_changed(self, correspondent: IPv6Address, mtu: int | None) -> None:
         """Size packets to a correspondent by its direct path's MTU (octets); None: by the
         tunnel's."""
-        purpose = f"direct-{correspondent}"
+        purpose = self._purpose(f"direct-{correspondent}")
         if mtu is None or self._home_link is not None:
             self._direct.discard(correspondent)
             self._host.remove_route(purpose)
@@ -114,6 +165,7 @@ class MobileNodeRouting:
             interface=action.interface,
             address=action.home_address,
             prefix_length=action.prefix_length,
+            deprecated=not self._is_preferred,
         )
         if self._home_link not in (None, own):
             self.leave_home_link()
@@ -133,10 +185,7 @@ class MobileNodeRouting:
             mtu=mtu,
             locks_mtu=False,
         )
-        self._host.set_route(_HOME_PREFIX, prefix)
-        self._host.set_route(
-            _HOME_MAIN_PREFIX, replace(prefix, table=MAIN_TABLE, metric=_HOME_LINK_METRIC)
-        )
+        self._host.set_route(self._purpose(_HOME_PREFIX), prefix)
         default = Route(
             table=self._table,
             interface=action.interface,
@@ -145,22 +194,23 @@ class MobileNodeRouting:
             mtu=mtu,
             locks_mtu=False,
         )
-        self._host.set_route(_HOME_DEFAULT, default)
-        if self._new_connections:
-            # Source address selection may favour another address of the home prefix on this
-            # interface.
-            self._host.set_route(
-                _HOME_MAIN,
-                replace(default, table=MAIN_TABLE, metric=_HOME_LINK_METRIC),
-            )
+        self._host.set_route(self._purpose(_HOME_DEFAULT), default)
+        # Source address selection may favour another address of the home prefix on this interface.
+        routes = (prefix, default) if self._new_connections else (prefix,)
+        self._main_routes = tuple(
+            replace(route, table=MAIN_TABLE, metric=_HOME_LINK_METRIC) for route in routes
+        )
+        if self._leads:
+            self.lead(leads=True)
 
     def leave_home_link(self) -> None:
         """See `LeaveHomeLink`."""
         own, self._home_link = self._home_link, None
+        self._main_routes = ()
         self._lead_to_tunnel()
-        self._host.remove_route(_HOME_PREFIX)
-        self._host.remove_route(_HOME_MAIN)
-        self._host.remove_route(_HOME_MAIN_PREFIX)
+        self._host.remove_route(self._purpose(_HOME_PREFIX))
+        self._host.remove_route(self._purpose(_HOME_MAIN))
+        self._host.remove_route(self._purpose(_HOME_MAIN_PREFIX))
         if own is not None:
             self._host.remove_address(own)
             # What left for the home link just before waits for a router that is out of reach.
@@ -170,6 +220,118 @@ class MobileNodeRouting:
 _BEHIND_THE_TUNNEL = IPv6Address("fe80::1")
 """A neighbour by name only: the tunnel device asks nobody. Without it the kernel keeps a neighbour
 for each home address, of which it bears a thousand (net.ipv6.neigh.default.gc_thresh3)."""
+
+
+class MobileNodeRouting:
+    """All home addresses of a mobile node, each with a table and a rule of its own.
+
+    The rules have one priority. Where they choose the source of a new connection, each tries what
+    source address selection on the tunnel device gives, so that a preferred home address comes
+    before a deprecated one.
+    """
+
+    def __init__(
+        self,
+        host: HostState,
+        *,
+        home_address: IPv6Address,
+        tunnel_interface: int,
+        table: int,
+        priority: int,
+        new_connections: bool,
+        more_home_addresses: Iterable[IPv6Address] = (),
+        more_tables: Iterable[int] = (),
+        peers: PeerRouting | None = None,
+    ) -> None:
+        """``more_tables`` are for the home addresses beyond the first, those that are formed while
+        we run as well. ``peers`` is told of them."""
+        self._peers = peers
+        self._host = host
+        self._tunnel_interface = tunnel_interface
+        self._priority = priority
+        self._new_connections = new_connections
+        self._free_tables = deque((table, *more_tables))
+        self._tables: dict[IPv6Address, int] = {}
+        self._homes: dict[IPv6Address, _HomeAddressRouting] = {}
+        for address in (home_address, *more_home_addresses):
+            self._add(address)
+
+    def start(self) -> None:
+        """Put the home addresses on the tunnel device and lead their packets there."""
+        for home in self._homes.values():
+            home.start()
+        if self._peers is not None:
+            for home_address in self._homes:
+                self._peers.set_home_address(home_address)
+        self._choose_leader()
+
+    def set_home_address(self, action: SetHomeAddress) -> None:
+        """See `SetHomeAddress`. OSError when there are no tables left."""
+        home = self._homes.get(action.home_address)
+        if home is None:
+            home = self._add(action.home_address)
+            home.start()
+        if self._peers is not None:
+            self._peers.set_home_address(action.home_address)
+        home.prefer(is_preferred=action.preferred)
+        self._choose_leader()
+
+    def remove_home_address(self, home_address: IPv6Address) -> None:
+        """See `RemoveHomeAddress`."""
+        home = self._homes.pop(home_address, None)
+        if home is not None:
+            self._free_tables.append(self._tables.pop(home_address))
+            home.stop()
+            if self._peers is not None:
+                self._peers.remove_home_address(home_address)
+            self._choose_leader()
+
+    def tunnel_mtu_changed(self, home_address: IPv6Address, mtu: int) -> None:
+        """Let the kernel size its segments, and refuse what is too big, by the tunnel's MTU
+        (octets)."""
+        if home_address in self._homes:
+            self._homes[home_address].tunnel_mtu_changed(mtu)
+
+    def direct_path_mtu_changed(
+        self, home_address: IPv6Address, correspondent: IPv6Address, mtu: int | None
+    ) -> None:
+        """Size packets to a correspondent by its direct path's MTU (octets); None: by the
+        tunnel's."""
+        if home_address in self._homes:
+            self._homes[home_address].direct_path_mtu_changed(correspondent, mtu)
+
+    def use_home_link(self, action: UseHomeLink) -> None:
+        """See `UseHomeLink`."""
+        self._homes[action.home_address].use_home_link(action)
+
+    def leave_home_link(self, home_address: IPv6Address) -> None:
+        """See `LeaveHomeLink`."""
+        if home_address in self._homes:
+            self._homes[home_address].leave_home_link()
+
+    def _choose_leader(self) -> None:
+        """The first preferred one; routes of the main table can have one preferred source."""
+        homes = tuple(self._homes.values())
+        leader = next((home for home in homes if home.is_preferred), homes[0] if homes else None)
+        for home in homes:
+            if home is not leader:
+                home.lead(leads=False)
+        if leader is not None:
+            leader.lead(leads=True)
+
+    def _add(self, home_address: IPv6Address) -> _HomeAddressRouting:
+        if not self._free_tables:
+            raise OSError(errno.ENOSPC, "there is no route table for another home address")
+        self._tables[home_address] = table = self._free_tables.popleft()
+        home = self._homes[home_address] = _HomeAddressRouting(
+            self._host,
+            home_address=home_address,
+            tunnel_interface=self._tunnel_interface,
+            table=table,
+            priority=self._priority,
+            new_connections=self._new_connections,
+        )
+        return home
 
 
 class HomeAgentRouting:
@@ -183,9 +345,9 @@ class HomeAgentRouting:
     def _purpose(self, home_address: IPv6Address) -> str:
         return f"intercept-{home_address}"
 
-    def intercept(self, home_address: IPv6Address) -> None:
-        """See `InterceptHomeAddress`."""
-        self._set(home_address, self._intercepted.get(home_address))
+    def intercept(self, home_address: IPv6Address, *, mtu: int | None = None) -> None:
+        """See `InterceptHomeAddress`. ``mtu`` is the tunnel's (octets), None where it has none."""
+        self._set(home_address, mtu or self._intercepted.get(home_address))
 
     def stop_intercepting(self, home_address: IPv6Address) -> None:
         """See `StopIntercepting`."""
@@ -221,11 +383,13 @@ class PeerRouting:
         home_address: IPv6Address | None = None,
         new_connections: bool = False,
     ) -> None:
-        """``home_address`` is a mobile node's own: its bindings count for packets from there."""
+        """``home_address`` is a mobile node's own: its bindings count for packets from there, and
+        from those it is told of later."""
         self._host = host
         self._tunnel_interface = tunnel_interface
         self._table = table
         self._home_address = home_address
+        self._more: set[IPv6Address] = set()
         self._rule = Rule(
             priority=priority,
             table=table,
@@ -244,8 +408,10 @@ class PeerRouting:
             self._host.remove_route(purpose)
             return
         if not self._has_rule:
-            self._host.set_rule("peers", self._rule)
             self._has_rule = True
+            self._host.set_rule("peers", self._rule)
+            for home_address in self._more:
+                self._set_rule(home_address)
         route = Route(
             destination=IPv6Network((peer, 128)),
             table=self._table,
@@ -255,3 +421,18 @@ class PeerRouting:
             locks_mtu=False,
         )
         self._host.set_route(purpose, route)
+
+    def set_home_address(self, home_address: IPv6Address) -> None:
+        """Have the bindings count for packets from this home address of ours too."""
+        if home_address != self._home_address:
+            self._more.add(home_address)
+            if self._has_rule:
+                self._set_rule(home_address)
+
+    def remove_home_address(self, home_address: IPv6Address) -> None:
+        """It has ended."""
+        self._more.discard(home_address)
+        self._host.remove_rule(f"peers-{home_address}")
+
+    def _set_rule(self, home_address: IPv6Address) -> None:
+        self._host.set_rule(f"peers-{home_address}", replace(self._rule, source=home_address))

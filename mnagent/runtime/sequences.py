@@ -23,8 +23,12 @@ CHECK_INTERVAL = 0.5
 """Seconds between looks at how much of each block is left."""
 
 
+LEDGER_KEY = "esp-sequences"
+"""The record of all outbound associations: a thousand mobile nodes are one write, not thousands."""
+
+
 def record_key(spi: int) -> str:
-    """The store's key for one outbound association."""
+    """Where earlier versions kept the number of one outbound association; still read."""
     return f"esp-sequence.{spi:08x}"
 
 
@@ -36,52 +40,83 @@ class SequenceKeeper:
         self._datapath = datapath
         self._blocks: dict[int, int] = {}
         self._limits: dict[int, int] = {}
+        self._ledger: dict[int, int] = {}
+        self._is_read = False
 
     def start(self, associations: Iterable[SecurityAssociation]) -> None:
-        """Reserve the first block of every outbound association; OSError when it cannot be kept."""
+        """Reserve the first block of every outbound association; OSError when it cannot be kept,
+        ValueError when what was kept cannot be read."""
         records = self._store.load()
-        wanted: dict[int, int] = {}
+        if not self._is_read:
+            self._ledger = _read(records.get(LEDGER_KEY, ""))
+            self._is_read = True
+        following: dict[int, int] = {}
         for association in associations:
             if association.direction is not Direction.OUTBOUND:
                 continue
             spi = association.spi
             payload = association.mode is EspMode.TUNNEL
             self._blocks[spi] = PAYLOAD_BLOCK if payload else CONTROL_BLOCK
-            try:
-                wanted[spi] = max(1, int(records.get(record_key(spi), "1")))
-            except ValueError:
-                raise ValueError(f"the record {record_key(spi)} is damaged") from None
-        self._reserve(wanted)
+            following[spi] = max(1, self._ledger.get(spi, 1), _of_old(records, spi))
+        self._reserve(following)
 
-    def _reserve(self, wanted: Mapping[int, int]) -> None:
-        """Give each association a block from its next number on, all of them kept at once."""
+    def _reserve(self, following: Mapping[int, int]) -> None:
         limits = {
-            spi: min(following + self._blocks[spi], LAST_SEQUENCE)
-            for spi, following in wanted.items()
+            spi: min(number + self._blocks[spi], LAST_SEQUENCE) for spi, number in following.items()
         }
-        changed = {spi: limit for spi, limit in limits.items() if limit != self._limits.get(spi)}
-        if changed:
-            self._store.put_all({record_key(spi): str(limit) for spi, limit in changed.items()})
-            self._limits.update(changed)
-        for spi, following in wanted.items():
-            self._datapath.set_sequence(spi, next=following, limit=limits[spi])
+        if any(self._limits.get(spi) != limit for spi, limit in limits.items()):
+            self._keep(limits)
+            self._limits.update(limits)
+        for spi, limit in limits.items():
+            self._datapath.set_sequence(spi, next=following[spi], limit=limit)
+
+    def _keep(self, numbers: Mapping[int, int]) -> None:
+        ledger = self._ledger | dict(numbers)
+        value = " ".join(f"{spi:08x}={number}" for spi, number in sorted(ledger.items()))
+        self._store.put(LEDGER_KEY, value)
+        self._ledger = ledger
 
     def check(self) -> None:
         """Reserve more where less than half a block is left; OSError when it cannot be kept."""
-        wanted: dict[int, int] = {}
+        short: dict[int, int] = {}
         for spi, (following, limit) in self._datapath.take_sequences_in_need().items():
             block = self._blocks.get(spi)
             if block is None or limit >= LAST_SEQUENCE or limit - following >= block // 2:
                 continue
-            wanted[spi] = following
-        self._reserve(wanted)
+            short[spi] = following
+        self._reserve(short)
+
+    def retire(self, spis: Iterable[int]) -> None:
+        """These associations go: note where each is, while the engine still knows. What they have
+        used is remembered, should they come back."""
+        gone = [spi for spi in spis if self._blocks.pop(spi, None) is not None]
+        if gone:
+            sequences = self._datapath.sequences()
+            self._keep({spi: sequences[spi][0] for spi in gone if spi in sequences})
+        for spi in gone:
+            self._limits.pop(spi, None)
 
     def stop(self) -> None:
         """After the engine has stopped: note where each association really is."""
-        self._store.put_all(
-            {
-                record_key(spi): str(following)
-                for spi, (following, _) in self._datapath.sequences().items()
-                if spi in self._blocks
-            }
-        )
+        numbers = {
+            spi: following
+            for spi, (following, _) in self._datapath.sequences().items()
+            if spi in self._blocks
+        }
+        if numbers:
+            self._keep(numbers)
+
+
+def _read(value: str) -> dict[int, int]:
+    try:
+        pairs = (entry.split("=") for entry in value.split())
+        return {int(spi, 16): int(number) for spi, number in pairs}
+    except ValueError:
+        raise ValueError(f"the record {LEDGER_KEY} is damaged") from None
+
+
+def _of_old(records: Mapping[str, str], spi: int) -> int:
+    try:
+        return int(records.get(record_key(spi), "1"))
+    except ValueError:
+        raise ValueError(f"the record {record_key(spi)} is damaged") from None

@@ -25,11 +25,12 @@ from functools import partial
 from ipaddress import IPv6Address
 from typing import Any
 
-from mnagent.config import Configuration, ConfigurationError, InterfaceOrder, Role
+from mnagent.agent.reconfiguration import Reconfiguration
+from mnagent.config import Configuration, ConfigurationError, InterfaceOrder, Role, load
 from mnagent.control.lock import AlreadyRunning, DaemonLock
 from mnagent.control.metrics import MetricsServer
 from mnagent.control.schema import ControlEvent
-from mnagent.control.server import ControlServer
+from mnagent.control.server import ControlServer, Refused
 from mnagent.core.actions import Action, ReportEvent
 from mnagent.core.events import (
     DatagramReceived,
@@ -49,10 +50,19 @@ from mnagent.link.monitor import LinkMonitor
 from mnagent.link.wireless import AssociationChange, AssociationMessage, SignalMessage
 from mnagent.runtime import process
 from mnagent.runtime.assembly import AgentBuilder, Assembly, StartError, assemble
+from mnagent.runtime.journal import SYNC_INTERVAL
 from mnagent.runtime.kernel import ROUTE_PROTOCOL
 from mnagent.runtime.loop import BootTimer
 from mnagent.runtime.netlink import NotificationSocket
 from mnagent.runtime.next_hop import VERIFY_INTERVAL
+from mnagent.runtime.reload import (
+    Change,
+    ReloadRefused,
+    associations_of,
+    merged,
+    outbound_without,
+    read_change,
+)
 from mnagent.runtime.sequences import CHECK_INTERVAL
 from mnagent.runtime.sockets import TUNNEL_PROTOCOLS, PathMtuListener
 from mnagent.runtime.suspend import ClockJumpWatch, SleepDetector
@@ -86,16 +96,19 @@ def run(
     configuration: Configuration,
     *,
     build: AgentBuilder | None = None,
+    reread: Callable[[], Configuration] | None = None,
 ) -> int:
     """Run the daemon until it is told to stop; returns the exit status (see the module's
     constants).
 
-    ``build`` makes another agent than the configured one, for tests.
+    ``build`` makes another agent than the configured one, for tests. ``reread`` reads the
+    configuration anew, for a reload; by default from the file it came from.
     """
     _set_up_logging(configuration.host.log_level.value)
     try:
         with DaemonLock(configuration.host.control_socket) as lock:
-            return asyncio.run(_run(configuration, lock, build))
+            again = reread or partial(load, configuration.path)
+            return asyncio.run(_run(configuration, lock, build, reread=again))
     except (AlreadyRunning, process.StateInUse) as error:
         logger.error("%s", error)
         return EXIT_ALREADY_RUNNING
@@ -107,11 +120,18 @@ def run(
         return EXIT_START_FAILED
 
 
-async def _run(configuration: Configuration, lock: DaemonLock, build: AgentBuilder | None) -> int:
+async def _run(
+    configuration: Configuration,
+    lock: DaemonLock,
+    build: AgentBuilder | None,
+    *,
+    reread: Callable[[], Configuration],
+) -> int:
     process.be_prompt()
     with contextlib.ExitStack() as stack:
         assembly = assemble(configuration, stack, entropy=random.SystemRandom(), build=build)
-        return await Service(configuration, assembly, stack, lock=lock).run()
+        service = Service(configuration, assembly, stack, lock=lock, reread=reread)
+        return await service.run()
 
 
 def _set_up_logging(level: str) -> None:
@@ -149,8 +169,11 @@ class Service:
         stack: contextlib.ExitStack,
         *,
         lock: DaemonLock,
+        reread: Callable[[], Configuration],
     ) -> None:
         self._configuration = configuration
+        self._reread = reread
+        self._reloading = asyncio.Lock()
         self._parts = assembly
         self._stack = stack
         self._clock = assembly.clock
@@ -178,6 +201,8 @@ class Service:
         self._moved_at = self._started_at
         self._awaited: dict[IPv6Address, tuple[int, int]] | None = None
         self._is_direct_awaited = False
+        self._journal_sync: asyncio.Task[None] | None = None
+        self._hangup: asyncio.Task[None] | None = None
         self._manager = process.ServiceManager(dict(os.environ))
         self._monitor = LinkMonitor(
             assembly.interface_names,
@@ -197,6 +222,8 @@ class Service:
             await self._done.wait()
         finally:
             self._manager.notify("STOPPING=1")
+            if self._journal_sync is not None:
+                await self._journal_sync
             # After a crash of ours the service manager starts us again, and sockets live on.
             crashed = self._exit_status != EXIT_STOPPED
             self._parts.device.stays = crashed or self._configuration.host.keep_tunnel_interface
@@ -236,6 +263,57 @@ class Service:
         logger.info("stopping")
         self._timers.set("give-up", self._clock.now() + STOP_PATIENCE)
         self._feed([ShutdownRequested()])
+
+    async def reload(self) -> list[str]:
+        """See `mnagent.control.server.Handler.reload`."""
+        async with self._reloading:
+            try:
+                change = await read_change(
+                    self._configuration,
+                    self._parts.key_sets,
+                    reread=self._reread,
+                    entropy=random.SystemRandom(),
+                )
+                if change.reconfiguration is not None:
+                    self._add_associations(change)
+                    self._guarded(partial(self._apply, change, change.reconfiguration))
+            except ReloadRefused as error:
+                logger.error("the configuration was not reloaded: %s", error)
+                raise Refused(str(error)) from error
+        details = (("changed", ", ".join(change.keys) or "nothing"),)
+        self._report(ReportEvent(name="configuration-reloaded", details=details))
+        return list(change.keys)
+
+    def _add_associations(self, change: Change) -> None:
+        """Old and new ones are there together while the agent says goodbye and hello."""
+        parts, old = self._parts, self._parts.tunnels.associations
+        known = set(old)
+        parts.tunnels.set_associations(merged(old, change.associations))
+        parts.tunnels.flush()
+        try:
+            parts.sequences.start(each for each in change.associations if each not in known)
+        except (OSError, ValueError) as error:
+            parts.tunnels.set_associations(old)
+            parts.tunnels.flush()
+            raise ReloadRefused(f"failed to reserve sequence numbers: {error}") from error
+
+    def _apply(self, change: Change, reconfiguration: Reconfiguration) -> None:
+        parts = self._parts
+        old, new = associations_of(parts.key_sets), change.associations
+        self._perform(self._agent.reconfigure(reconfiguration, self._clock.now()))
+        parts.sequences.retire(each.spi for each in outbound_without(old, new))
+        parts.tunnels.set_associations(new)
+        self._configuration, parts.key_sets = change.configuration, change.key_sets
+        logging.getLogger().setLevel(change.configuration.host.log_level.value.upper())
+        self._feed(())
+
+    def delete_binding(self, home_address: IPv6Address) -> None:
+        """See `mnagent.control.server.Handler.delete_binding`."""
+        actions = self._agent.delete_binding(home_address, self._clock.now())
+        if actions is None:
+            raise Refused(f"{home_address} has no binding here")
+        self._perform(actions)
+        self._feed(())
 
     # start
 
@@ -300,7 +378,11 @@ class Service:
             self._done.set()
 
     def _on_hangup(self) -> None:
-        logger.info("SIGHUP: nothing is read again while running; restart to apply changes")
+        self._hangup = self._loop.create_task(self._reload_quietly())
+
+    async def _reload_quietly(self) -> None:
+        with contextlib.suppress(Refused):  # the log has it
+            await self.reload()
 
     # the agent
 
@@ -316,9 +398,24 @@ class Service:
                 self._perform(self._agent.handle(event, self._clock.now()))
                 self._after(event)
             self._parts.tunnels.flush()
+            self._flush_journal()
         finally:
             self._handling = False
             self._arm()
+
+    def _flush_journal(self) -> None:
+        self._parts.journal.flush()
+        if self._parts.journal.is_dirty and "journal" not in self._timers:
+            self._timers.set("journal", self._clock.now() + SYNC_INTERVAL)
+
+    async def _sync_journal(self) -> None:
+        """In a thread: a slow card holds up nobody."""
+        failure = None
+        try:
+            await asyncio.to_thread(self._parts.journal.begin_sync())
+        except OSError as error:
+            failure = error
+        self._parts.journal.end_sync(failure)
 
     def _before(self, event: Event) -> None:
         """What the tunnel carried up to now was of the former link."""
@@ -378,6 +475,8 @@ class Service:
             self._pending.extend(self._read_activity())
             self._pending.extend(self._read_traffic())
             self._timers.set("activity", now + self._activity_interval(now))
+        elif name == "journal":
+            self._journal_sync = self._loop.create_task(self._sync_journal())
         elif name == "watchdog":
             self._manager.notify("WATCHDOG=1")
             self._timers.set("watchdog", now + (self._manager.watchdog_interval or 1.0))
@@ -477,16 +576,16 @@ class Service:
         messages = self._notifications.receive()
         if any(isinstance(message, Overrun) for message in messages):
             logger.warning("netlink notifications were lost; reading everything again")
-            self._parts.host.handle(Overrun())
-            self._resynchronize()
+            self._resynchronize(after_loss=True)
             return
         events: list[Event] = []
         for message in messages:
             events += self._take(message)
+        self._publish_addresses()
         self._note_missing()
         self._feed(events)
 
-    def _resynchronize(self) -> None:
+    def _resynchronize(self, *, after_loss: bool = False) -> None:
         kernel = self._parts.kernel
         self._monitor.resync_started()
         self._addresses.clear()
@@ -494,10 +593,14 @@ class Service:
         links = kernel.links()
         for interface in self._attached - {link.interface for link in links}:
             self._detach(interface)
-        messages: list[Message] = [*links, *kernel.addresses(), *kernel.routes()]
+        routes = kernel.routes()
+        if after_loss:
+            self._parts.host.reassert(frozenset(route.identity for route in routes))
+        messages: list[Message] = [*links, *kernel.addresses(), *routes]
         for message in messages:
             events += self._take(message)
         events += self._monitor.resync_finished(self._clock.now())
+        self._publish_addresses()
         self._note_missing()
         self._schedule_refresh()
         self._feed(events)
@@ -612,7 +715,6 @@ class Service:
         self._addresses = {
             key: message for key, message in self._addresses.items() if key[0] != interface
         }
-        self._publish_addresses()
 
     def _follow_address(self, message: AddressMessage) -> None:
         key = (message.interface, message.address)
@@ -620,9 +722,9 @@ class Service:
             self._addresses.pop(key, None)
         elif message.interface in self._monitor.interfaces:
             self._addresses[key] = message
-        self._publish_addresses()
 
     def _publish_addresses(self) -> None:
+        """Once for all that was notified: in between, an address of ours may be missing."""
         local = {address for _, address in self._addresses if not address.is_link_local}
         self._parts.tunnels.set_local_addresses(frozenset(local | self._parts.own_addresses))
 

@@ -3,8 +3,9 @@ MTUs."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
 from typing import Protocol, TypeVar
@@ -114,7 +115,13 @@ class TunnelKeeper:
         self._wishes: dict[IPv6Address, _Wish] = {}
         self._mtus: dict[IPv6Address, int] = {}
         self._local_addresses: frozenset[IPv6Address] = frozenset()
+        self._added: set[IPv6Address] = set()
+        """Local addresses of which the kernel has not told yet: it does so only once their
+        duplicate address detection begins."""
+        self._home_addresses: set[IPv6Address] = set()
         self._is_published = False
+        self._is_guarded = False
+        """Whether the shield knows what the engine knows."""
         self._entries: dict[IPv6Address, TunnelEntry] = {}
         """What the engine has, as the next two."""
         self._peers: dict[IPv6Address, PeerBindingEntry] = {}
@@ -125,16 +132,78 @@ class TunnelKeeper:
         self._followed: set[TunnelPath] = set()
         """Paths of what is optimized."""
         self._is_pending = False
+        self._is_gathering = False
+        self._gathered: dict[IPv6Address, None] = {}
+
+    @property
+    def associations(self) -> tuple[SecurityAssociation, ...]:
+        """Those the engine has, or will have with the next `flush`."""
+        return self._associations
+
+    def set_associations(self, associations: tuple[SecurityAssociation, ...]) -> None:
+        """Have these; `flush` publishes them. Tunnels of others must be set or removed first."""
+        self._associations = associations
+        self._by_spi = {
+            (association.spi, association.direction): association for association in associations
+        }
+        self._is_published = False
+        self._is_pending = True
+
+    @contextlib.contextmanager
+    def gathering(self) -> Iterator[None]:
+        """Make the tables once for all tunnels that are set or removed meanwhile."""
+        self._is_gathering = True
+        try:
+            yield
+        finally:
+            self._is_gathering = False
+            self.flush()
 
     def set_local_addresses(self, addresses: frozenset[IPv6Address]) -> None:
-        """Packets from outside are ours when they are for one of these."""
-        if addresses == self._local_addresses:
+        """Packets from outside are ours when they are for one of these, or one that was added and
+        has not been seen here yet."""
+        self._added -= addresses
+        addresses |= self._added
+        if addresses != self._local_addresses:
+            self._local_addresses = addresses
+            self._local_addresses_changed()
+
+    def set_home_address(self, home_address: IPv6Address) -> None:
+        """Packets for this home address of ours are for us, whether or not an interface has it."""
+        if home_address not in self._home_addresses:
+            self._home_addresses.add(home_address)
+            self._local_addresses_changed()
+
+    def remove_home_address(self, home_address: IPv6Address) -> None:
+        """It has ended."""
+        if home_address in self._home_addresses:
+            self._home_addresses.remove(home_address)
+            self._local_addresses_changed()
+
+    def add_local_address(self, address: IPv6Address) -> None:
+        """An address is ours from now on. The engine knows at once, for the answer to what is sent
+        from it may be back before the kernel tells of it; `flush` brings the shield to it."""
+        self._added.add(address)
+        if address in self._local_addresses:
             return
-        self._local_addresses = addresses
+        self._local_addresses |= {address}
+        self._is_guarded = False
+        self._is_pending = True
+        if self._is_published:
+            self._datapath.change(Changes(local_addresses=self._all_local()))
+
+    def forget_local_address(self, address: IPv6Address) -> None:
+        """One that was added has been taken away: it is ours until the kernel tells so."""
+        self._added.discard(address)
+
+    def _all_local(self) -> tuple[IPv6Address, ...]:
+        return tuple(sorted(self._local_addresses | self._home_addresses))
+
+    def _local_addresses_changed(self) -> None:
         if not self._is_published:
             self.publish()
             return
-        self._datapath.change(Changes(local_addresses=tuple(sorted(addresses))))
+        self._datapath.change(Changes(local_addresses=self._all_local()))
         self._guard()
 
     def set_tunnel(self, action: SetTunnel) -> None:
@@ -148,7 +217,7 @@ class TunnelKeeper:
             if spi is not None and (spi, direction) not in self._by_spi:
                 raise KeyError(spi)
         self._wishes[action.home_address] = _Wish(action)
-        self._update((action.home_address,))
+        self._changed(action.home_address)
 
     def hold_tunnel(self, home_address: IPv6Address) -> None:
         """See `HoldTunnel`."""
@@ -159,6 +228,13 @@ class TunnelKeeper:
         """See `RemoveTunnel`."""
         if self._wishes.pop(home_address, None) is not None:
             self._mtus.pop(home_address, None)
+            self._changed(home_address)
+
+    def _changed(self, home_address: IPv6Address) -> None:
+        if self._is_gathering:
+            self._gathered[home_address] = None
+            self._is_pending = True
+        else:
             self._update((home_address,))
 
     def set_peer_binding(self, action: SetPeerBinding) -> None:
@@ -184,7 +260,9 @@ class TunnelKeeper:
     def flush(self) -> None:
         """Publish what waits. A handover moves all direct paths: they are made once."""
         if self._is_pending:
-            self._update((), optimized=True)
+            self._update(tuple(self._gathered), optimized=True)
+        if not self._is_guarded:
+            self._guard()
 
     def refresh(self) -> None:
         """Ask the kernel again for some of the paths, see `NextHopResolver.refresh`."""
@@ -200,12 +278,14 @@ class TunnelKeeper:
 
     def publish(self) -> None:
         """Tell the engine the whole state, and bring shield and routes to it."""
-        self._update(tuple(self._wishes), optimized=True, whole=True)
+        homes = (*self._wishes, *(home for home in self._entries if home not in self._wishes))
+        self._update(homes, optimized=True, whole=True)
         self._guard()
 
     def _guard(self) -> None:
+        self._is_guarded = True
         self._shield.guard(
-            local_addresses=self._local_addresses,
+            local_addresses=self._all_local(),
             spis=[
                 association.spi
                 for association in self._associations
@@ -221,6 +301,7 @@ class TunnelKeeper:
         if not self._is_published and not whole:
             self.publish()
             return
+        self._gathered.clear()
         for home in homes:
             self._lead(home)
         tunnels = {home: self._entry(home, self._wishes[home]) for home in self._wished(homes)}
@@ -253,7 +334,7 @@ class TunnelKeeper:
         return Tables(
             tunnels=tuple(self._entries.values()),
             associations=self._associations,
-            local_addresses=tuple(sorted(self._local_addresses)),
+            local_addresses=self._all_local(),
             peer_bindings=tuple(self._peers.values()),
             direct_paths=tuple(self._paths.values()),
         )
@@ -305,12 +386,13 @@ class TunnelKeeper:
     def _tell_of_tunnel(
         self, homes: Collection[IPv6Address], entries: Mapping[IPv6Address, TunnelEntry]
     ) -> bool:
-        """A mobile node's packets to mobile peers may take its tunnel. True when that matters."""
-        own = self._optimized.home_address
-        if own is None or own not in homes:
+        """A mobile node's packets to mobile peers may take its tunnel, from any home address. True
+        when that matters."""
+        if self._optimized.home_address is None or not homes:
             return False
-        entry = entries.get(own)
-        return self._optimized.tunnel_changed(None if entry is None else entry.mtu)
+        others = [entry for home, entry in self._entries.items() if home not in homes]
+        mtu = min((entry.mtu for entry in (*others, *entries.values())), default=None)
+        return self._optimized.tunnel_changed(mtu)
 
     def _tell_of_mtus(self, entries: Mapping[IPv6Address, TunnelEntry]) -> None:
         for home, entry in entries.items():

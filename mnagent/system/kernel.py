@@ -162,12 +162,21 @@ class Kernel(Protocol):
         """No longer receive a group."""
         ...
 
+    def join_anycast(self, interface: int, address: IPv6Address) -> None:
+        """Take an anycast address, on its link and from elsewhere; again is no error."""
+        ...
+
+    def leave_anycast(self, interface: int, address: IPv6Address) -> None:
+        """Give an anycast address up."""
+        ...
+
 
 class FakeKernel:
     """A kernel of dictionaries; a test reads and changes its tables directly."""
 
     def __init__(self) -> None:
         self.addresses: dict[tuple[int, IPv6Address], int] = {}
+        self.deprecated: set[tuple[int, IPv6Address]] = set()
         self.routes: dict[tuple[object, ...], Route] = {}
         self.rules: set[Rule] = set()
         self.paths: dict[IPv6Address, Path] = {}
@@ -177,6 +186,7 @@ class FakeKernel:
         self.links: dict[int, LinkInformation] = {}
         self.settings: dict[str, str] = {}
         self.groups: set[tuple[int, IPv6Address]] = set()
+        self.anycast: set[tuple[int, IPv6Address]] = set()
         self.failure: int | None = None
         """errno that every change raises, or None."""
 
@@ -196,6 +206,9 @@ class FakeKernel:
     ) -> None:
         self._change()
         self.addresses[interface, address] = prefix_length
+        self.deprecated.discard((interface, address))
+        if preferred_lifetime == 0:
+            self.deprecated.add((interface, address))
 
     def remove_address(self, interface: int, address: IPv6Address, *, prefix_length: int) -> None:
         self._change()
@@ -257,3 +270,11 @@ class FakeKernel:
     def leave_group(self, interface: int, group: IPv6Address) -> None:
         self._change()
         self.groups.discard((interface, group))
+
+    def join_anycast(self, interface: int, address: IPv6Address) -> None:
+        self._change()
+        self.anycast.add((interface, address))
+
+    def leave_anycast(self, interface: int, address: IPv6Address) -> None:
+        self._change()
+        self.anycast.discard((interface, address))

@@ -20,7 +20,7 @@ from struct import pack, unpack_from
 from typing import ClassVar, Final
 
 from mnagent.wire import constants
-from mnagent.wire.buffer import sized, unsigned
+from mnagent.wire.buffer import DecodeError, sized, unsigned
 from mnagent.wire.constants import LIFETIME_UNIT, NEXT_HEADER_NONE
 from mnagent.wire.mobility_options import (
     MobilityOption,
@@ -46,6 +46,12 @@ class BindingStatus(enum.IntEnum):
     EXPIRED_CARE_OF_NONCE_INDEX = 137
     EXPIRED_NONCES = 138
     REGISTRATION_TYPE_CHANGE_DISALLOWED = 139
+    IDENTIFIER_MISMATCH = 144
+    """RFC 4285: the time in the replay protection option is not close to ours."""
+    MESSAGE_IDENTIFIER_REQUIRED = 145
+    """RFC 4285: the replay protection option is missing."""
+    AUTHENTICATION_FAILED = 146
+    """RFC 4285."""
     INVALID_CARE_OF_ADDRESS = 174
 
     @property
@@ -89,8 +95,42 @@ _BINDING_STATUS_SENTENCES: Final = {
     BindingStatus.REGISTRATION_TYPE_CHANGE_DISALLOWED: (
         "A binding of the other kind (home or correspondent registration) already exists."
     ),
+    BindingStatus.IDENTIFIER_MISMATCH: (
+        "The clocks of mobile node and home agent are too far apart, or the update was replayed."
+    ),
+    BindingStatus.MESSAGE_IDENTIFIER_REQUIRED: (
+        "The home agent wants the time in each update, as protection against replays."
+    ),
+    BindingStatus.AUTHENTICATION_FAILED: (
+        "The update's authenticator is wrong: the two ends have different keys."
+    ),
     BindingStatus.INVALID_CARE_OF_ADDRESS: "The care-of address cannot be bound.",
 }
+
+
+class RevocationTrigger(enum.IntEnum):
+    """Why a binding is revoked (RFC 5846 5.1), as far as one mobile node is concerned."""
+
+    UNSPECIFIED = 0
+    ADMINISTRATIVE_REASON = 1
+    USER_INITIATED_TERMINATION = 5
+    ACCESS_NETWORK_TERMINATION = 6
+    POSSIBLE_OUT_OF_SYNC_STATE = 7
+
+
+class RevocationStatus(enum.IntEnum):
+    """Status of a Binding Revocation Acknowledgement; below 128 means done (RFC 5846 5.2)."""
+
+    SUCCESS = 0
+    PARTIAL_SUCCESS = 1
+    BINDING_DOES_NOT_EXIST = 128
+    IPV4_HOME_ADDRESS_OPTION_REQUIRED = 129
+    GLOBAL_REVOCATION_NOT_AUTHORIZED = 130
+    MOBILE_NODE_IDENTITY_REQUIRED = 131
+    MOBILE_NODE_ATTACHED = 132
+    TRIGGER_NOT_SUPPORTED = 133
+    FUNCTION_NOT_SUPPORTED = 134
+    PROXY_BINDING_REVOCATION_NOT_SUPPORTED = 135
 
 
 class BindingErrorStatus(enum.IntEnum):
@@ -241,6 +281,46 @@ class BindingError:
 
 
 @dataclass(frozen=True, slots=True)
+class HomeAgentSwitch:
+    """A home agent asks a mobile node to look for another one (RFC 5142 4)."""
+
+    message_type: ClassVar[int] = constants.HOME_AGENT_SWITCH
+    home_agents: tuple[IPv6Address, ...] = ()
+    """Others, in order of preference; none leaves the mobile node to discover them."""
+    options: tuple[MobilityOption, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BindingRevocationIndication:
+    """A home agent has ended, or is about to end, a binding (RFC 5846 5.1)."""
+
+    message_type: ClassVar[int] = constants.BINDING_REVOCATION
+    trigger: int
+    """A `RevocationTrigger`, or another number."""
+    sequence: int
+    """16 bits; no relation to those of Binding Updates."""
+    proxy_binding: bool = False
+    ipv4_only: bool = False
+    is_global: bool = False
+    options: tuple[MobilityOption, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BindingRevocationAcknowledgement:
+    """Answer to a Binding Revocation Indication (RFC 5846 5.2)."""
+
+    message_type: ClassVar[int] = constants.BINDING_REVOCATION
+    status: int
+    """A `RevocationStatus`, or another number."""
+    sequence: int
+    """Echoed."""
+    proxy_binding: bool = False
+    ipv4_only: bool = False
+    is_global: bool = False
+    options: tuple[MobilityOption, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class UnknownMobilityMessage:
     """A message of any other type; the receiver answers with a Binding Error (RFC 6275 9.2)."""
 
@@ -258,6 +338,9 @@ MobilityMessage = (
     | BindingUpdate
     | BindingAcknowledgement
     | BindingError
+    | HomeAgentSwitch
+    | BindingRevocationIndication
+    | BindingRevocationAcknowledgement
     | UnknownMobilityMessage
 )
 
@@ -273,8 +356,10 @@ MINIMUM_LENGTHS: Final = {
     constants.BINDING_UPDATE: 16,
     constants.BINDING_ACKNOWLEDGEMENT: 16,
     constants.BINDING_ERROR: 24,
+    constants.HOME_AGENT_SWITCH: 8,
+    constants.BINDING_REVOCATION: 16,
 }
-"""Octets of the shortest valid header of each known type (RFC 6275 6.1)."""
+"""Octets of the shortest valid header of each known type (RFC 6275 6.1, 5142 4, 5846 5)."""
 
 _ACKNOWLEDGE: Final = 0x8000
 _HOME_REGISTRATION: Final = 0x4000
@@ -283,6 +368,10 @@ _KEY_MANAGEMENT_MOBILITY: Final = 0x1000
 _OTHER_UPDATE_BITS: Final = 12
 _ACKNOWLEDGEMENT_KEY_MANAGEMENT_MOBILITY: Final = 0x80
 _OTHER_ACKNOWLEDGEMENT_BITS: Final = 7
+
+_PROXY_BINDING: Final = 0x8000
+_IPV4_ONLY: Final = 0x4000
+_GLOBAL: Final = 0x2000
 
 _COOKIE_LENGTH: Final = 8
 _TOKEN_LENGTH: Final = 8
@@ -322,6 +411,21 @@ def _acknowledgement_data(message: BindingAcknowledgement) -> bytes:
     return pack("!BBHH", status, flags, sequence, _lifetime_units(message.lifetime))
 
 
+def _revocation_data(
+    message: BindingRevocationIndication | BindingRevocationAcknowledgement,
+) -> bytes:
+    if isinstance(message, BindingRevocationIndication):
+        head = constants.BINDING_REVOCATION_INDICATION, unsigned(message.trigger, 8, "trigger")
+    else:
+        head = constants.BINDING_REVOCATION_ACKNOWLEDGEMENT, unsigned(message.status, 8, "status")
+    flags = (
+        _PROXY_BINDING * message.proxy_binding
+        | _IPV4_ONLY * message.ipv4_only
+        | _GLOBAL * message.is_global
+    )
+    return pack("!BBHH", *head, unsigned(message.sequence, 16, "sequence number"), flags)
+
+
 def _fixed_data(message: MobilityMessage) -> bytes:
     """Message data without options."""
     match message:
@@ -337,6 +441,11 @@ def _fixed_data(message: MobilityMessage) -> bytes:
             return pack("!Bx", unsigned(status, 8, "status")) + home_address.packed
         case BindingRefreshRequest():
             return bytes(2)
+        case HomeAgentSwitch(home_agents):
+            count = unsigned(len(home_agents), 8, "number of home agents")
+            return bytes((count, 0)) + b"".join(address.packed for address in home_agents)
+        case BindingRevocationIndication() | BindingRevocationAcknowledgement():
+            return _revocation_data(message)
         case _:
             if message.message_type in MINIMUM_LENGTHS:
                 raise ValueError(f"message type {message.message_type} has a class of its own")
@@ -379,6 +488,10 @@ def decode_mobility_message(data: bytes, offset: int) -> MobilityMessage:
             return BindingError(status, IPv6Address(data[8:24]), _options(data, 24, offset))
         case constants.BINDING_REFRESH_REQUEST:
             return BindingRefreshRequest(_options(data, 8, offset))
+        case constants.HOME_AGENT_SWITCH:
+            return _decode_switch(data, offset)
+        case constants.BINDING_REVOCATION:
+            return _decode_revocation(data, offset)
         case message_type:
             return UnknownMobilityMessage(message_type, data[COMMON_HEADER_LENGTH:])
 
@@ -399,6 +512,41 @@ def _decode_update(data: bytes, offset: int) -> BindingUpdate:
         other_flags=flags & ((1 << _OTHER_UPDATE_BITS) - 1),
         options=_options(data, 12, offset),
     )
+
+
+def _decode_switch(data: bytes, offset: int) -> HomeAgentSwitch:
+    end = 8 + 16 * data[6]
+    if end > len(data):
+        raise DecodeError("more home agents than there is room for", offset + 6)
+    addresses = tuple(IPv6Address(data[at : at + 16]) for at in range(8, end, 16))
+    return HomeAgentSwitch(addresses, _options(data, end, offset))
+
+
+def _decode_revocation(
+    data: bytes, offset: int
+) -> BindingRevocationIndication | BindingRevocationAcknowledgement:
+    kind, code, sequence, flags = unpack_from("!BBHH", data, COMMON_HEADER_LENGTH)
+    bits = (bool(flags & _PROXY_BINDING), bool(flags & _IPV4_ONLY), bool(flags & _GLOBAL))
+    options = _options(data, 12, offset)
+    if kind == constants.BINDING_REVOCATION_INDICATION:
+        return BindingRevocationIndication(
+            trigger=code,
+            sequence=sequence,
+            proxy_binding=bits[0],
+            ipv4_only=bits[1],
+            is_global=bits[2],
+            options=options,
+        )
+    if kind == constants.BINDING_REVOCATION_ACKNOWLEDGEMENT:
+        return BindingRevocationAcknowledgement(
+            status=code,
+            sequence=sequence,
+            proxy_binding=bits[0],
+            ipv4_only=bits[1],
+            is_global=bits[2],
+            options=options,
+        )
+    raise DecodeError(f"binding revocation type {kind}", offset + COMMON_HEADER_LENGTH)
 
 
 def _decode_acknowledgement(data: bytes, offset: int) -> BindingAcknowledgement:

@@ -1,4 +1,4 @@
-"""Mobility options (RFC 6275 6.2, RFC 4283): what may follow the fixed part of a mobility message.
+"""Mobility options (RFC 6275 6.2, 4283, 4285): what may follow the fixed part of a message.
 
 Padding is made and skipped here, never seen by callers.
 """
@@ -17,10 +17,12 @@ from mnagent.wire.constants import (
     MOBILITY_OPTION_ALTERNATE_CARE_OF_ADDRESS,
     MOBILITY_OPTION_BINDING_AUTHORIZATION_DATA,
     MOBILITY_OPTION_BINDING_REFRESH_ADVICE,
+    MOBILITY_OPTION_MESSAGE_AUTHENTICATION,
     MOBILITY_OPTION_MOBILE_NODE_IDENTIFIER,
     MOBILITY_OPTION_NONCE_INDICES,
     MOBILITY_OPTION_PAD1,
     MOBILITY_OPTION_PADN,
+    MOBILITY_OPTION_REPLAY_PROTECTION,
 )
 from mnagent.wire.ipv6 import pad_options, split_options
 
@@ -66,6 +68,26 @@ class MobileNodeIdentifier:
 
 
 @dataclass(frozen=True, slots=True)
+class MessageAuthentication:
+    """Authenticates a message by a key the two ends share (RFC 4285 5)."""
+
+    spi: int
+    """Mobility SPI, 32 bits: which key it is."""
+    authenticator: bytes
+    """12 octets for MN-HA."""
+    subtype: int = 1
+    """1: mobile node and home agent; 2: mobile node and AAA server."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayProtection:
+    """When a message was made (RFC 4285 6)."""
+
+    timestamp: int
+    """64 bits as NTP has them: seconds since 1900 in the upper 32, fractions in the lower."""
+
+
+@dataclass(frozen=True, slots=True)
 class UnknownMobilityOption:
     """Any other option, kept as it is; receivers skip it (RFC 6275 6.2.1)."""
 
@@ -79,6 +101,8 @@ MobilityOption = (
     | NonceIndices
     | BindingAuthorizationData
     | MobileNodeIdentifier
+    | MessageAuthentication
+    | ReplayProtection
     | UnknownMobilityOption
 )
 
@@ -86,6 +110,7 @@ _FIXED_LENGTHS: Final = {
     MOBILITY_OPTION_BINDING_REFRESH_ADVICE: 2,
     MOBILITY_OPTION_ALTERNATE_CARE_OF_ADDRESS: 16,
     MOBILITY_OPTION_NONCE_INDICES: 4,
+    MOBILITY_OPTION_REPLAY_PROTECTION: 8,
 }
 _KNOWN: Final = {
     MOBILITY_OPTION_PAD1,
@@ -93,6 +118,7 @@ _KNOWN: Final = {
     *_FIXED_LENGTHS,
     MOBILITY_OPTION_BINDING_AUTHORIZATION_DATA,
     MOBILITY_OPTION_MOBILE_NODE_IDENTIFIER,
+    MOBILITY_OPTION_MESSAGE_AUTHENTICATION,
 }
 _AUTHORIZATION_REMAINDER: Final = 2
 """Binding Authorization Data starts at 8n+2 (RFC 6275 6.2.7)."""
@@ -121,6 +147,15 @@ def _encode(option: MobilityOption) -> tuple[bytes, int, int]:
             kind = unsigned(subtype, 8, "identifier subtype")
             head = bytes((MOBILITY_OPTION_MOBILE_NODE_IDENTIFIER, length, kind))
             return head + identifier, 1, 0
+        case MessageAuthentication(spi, authenticator, subtype):
+            length = unsigned(len(authenticator) + 5, 8, "authenticator length")
+            kind = unsigned(subtype, 8, "authentication subtype")
+            fields = (length, kind, unsigned(spi, 32, "mobility SPI"))
+            head = pack("!BBBI", MOBILITY_OPTION_MESSAGE_AUTHENTICATION, *fields)
+            return head + authenticator, 4, 1
+        case ReplayProtection(timestamp):
+            head = bytes((MOBILITY_OPTION_REPLAY_PROTECTION, 8))
+            return head + pack("!Q", unsigned(timestamp, 64, "timestamp")), 8, 2
         case _:
             if option.option_type in _KNOWN:
                 raise ValueError(f"option type {option.option_type} has a class of its own")
@@ -164,6 +199,10 @@ def _decode(option_type: int, data: bytes, offset: int) -> MobilityOption:
         if not data:
             raise DecodeError("mobile node identifier without a subtype", offset + 1)
         return MobileNodeIdentifier(data[1:], data[0])
+    if option_type == MOBILITY_OPTION_MESSAGE_AUTHENTICATION:
+        if len(data) < 5:
+            raise DecodeError("message authentication without a mobility SPI", offset + 1)
+        return MessageAuthentication(int.from_bytes(data[1:5], "big"), data[5:], data[0])
     expected = _FIXED_LENGTHS.get(option_type)
     if expected is None:
         return UnknownMobilityOption(option_type, data)
@@ -173,4 +212,6 @@ def _decode(option_type: int, data: bytes, offset: int) -> MobilityOption:
         return BindingRefreshAdvice(int.from_bytes(data, "big") * LIFETIME_UNIT)
     if option_type == MOBILITY_OPTION_ALTERNATE_CARE_OF_ADDRESS:
         return AlternateCareOfAddress(IPv6Address(data))
+    if option_type == MOBILITY_OPTION_REPLAY_PROTECTION:
+        return ReplayProtection(int.from_bytes(data, "big"))
     return NonceIndices(*unpack("!HH", data))

@@ -53,9 +53,12 @@ from mnagent.wire.mobility import (
     BindingAcknowledgement,
     BindingError,
     BindingRefreshRequest,
+    BindingRevocationAcknowledgement,
+    BindingRevocationIndication,
     BindingUpdate,
     CareOfTest,
     CareOfTestInit,
+    HomeAgentSwitch,
     HomeTest,
     HomeTestInit,
     MobilityMessage,
@@ -136,6 +139,9 @@ _MOBILITY_CLASSES: Final = (
     HomeTest,
     CareOfTest,
     BindingError,
+    HomeAgentSwitch,
+    BindingRevocationIndication,
+    BindingRevocationAcknowledgement,
     UnknownMobilityMessage,
 )
 _EXTENSION_HEADERS: Final = {

@@ -246,7 +246,7 @@ def test_keys_of_somebody_else_are_refused(which: str) -> None:
     configuration = mobile_node_configuration()
     if which == "home agent":
         assert configuration.mobile_node is not None
-        other = replace(configuration.mobile_node, home_agent=IPv6Address("2001:db8:1::2"))
+        other = replace(configuration.mobile_node, home_agents=(IPv6Address("2001:db8:1::2"),))
         configuration = replace(configuration, mobile_node=other)
     with pytest.raises(ValueError, match="keys"):
         build_agent(configuration, random=Random(1), persisted={}, associations=keys)

@@ -139,9 +139,7 @@ def test_killed_engine_leaves_traffic_that_goes_on_until_the_next_adopts_it(
     first = begin(near.namespace, bpf_file_system, tables)
     assert ping(near, far)
     moved: list[int] = []
-    stream = threading.Thread(
-        target=lambda: moved.append(transfer(near, far, octets=64 * OCTETS))
-    )
+    stream = threading.Thread(target=lambda: moved.append(transfer(near, far, octets=64 * OCTETS)))
     stream.start()
     first.kill()
     stream.join()

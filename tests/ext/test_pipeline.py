@@ -616,6 +616,16 @@ def test_association_of_one_node_does_not_carry_anothers_home_address() -> None:
     assert verdicts(pipeline) == {"drop-inner-source": 1}
 
 
+def test_association_that_two_tunnels_name_carries_both_their_home_addresses() -> None:
+    oracle = slow_esp(("aes-cbc-hmac-sha256-128", 16), SPI)
+    tunnels = (agent_tunnel(inbound_spi=SPI), agent_tunnel(OTHER_HOME, inbound_spi=SPI))
+    pipeline = agent_pipeline(association(oracle, Direction.INBOUND), tunnels=tunnels)
+    for sequence, home_address in ((1, HOME), (2, OTHER_HOME)):
+        inner = udp(home_address, CORRESPONDENT, b"renumbered")
+        frame = ipv6(CARE_OF, AGENT, packets.ESP, oracle.seal(inner, 41, sequence))
+        assert pipeline.process_inbound([frame]).to_tunnel == [bytes(10) + inner]
+
+
 def test_association_other_than_the_tunnels_is_refused() -> None:
     oracle = slow_esp(("aes-cbc-hmac-sha256-128", 16), SPI)
     pipeline = agent_pipeline(

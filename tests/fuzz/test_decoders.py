@@ -18,7 +18,7 @@ from mnagent.wire.packet import MobilityHeaderError, decode_invoking, decode_pac
 from tests.support.mutation import load_corpus, mutations, repaired
 
 CORPUS = load_corpus(Path(__file__).parent / "corpus")
-COUNT = int(os.environ.get("MNAGENT_FUZZ_COUNT", "20000"))
+COUNT = int(os.environ.get("MNAGENT_FUZZ_COUNT", "24000"))
 SEED = int(os.environ.get("MNAGENT_FUZZ_SEED", "6275"))
 
 
@@ -62,7 +62,7 @@ def test_mutated_packets_decode_or_raise_decode_error() -> None:
         except Exception as error:
             error.add_note(f"packet {number} of seed {SEED}: {data.hex()}")
             raise
-    if COUNT >= 20000:
+    if COUNT >= 24000:
         assert seen >= {
             "BindingUpdate",
             "BindingAcknowledgement",

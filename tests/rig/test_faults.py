@@ -136,13 +136,32 @@ def test_mobile_node_killed_moved_and_restarted_keeps_tcp_alive() -> None:
     run(scenario)
 
 
-@requirement("RFC6275-11.3.6", "OPS-03")
+@requirement("RFC6275-10.3.1", "OPS-03")
+def test_home_agent_killed_and_restarted_carries_packets_at_once() -> None:
+    async def scenario() -> None:
+        async with away() as roaming:
+            traffic = await Traffic.start(roaming)
+            await roaming.home_agent.kill()
+            await roaming.home_agent.start()
+            serving_at = boottime()
+            (binding,) = (await roaming.home_agent.status())["home_agent"]["bindings"]
+            assert binding["home_address"] == str(HOME_ADDRESS)
+            await traffic.resumed(serving_at, timeout=1.0)
+            assert roaming.mobile_node.find("binding-update-sent", after=serving_at) is None
+            await traffic.finish()
+            assert Traffic.survived(traffic.outgoing)
+            assert Traffic.survived(traffic.incoming)
+
+    run(scenario)
+
+
 @requirement("RFC6275-11.3.6", "MN-46")
 def test_home_agent_killed_and_restarted_without_its_cache_recovers() -> None:
     async def scenario() -> None:
         async with away() as roaming:
             traffic = await Traffic.start(roaming)
             await roaming.home_agent.kill()
+            roaming.home_agent.lose_state()
             restarted_at = boottime()
             await roaming.home_agent.start()
             # Long before the binding would have ended: a tunnelled packet was answered by an error.

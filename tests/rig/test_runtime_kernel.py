@@ -605,7 +605,7 @@ def test_start_that_fails_leaves_the_kernel_as_it_was_and_an_adopted_tunnel_alon
     before = machine.state()
     machine.start()
     machine.stop()
-    record = next((machine.directory / "state" / "records").glob("esp-sequence.*"))
+    record = next((machine.directory / "state" / "records").glob("esp-sequences.*"))
     kept = record.read_text()
     record.write_text("x")
     assert machine.spawn().wait(PATIENCE) == EXIT_START_FAILED

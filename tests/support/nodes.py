@@ -21,19 +21,23 @@ from mnagent.core.actions import (
     Finish,
     HoldTunnel,
     InterceptHomeAddress,
+    JoinAnycast,
     JoinGroup,
+    LeaveAnycast,
     LeaveGroup,
     LeaveHomeLink,
     PersistRecord,
     RemoveAddress,
     RemoveDefaultRouter,
     RemoveDirectPath,
+    RemoveHomeAddress,
     RemovePeerBinding,
     RemoveTunnel,
     ReportEvent,
     SendDhcpMessage,
     SendPacket,
     SetDirectPath,
+    SetHomeAddress,
     SetPeerBinding,
     SetTunnel,
     StopIntercepting,
@@ -166,6 +170,7 @@ class Host:
         self.ports: list[Port] = []
         self.addresses: dict[int, dict[IPv6Address, int]] = {}
         self.groups: dict[int, set[IPv6Address]] = {}
+        self.anycast: dict[int | None, set[IPv6Address]] = {}
         self.routes: list[Route] = []
         self.neighbors: dict[tuple[int, IPv6Address], bytes] = {}
         self.delivered: list[tuple[float, IPv6Packet]] = []
@@ -200,7 +205,8 @@ class Host:
 
     def owns(self, address: IPv6Address) -> bool:
         """Whether the address is one of this node's."""
-        return any(address in addresses for addresses in self.addresses.values())
+        own = (*self.addresses.values(), *self.anycast.values())
+        return any(address in addresses for addresses in own)
 
     # Sending.
 
@@ -299,7 +305,8 @@ class Host:
     def _on_solicitation(
         self, port: Port, packet: IPv6Packet, message: NeighborSolicitation
     ) -> None:
-        if message.target not in self.addresses[port.index]:
+        is_anycast = message.target in self.anycast.get(port.index, ())
+        if message.target not in self.addresses[port.index] and not is_anycast:
             return
         is_probe = packet.source == UNSPECIFIED
         for option in message.options:
@@ -309,11 +316,12 @@ class Host:
             message.target,
             router=self.forwards,
             solicited=not is_probe,
-            override=True,
+            override=not is_anycast,
             options=(TargetLinkLayerAddress(port.mac),),
         )
         destination = ALL_NODES if is_probe else packet.source
-        packet = IPv6Packet(message.target, destination, answer, hop_limit=255)
+        source = self.link_local(port) if is_anycast else message.target
+        packet = IPv6Packet(source, destination, answer, hop_limit=255)
         self.output(port, destination, encode_packet(packet))
 
     def _on_advertisement(self, port: Port, message: NeighborAdvertisement) -> None:
@@ -446,6 +454,8 @@ class AgentNode(Router):
         super().__init__(world, name)
         self.forwards = home_address is None
         self.home_address = home_address
+        self.home_addresses = {home_address: True} if home_address is not None else {}
+        """Of a mobile node; False for a deprecated one."""
         self.agent: Agent | None = None
         self.esp = ReferenceEsp(
             SecurityAssociationDatabase(a for key_set in keys for a in key_set.associations)
@@ -462,7 +472,7 @@ class AgentNode(Router):
         self._direct: dict[tuple[IPv6Address, IPv6Address], SetDirectPath] = {}
         self._peers: dict[IPv6Address, IPv6Address] = {}
         self._traffic: dict[tuple[IPv6Address, IPv6Address], _Traffic] = {}
-        self._home_link: UseHomeLink | None = None
+        self._home_links: dict[IPv6Address, UseHomeLink] = {}
         self._generation = 0
 
     # The daemon.
@@ -490,6 +500,11 @@ class AgentNode(Router):
         """Hand an event to the agent and do what it says."""
         if self.agent is not None and not self.is_finished:
             self._execute(self.agent.handle(event, self.world.now))
+
+    def carry_out(self, actions: list[Action]) -> None:
+        """Do what the agent answered to somebody in charge, as the daemon does."""
+        self._execute(actions)
+        self._set_timer()
 
     def attach(self, port: Port, link: Link, *, carrier_lost: bool = True) -> None:
         """Move a port to a link. Without loss of carrier it is a roam: only LinkUp is told."""
@@ -577,6 +592,10 @@ class AgentNode(Router):
                 self.groups[action.interface].add(action.group)
             case LeaveGroup():
                 self.groups[action.interface].discard(action.group)
+            case JoinAnycast():
+                self.anycast.setdefault(action.interface, set()).add(action.address)
+            case LeaveAnycast():
+                self.anycast.get(action.interface, set()).discard(action.address)
             case PersistRecord():
                 self.records[action.key] = action.value
             case Finish():
@@ -600,13 +619,17 @@ class AgentNode(Router):
                 tunnel = self._tunnels.pop(action.home_address, None)
                 self._count("held-dropped", 0 if tunnel is None else len(tunnel.held))
             case UseHomeLink():
-                self._home_link = action
+                self._home_links[action.home_address] = action
                 self.addresses[action.interface][action.home_address] = 128
             case LeaveHomeLink():
-                if self._home_link is not None:
-                    on_port = self.addresses[self._home_link.interface]
-                    on_port.pop(action.home_address, None)
-                self._home_link = None
+                link = self._home_links.pop(action.home_address, None)
+                if link is not None:
+                    self.addresses[link.interface].pop(action.home_address, None)
+            case SetHomeAddress():
+                if self.home_address is not None:
+                    self.home_addresses[action.home_address] = action.preferred
+            case RemoveHomeAddress():
+                self.home_addresses.pop(action.home_address, None)
             case InterceptHomeAddress():
                 host_route = IPv6Network((action.home_address, 128))
                 self.routes.append(Route(host_route, None))
@@ -652,7 +675,7 @@ class AgentNode(Router):
         if action.link_layer_destination is not None:
             assert action.interface is not None
             self._port(action.interface).send(action.link_layer_destination, data)
-        elif action.interface is None and action.packet.source == self.home_address:
+        elif action.interface is None and action.packet.source in self.home_addresses:
             self.route(data)
         elif action.interface is None:
             self.send_natively(data)
@@ -698,7 +721,7 @@ class AgentNode(Router):
     # The data path.
 
     def owns(self, address: IPv6Address) -> bool:
-        return address == self.home_address or super().owns(address)
+        return address in self.home_addresses or super().owns(address)
 
     def route(self, data: bytes) -> None:
         """Packets of the home address go to the tunnel device unless at home."""
@@ -707,11 +730,12 @@ class AgentNode(Router):
             port = None if direct.interface is None else self._port(direct.interface)
             self.send_natively(data, port=port)
             return
-        if source_of(data) == self.home_address:
-            if self._home_link is None:
+        if source_of(data) in self.home_addresses:
+            link = self._home_links.get(source_of(data))
+            if link is None:
                 self._encapsulate(source_of(data), data)
                 return
-            self._send_from_home(self._home_link, data)
+            self._send_from_home(link, data)
             return
         route = self.find_route(source_of(data), destination_of(data))
         if route is not None and route.port is None:
@@ -767,6 +791,8 @@ class AgentNode(Router):
         destination = destination_of(data)
         if destination.is_multicast and not self._is_member(port, destination):
             return
+        if data[6] == PROTOCOL_ICMPV6 and len(data) > 40 and 144 <= data[40] <= 145:
+            self._hand_up(data, port, frame.source)
         if data[6] == PROTOCOL_ICMPV6 and len(data) > 40 and 133 <= data[40] <= 137:
             self._hand_up(data, port, frame.source)
             if self.configures_itself:
@@ -807,7 +833,8 @@ class AgentNode(Router):
         return data[6] == PROTOCOL_ICMPV6 and len(data) > 40 and data[40] < 128
 
     def _is_member(self, port: Port, group: IPv6Address) -> bool:
-        own = {solicited_node(address) for address in self.addresses[port.index]}
+        addresses = (*self.addresses[port.index], *self.anycast.get(port.index, ()))
+        own = {solicited_node(address) for address in addresses}
         well_known = {ALL_NODES, IPv6Address("ff02::2")}
         return group in own | self.groups[port.index] | well_known
 
@@ -937,7 +964,7 @@ class AgentNode(Router):
         header, option = packet.type2_routing_header, packet.home_address_option
         if isinstance(packet.payload, MobilityMessage) or (header is None and option is None):
             return None
-        if header is not None and header.home_address != self.home_address:
+        if header is not None and header.home_address not in self.home_addresses:
             return None
         if option is not None and self._peers.get(option) != packet.source:
             return None

@@ -59,6 +59,14 @@ class ScriptedAgent:
         """Always soon."""
         return self._deadline
 
+    def reconfigure(self, change: object, now: float) -> list[Action]:
+        return []
+
+    def delete_binding(
+        self, home_address: ipaddress.IPv6Address, now: float
+    ) -> list[Action] | None:
+        return None
+
     def snapshot(self, now: float) -> ScriptedAgent:
         """Nothing to show."""
         return self

@@ -36,6 +36,10 @@ CORRESPONDENT = IPv6Address("2001:db8:c::99")
 _NOTHING: Mapping[str, str | int | float | bool] = MappingProxyType({})
 
 
+SERVED_EXTRA = ""
+"""Further lines of the mobile node's table at the home agent, for tests to set."""
+
+
 def make_keys(seed: int, *, home_address: IPv6Address = HOME_ADDRESS) -> tuple[KeySet, KeySet]:
     """Matching keys of a mobile node and of its home agent."""
     random = Random(seed)
@@ -82,7 +86,7 @@ home_prefix = "{HOME_PREFIX}"
 {_lines({"home_link": "eth0", **options})}
 [[home_agent.mobile_nodes]]
 home_address = "{HOME_ADDRESS}"
-keys = "/etc/mnagent/keys.toml"
+keys = "/etc/mnagent/keys.toml"{SERVED_EXTRA}
 """
     return configuration_of(text)
 

@@ -90,8 +90,12 @@ _plain_mobility_options = st.one_of(
     st.builds(options.AlternateCareOfAddress, addresses),
     st.builds(options.NonceIndices, unsigned(16), unsigned(16)),
     st.builds(options.MobileNodeIdentifier, st.binary(max_size=60), unsigned(8)),
+    st.builds(options.MessageAuthentication, unsigned(32), st.binary(max_size=30), unsigned(8)),
+    st.builds(options.ReplayProtection, unsigned(64)),
     st.builds(
-        options.UnknownMobilityOption, other_than(0, 1, 2, 3, 4, 5, 8), st.binary(max_size=30)
+        options.UnknownMobilityOption,
+        other_than(0, 1, 2, 3, 4, 5, 8, 9, 10),
+        st.binary(max_size=30),
     ),
 )
 _authorization = st.builds(options.BindingAuthorizationData, padded(4, 32))
@@ -133,7 +137,26 @@ mobility_messages = st.one_of(
         options=mobility_options(),
     ),
     st.builds(mobility.BindingError, unsigned(8), addresses, mobility_options()),
-    st.builds(mobility.UnknownMobilityMessage, other_than(*range(8)), padded(2)),
+    st.builds(mobility.HomeAgentSwitch, tuples_of(addresses), mobility_options()),
+    st.builds(
+        mobility.BindingRevocationIndication,
+        trigger=unsigned(8),
+        sequence=unsigned(16),
+        proxy_binding=flags,
+        ipv4_only=flags,
+        is_global=flags,
+        options=mobility_options(),
+    ),
+    st.builds(
+        mobility.BindingRevocationAcknowledgement,
+        status=unsigned(8),
+        sequence=unsigned(16),
+        proxy_binding=flags,
+        ipv4_only=flags,
+        is_global=flags,
+        options=mobility_options(),
+    ),
+    st.builds(mobility.UnknownMobilityMessage, other_than(*range(8), 12, 16), padded(2)),
 )
 
 # Neighbour discovery and ICMPv6.

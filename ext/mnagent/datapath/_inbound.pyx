@@ -191,7 +191,12 @@ cdef Verdict check_protection(
         return (
             DECAPSULATED if same_address(tunnel.remote, outer + 8) else DROP_OUTER_SOURCE
         )
-    if not same_address(association.home_address, tunnel.home_address):
+    if (
+        not same_address(association.home_address, tunnel.home_address)
+        and association.spi != tunnel.inbound_spi
+        and association.spi != tunnel.home_test_inbound_spi
+    ):
+        # What the tunnel names is its own, also where the association serves several addresses.
         return DROP_INNER_SOURCE
     if required and wanted != association.spi:
         return DROP_WRONG_ASSOCIATION

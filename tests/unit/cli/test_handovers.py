@@ -69,7 +69,7 @@ def test_command_asks_the_agent(
 ) -> None:
     asked: list[tuple[Path, str]] = []
 
-    def request(path: Path, method: str) -> dict[str, Any]:
+    def request(path: Path, method: str, *_: Any, **__: Any) -> dict[str, Any]:
         asked.append((path, method))
         return ANSWER
 

@@ -7,6 +7,7 @@ import re
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from ipaddress import IPv6Address
 from pathlib import Path
 from types import SimpleNamespace
@@ -197,7 +198,7 @@ def test_check_config_good_mobile_node(
     assert main(["check-config", str(mobile_node)]) == 0
     output = capsys.readouterr().out
     assert f"mobile node {HOME_ADDRESS}/64, home agent {HOME_AGENT}, roaming with wlan0" in output
-    assert "8 security associations for 1 mobile node" in output
+    assert "8 security associations for 1 home agent" in output
     assert not any(secret in output for secret in secrets(mobile_node.parent / "keys"))
 
 
@@ -325,7 +326,8 @@ def test_run_hands_the_configuration_to_the_service(
 ) -> None:
     seen: list[Configuration] = []
 
-    def run(configuration: Configuration) -> int:
+    def run(configuration: Configuration, *, reread: Callable[[], Configuration]) -> int:
+        assert reread() == configuration
         seen.append(configuration)
         return 4
 

@@ -61,6 +61,7 @@ def test_unit_has_least_privileges_and_a_watchdog(unit: Path) -> None:
     assert values["RestartPreventExitStatus"] == ["2 3"]
     role = unit.stem.removeprefix("mnagent-")
     assert values["ExecStart"] == [f"mnagent run -c /etc/mnagent/{role}.toml"]
+    assert values["ExecReload"] == [f"mnagent reload -c /etc/mnagent/{role}.toml"]
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
@@ -71,7 +72,7 @@ def test_unit_is_good_for_systemd(unit: Path, tmp_path: Path) -> None:
         return
     copy = tmp_path / unit.name
     # The program need not be installed where systemd looks for it.
-    copy.write_text(unit.read_text().replace("ExecStart=mnagent", "ExecStart=/bin/true"))
+    copy.write_text(unit.read_text().replace("=mnagent ", "=/bin/true "))
     done = subprocess.run(
         [analyze, "verify", str(copy)], capture_output=True, text=True, check=False
     )

@@ -73,7 +73,8 @@ def test_mobile_node_smallest_file_has_the_defaults(tmp_path: Path) -> None:
     assert node.home_address == IPv6Address("2001:db8:1::10")
     assert node.home_prefix == IPv6Network("2001:db8:1::/64")
     assert node.interfaces == ("wlan0", "eth0")
-    assert node.keys == tmp_path / "keys/mobile-node.toml"
+    assert node.keys == (tmp_path / "keys/mobile-node.toml",)
+    assert node.home_agents == (IPv6Address("2001:db8:1::1"),)
     assert (node.lifetime, node.initial_bindack_timeout_first_registration) == (600, 1.5)
     assert node.autoconfiguration is Autoconfiguration.AGENT
     assert node.new_connections is NewConnections.HOME_ADDRESS
@@ -115,7 +116,7 @@ def test_number_without_a_point_is_good_for_seconds(tmp_path: Path) -> None:
     [
         ("", "colour = 1\n", "colour", "unknown key"),
         ("interfaces", "interface", "mobile_node.interface", "unknown key"),
-        ("home_agent =", "lifetime = 5 #", "mobile_node.home_agent", "missing"),
+        ("home_agent =", "home_agents =", "mobile_node.home_agents", "unknown key"),
         ('role = "mobile-node"', "", "role", "missing"),
         ('role = "mobile-node"', "role = 1", "role", "expected a string, found a whole number"),
         ('role = "mobile-node"', 'role = "node"', "role", '"mobile-node" or "home-agent"'),
@@ -206,7 +207,7 @@ def test_mistake_in_an_added_line_names_key_and_expectation(
         ("1::10", "2::10", "home_agent.mobile_nodes[0].home_address", "in the home prefix"),
         ("1::10", "1::1", "home_agent.mobile_nodes[0].home_address", "home agent's address"),
         ("keys =", "key =", "home_agent.mobile_nodes[0].key", "unknown key"),
-        ("[[home_agent.mobile_nodes]]", "[host]", "home_agent.mobile_nodes", "missing"),
+        ("[[home_agent.mobile_nodes]]", "[host]", "host.home_address", "unknown key"),
         (
             "[[home",
             'home_link = "a b"\n[[home',
@@ -330,7 +331,7 @@ use = "on-traffic"
             "host.tunnel_interface",
             "eth0 is listed",
         ),
-        ('[home_agent]\naddress = "2001:db8::1"', "home_agent.home_prefix", "missing"),
+        ("[home_agent]", "home_agent.address", "missing"),
         ("[host]\nroute_table = 252", "host.route_table", "252, or the next one"),
     ],
 )
@@ -367,3 +368,45 @@ def test_route_optimization_policy_with_a_mistake_is_named(
 def test_interfaces_of_a_correspondent_do_not_go_with_another_role(tmp_path: Path) -> None:
     error = error_of(tmp_path, f'{MOBILE_NODE}[correspondent]\ninterfaces = ["eth0"]\n')
     assert error.key_path == "correspondent.interfaces"
+
+
+def test_more_home_addresses_come_after_the_first(tmp_path: Path) -> None:
+    text = MOBILE_NODE + 'more_home_addresses = ["2001:db8:1::11"]\nfollow_renumbering = false\n'
+    node = loaded(tmp_path, text).mobile_node
+    assert node is not None
+    assert [str(each) for each in node.home_addresses] == ["2001:db8:1::10", "2001:db8:1::11"]
+    assert not node.follow_renumbering
+
+
+@pytest.mark.parametrize(
+    ("addresses", "key_path", "expected"),
+    [
+        (["2001:db8:1::10"], "mobile_node.more_home_addresses[0]", "listed twice"),
+        (["ff02::1"], "mobile_node.more_home_addresses[0]", "unicast"),
+        (
+            [f"2001:db8:1::{number:x}" for number in range(32, 40)],
+            "mobile_node.more_home_addresses",
+            "at most 7",
+        ),
+    ],
+)
+def test_mistake_in_more_home_addresses_is_named(
+    addresses: list[str], key_path: str, expected: str, tmp_path: Path
+) -> None:
+    listed = ", ".join(f'"{each}"' for each in addresses)
+    error = error_of(tmp_path, MOBILE_NODE + f"more_home_addresses = [{listed}]\n")
+    assert error.key_path == key_path
+    assert expected in error.expected
+
+
+@pytest.mark.parametrize(
+    ("lines", "key"),
+    [
+        ("min_prefix_advertisement_interval = 0.5", "min_prefix_advertisement_interval"),
+        ("max_prefix_advertisement_interval = 500.0", "min_prefix_advertisement_interval"),
+        ("max_prefix_advertisement_interval = 1e9", "max_prefix_advertisement_interval"),
+    ],
+)
+def test_prefix_advertisement_intervals_are_checked(lines: str, key: str, tmp_path: Path) -> None:
+    text = HOME_AGENT.replace("[[home", f"{lines}\n[[home")
+    assert error_of(tmp_path, text).key_path == f"home_agent.{key}"

@@ -9,6 +9,7 @@ import socket
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from mnagent.control import server as server_module
 from mnagent.control.client import Client, ControlError, request
 from mnagent.control.lock import AlreadyRunning, DaemonLock
 from mnagent.control.schema import MAX_LINE_LENGTH, ControlEvent
-from mnagent.control.server import MAX_EVENT_HISTORY, ControlServer
+from mnagent.control.server import MAX_EVENT_HISTORY, ControlServer, Refused
 
 PATIENCE = 20.0
 """Seconds after which a test that hangs fails."""
@@ -29,15 +30,27 @@ class FakeAgent:
 
     def __init__(self) -> None:
         self.shutdowns = 0
+        self.deleted: list[IPv6Address] = []
+        self.state: dict[str, Any] = {"role": "mobile-node"}
         self.failing = False
 
     def status(self) -> dict[str, Any]:
         if self.failing:
             raise RuntimeError("no status today")
-        return {"role": "mobile-node"}
+        return self.state
 
     def counters(self) -> dict[str, int]:
         return {"malformed": 3}
+
+    async def reload(self) -> list[str]:
+        if self.failing:
+            raise Refused("cannot change while running: role")
+        return ["home_agent.mobile_nodes"]
+
+    def delete_binding(self, home_address: IPv6Address) -> None:
+        if home_address in self.deleted:
+            raise Refused(f"{home_address} has no binding here")
+        self.deleted.append(home_address)
 
     def shutdown(self) -> None:
         self.shutdowns += 1
@@ -375,5 +388,48 @@ def test_server_stop_with_a_client_that_does_not_read_is_soon(
             await server.stop()
             del reader
             writer.transport.abort()
+
+    run(test)
+
+
+def test_client_has_the_configuration_read_again(path: Path) -> None:
+    async def test() -> None:
+        agent = FakeAgent()
+        async with serving(path, agent):
+            assert await Client(path).reload() == ["home_agent.mobile_nodes"]
+            agent.failing = True
+            with pytest.raises(ControlError, match="cannot change while running: role") as refused:
+                await Client(path).reload()
+            assert refused.value.code == "refused"
+
+    run(test)
+
+
+def test_client_ends_a_binding_once(path: Path) -> None:
+    async def test() -> None:
+        agent = FakeAgent()
+        async with serving(path, agent):
+            await Client(path).delete_binding("2001:db8::1")
+            assert agent.deleted == [IPv6Address("2001:db8::1")]
+            with pytest.raises(ControlError, match="has no binding"):
+                await Client(path).delete_binding("2001:db8::1")
+            with pytest.raises(ControlError, match='expected a home address, found "x"'):
+                await Client(path).delete_binding("x")
+
+    run(test)
+
+
+def test_bindings_are_those_of_a_home_agent(path: Path) -> None:
+    async def test() -> None:
+        agent = FakeAgent()
+        async with serving(path, agent):
+            answer = asyncio.to_thread(request, path, "bindings")
+            with pytest.raises(ControlError, match="no home agent"):
+                await answer
+            agent.state = {"now": 5.0, "home_agent": {"bindings": [{"home_address": "1::1"}]}}
+            assert await asyncio.to_thread(request, path, "bindings") == {
+                "now": 5.0,
+                "bindings": [{"home_address": "1::1"}],
+            }
 
     run(test)

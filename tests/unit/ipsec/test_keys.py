@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from ipaddress import IPv6Address
+from random import Random
 
 import pytest
 
@@ -216,3 +217,25 @@ def test_key_file_key_in_the_wrong_place_is_not_echoed() -> None:
     assert secret not in str(error_of(changed('end = ".*"', f'end = "{secret}"')))
     assert secret not in str(error_of(changed("^transform = .*", f'transform = "{secret}"')))
     assert secret not in str(error_of(changed('home_agent = ".*"', f'home_agent = "{secret}"')))
+
+
+def test_keys_of_the_authentication_option_stand_alone() -> None:
+    own, others = generate_pair(
+        IPv6Address("2001:db8:1::10"),
+        IPv6Address("2001:db8:1::1"),
+        random_bytes=Random(1).randbytes,
+        encryption="authentication-option",
+    )
+    keys = load_key_file(own)
+    assert keys.associations == ()
+    assert keys.authentication is not None
+    assert keys.authentication == load_key_file(others).authentication
+    assert keys.authentication.key.hex() not in repr(keys)
+    ipsec = generate_pair(
+        IPv6Address("2001:db8:1::10"),
+        IPv6Address("2001:db8:1::1"),
+        random_bytes=Random(1).randbytes,
+    )[0]
+    both = ipsec + own[own.index("[authentication]") :]
+    with pytest.raises(KeyFileError, match="expected no binding"):
+        load_key_file(both)

@@ -316,7 +316,11 @@ def binding_only() -> KeySet:
 
 def test_database_binding_keys_only_protects_bindings_only() -> None:
     database = mobile_node_database(binding_only())
-    assert [policy.purpose for policy in database.policies] == [Purpose.BINDING] * 2
+    assert [policy.purpose for policy in database.policies] == [
+        Purpose.BINDING,
+        Purpose.BINDING,
+        Purpose.PREFIX_DISCOVERY,
+    ]
 
 
 def test_database_payload_protection_without_keys_raises() -> None:

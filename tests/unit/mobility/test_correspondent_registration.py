@@ -21,6 +21,7 @@ from mnagent.wire.mobility_options import NonceIndices
 from mnagent.wire.packet import encode_packet
 from tests.support.driver import CARE_OF_A, CARE_OF_B, HOME_ADDRESS
 from tests.support.matching import of_type, only, reports, sent
+from tests.support.requirement import requirement
 from tests.support.return_routability import (
     CORRESPONDENT,
     HOME_INDEX,
@@ -41,6 +42,19 @@ def test_refresh_keeps_the_direct_path_and_the_old_binding_until_its_end() -> No
     assert driver.registration.remaining(driver.now) == pytest.approx(62)
     driver.acknowledge()
     assert driver.registration.remaining(driver.now) == MAX_RR_BINDING_LIFETIME
+    assert driver.all(RemoveDirectPath) == []
+
+
+@requirement("RFC6275-11.4.2", "MPD-06")
+def test_home_address_that_ends_sooner_is_told_with_a_shorter_lifetime() -> None:
+    driver = CorrespondentDriver(is_permanent=True)
+    driver.establish()
+    driver.advance(10)
+    outputs = driver.note(driver.registration.home_registered(driver.now + 50, driver.now))
+    ((_, update),) = sent(outputs, BindingUpdate)
+    assert update.lifetime == 48
+    driver.acknowledge()
+    assert driver.registration.remaining(driver.now) == 48
     assert driver.all(RemoveDirectPath) == []
 
 

@@ -16,7 +16,7 @@ OTHER_ROUTER = IPv6Address("fe80::2")
 class Moves:
     def __init__(self, *interfaces: str) -> None:
         self.movement = Movement(
-            home_address=HOME_ADDRESS, home_prefix=HOME_PREFIX, interfaces=interfaces
+            home_addresses={HOME_ADDRESS}, home_prefixes={HOME_PREFIX}, interfaces=interfaces
         )
         self.now = 100.0
 
@@ -175,8 +175,8 @@ def test_kernel_route_serves_every_address_of_its_interface() -> None:
 def test_by_kind_ethernet_takes_over_from_wi_fi_and_gives_way_when_it_goes() -> None:
     moves = Moves("wlan0", "eth0")
     moves.movement = Movement(
-        home_address=HOME_ADDRESS,
-        home_prefix=HOME_PREFIX,
+        home_addresses={HOME_ADDRESS},
+        home_prefixes={HOME_PREFIX},
         interfaces=("wlan0", "eth0"),
         by_kind=True,
     )

@@ -14,6 +14,7 @@ from mnagent.core.actions import (
     HoldTunnel,
     InterceptHomeAddress,
     JoinGroup,
+    JournalRecord,
     LeaveGroup,
     LeaveHomeLink,
     PersistRecord,
@@ -102,6 +103,7 @@ class Bench:
         self.finished = 0
         self.silenced: list[frozenset[IPv6Address]] = []
         self.silence_fails = False
+        self.notes: list[tuple[str, str | None]] = []
         self.routing: Any = HomeAgentRouting(self.host, tunnel_interface=TUNNEL_INTERFACE)
         if not home_agent:
             self.routing = MobileNodeRouting(
@@ -122,6 +124,7 @@ class Bench:
             mtu_changed=lambda home, mtu: None,
         )
         self.executor = Executor(
+            tunnel_interface=TUNNEL_INTERFACE,
             kernel=self.kernel,
             host=self.host,
             tunnels=self.tunnels,
@@ -129,6 +132,7 @@ class Bench:
             sender=self.sender,
             dhcp=self.dhcp,
             store=self.store,
+            journal=self,
             report=self.reports.append,
             finish=self._finish,
             silence=self._silence,
@@ -141,6 +145,10 @@ class Bench:
 
     def guard(self, **_: Any) -> None:
         """No shield here."""
+
+    def note(self, key: str, value: str | None) -> None:
+        """As a journal does."""
+        self.notes.append((key, value))
 
     def _finish(self) -> None:
         self.finished += 1
@@ -250,7 +258,7 @@ def test_home_link_on_another_interface_replaces_the_first(bench: Bench) -> None
 
 def test_tunnel_mtu_does_not_touch_the_route_at_home(bench: Bench) -> None:
     bench.perform(AT_HOME)
-    bench.routing.tunnel_mtu_changed(1400)
+    bench.routing.tunnel_mtu_changed(HOME, 1400)
     assert {route.mtu for route in bench.routes(6275)} == {1500}
     bench.perform(LeaveHomeLink(home_address=HOME))
     assert {route.mtu for route in bench.routes(6275)} == {1400}
@@ -334,6 +342,13 @@ def test_nothing_is_sent_after_a_record_that_was_not_kept() -> None:
     failures = bench.perform(PersistRecord(key="sequence", value="1"), PACKET)
     assert [failure.errno for failure in failures] == [errno.ENOSPC, errno.EIO]
     assert bench.sender.sent == []
+
+
+def test_journal_record_reaches_the_journal(bench: Bench) -> None:
+    assert (
+        bench.perform(JournalRecord(key="a", value="1"), JournalRecord(key="b", value=None)) == []
+    )
+    assert bench.notes == [("a", "1"), ("b", None)]
 
 
 def test_record_is_kept_before_the_packet(bench: Bench) -> None:

@@ -9,7 +9,6 @@ from mnagent.link.messages import (
     AddressMessage,
     LinkMessage,
     NeighbourMessage,
-    Overrun,
     RouteMessage,
     RuleMessage,
 )
@@ -154,8 +153,17 @@ def test_overrun_reasserts_everything(host: HostState, kernel: FakeKernel) -> No
     kernel.addresses.clear()
     kernel.routes.clear()
     kernel.rules.clear()
-    assert host.handle(Overrun())
+    assert host.reassert()
     assert (len(kernel.addresses), len(kernel.routes), len(kernel.rules)) == (1, 1, 1)
+
+
+def test_reassertion_leaves_routes_alone_that_are_there(
+    host: HostState, kernel: FakeKernel
+) -> None:
+    host.set_route("x", ROUTE)
+    kernel.routes.clear()
+    host.reassert({ROUTE.identity})
+    assert kernel.routes == {}
 
 
 def test_reassertion_that_fails_is_tried_again(host: HostState, kernel: FakeKernel) -> None:
@@ -164,7 +172,7 @@ def test_reassertion_that_fails_is_tried_again(host: HostState, kernel: FakeKern
     kernel.failure = 100
     assert not host.handle(RULE_GONE)
     kernel.failure = None
-    assert host.handle(Overrun())
+    assert host.reassert()
     assert kernel.rules == {RULE}
 
 

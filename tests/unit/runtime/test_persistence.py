@@ -14,6 +14,7 @@ from mnagent.core.security import Direction, EspMode, EspTransform, SecurityAsso
 from mnagent.runtime.sequences import (
     CONTROL_BLOCK,
     LAST_SEQUENCE,
+    LEDGER_KEY,
     PAYLOAD_BLOCK,
     SequenceKeeper,
     record_key,
@@ -81,14 +82,18 @@ def test_file_store_refuses_one_bad_key_of_many(tmp_path: Path) -> None:
         FileStore(tmp_path).put_all({"../x": "1"})
 
 
+def kept(store: MemoryStore) -> dict[int, int]:
+    """The numbers kept, by SPI."""
+    pairs = (entry.split("=") for entry in store.records[LEDGER_KEY].split())
+    return {int(spi, 16): int(number) for spi, number in pairs}
+
+
 def test_sequences_are_reserved_before_use() -> None:
     store, datapath = MemoryStore(), FakeDatapath()
     SequenceKeeper(store, datapath).start([CONTROL, PAYLOAD, INBOUND])
     assert datapath.spis == {256: (1, 1 + CONTROL_BLOCK), 257: (1, 1 + PAYLOAD_BLOCK)}
-    assert store.records == {
-        record_key(256): str(1 + CONTROL_BLOCK),
-        record_key(257): str(1 + PAYLOAD_BLOCK),
-    }
+    assert kept(store) == {256: 1 + CONTROL_BLOCK, 257: 1 + PAYLOAD_BLOCK}
+    assert len(store.records) == 1
 
 
 def test_sequences_after_a_crash_go_on_behind_the_block() -> None:
@@ -120,7 +125,7 @@ def test_sequences_reserve_more_when_half_a_block_is_left() -> None:
     datapath.spis[256] = (used, 1 + CONTROL_BLOCK)
     keeper.check()
     assert datapath.spis[256] == (used, used + CONTROL_BLOCK)
-    assert store.records[record_key(256)] == str(used + CONTROL_BLOCK)
+    assert kept(store) == {256: used + CONTROL_BLOCK}
 
 
 def test_sequences_end_before_they_wrap() -> None:
@@ -133,11 +138,33 @@ def test_sequences_end_before_they_wrap() -> None:
     assert datapath.spis[256][1] == LAST_SEQUENCE
 
 
-def test_sequences_with_a_damaged_record_refuse_to_start() -> None:
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [(LEDGER_KEY, "x"), (LEDGER_KEY, "100=1=2"), (record_key(256), "x")],
+)
+def test_sequences_with_a_damaged_record_refuse_to_start(key: str, value: str) -> None:
     store = MemoryStore()
-    store.put(record_key(256), "x")
+    store.put(key, value)
     with pytest.raises(ValueError, match="damaged"):
         SequenceKeeper(store, FakeDatapath()).start([CONTROL])
+
+
+def test_sequences_kept_the_former_way_are_gone_on_with() -> None:
+    store, datapath = MemoryStore(), FakeDatapath()
+    store.put(record_key(256), "9000")
+    SequenceKeeper(store, datapath).start([CONTROL])
+    assert datapath.spis[256] == (9000, 9000 + CONTROL_BLOCK)
+
+
+def test_sequences_of_an_association_that_went_and_came_go_on() -> None:
+    store, datapath = MemoryStore(), FakeDatapath()
+    keeper = SequenceKeeper(store, datapath)
+    keeper.start([CONTROL, PAYLOAD])
+    datapath.spis[256] = (77, 1 + CONTROL_BLOCK)
+    keeper.retire([256, 999])
+    assert kept(store) == {256: 77, 257: 1 + PAYLOAD_BLOCK}
+    keeper.start([CONTROL])
+    assert datapath.spis[256] == (77, 77 + CONTROL_BLOCK)
 
 
 def settings(kernel: FakeKernel, journal: Path, boot: str = "boot-1") -> SavedSettings:

@@ -157,6 +157,36 @@ def test_shield_knows_addresses_and_inbound_associations(bench: Bench) -> None:
     }
 
 
+def test_new_local_address_is_known_to_the_engine_at_once_and_to_the_shield_later(
+    bench: Bench,
+) -> None:
+    bench.keeper.add_local_address(HOME)
+    bench.keeper.set_tunnel(TUNNEL)
+    guarded = len(bench.guard.calls)
+    for _ in range(2):
+        bench.keeper.add_local_address(CARE_OF)
+        assert CARE_OF in bench.datapath.tables[-1].local_addresses
+        assert len(bench.guard.calls) == guarded
+    bench.keeper.flush()
+    assert bench.guard.calls[-1]["local"] == {CARE_OF, HOME}
+
+
+def test_new_local_address_stays_until_the_kernel_told_of_it_and_of_its_end(bench: Bench) -> None:
+    bench.keeper.add_local_address(CARE_OF)
+    bench.keeper.set_local_addresses(frozenset({HOME}))
+    assert set(bench.datapath.tables[-1].local_addresses) == {CARE_OF, HOME}
+    bench.keeper.set_local_addresses(frozenset({CARE_OF, HOME}))
+    bench.keeper.set_local_addresses(frozenset({HOME}))
+    assert bench.datapath.tables[-1].local_addresses == (HOME,)
+
+
+def test_new_local_address_that_is_taken_away_unseen_goes(bench: Bench) -> None:
+    bench.keeper.add_local_address(CARE_OF)
+    bench.keeper.forget_local_address(CARE_OF)
+    bench.keeper.set_local_addresses(frozenset({HOME}))
+    assert bench.datapath.tables[-1].local_addresses == (HOME,)
+
+
 def test_tunnel_with_an_unknown_association_is_refused(bench: Bench) -> None:
     with pytest.raises(KeyError):
         bench.keeper.set_tunnel(replace(TUNNEL, outbound_spi=999))

@@ -14,6 +14,7 @@ from mnagent.wire.mobility import (
     BindingUpdate,
     CareOfTest,
     CareOfTestInit,
+    HomeAgentSwitch,
     HomeTest,
     HomeTestInit,
     MobilityMessage,
@@ -161,3 +162,25 @@ def test_mobile_node_identifier_has_its_fields_in_place() -> None:
     data = encode_mobility_options((option,), 8)
     assert data.hex() == "0808016d6540686f6d65" + "010400000000"
     assert decode_mobility_options(data, 8, 48) == (option,)
+
+
+def test_home_agent_switch_with_more_addresses_than_octets_is_malformed() -> None:
+    message = bytes.fromhex("3b000c0000000100")
+    with pytest.raises(DecodeError, match="more home agents"):
+        decode_mobility_message(message, 40)
+
+
+def test_home_agent_switch_without_addresses_has_no_padding() -> None:
+    assert encode_mobility_message(HomeAgentSwitch()) == bytes.fromhex("3b000c0000000000")
+
+
+@pytest.mark.parametrize("kind", [0, 3, 255])
+def test_binding_revocation_of_an_unassigned_type_is_malformed(kind: int) -> None:
+    message = bytes((0x3B, 1, 16, 0, 0, 0, kind, 0)) + bytes(8)
+    with pytest.raises(DecodeError, match="binding revocation type"):
+        decode_mobility_message(message, 40)
+
+
+def test_message_authentication_without_a_whole_spi_is_malformed() -> None:
+    with pytest.raises(DecodeError, match="mobility SPI"):
+        decode_mobility_options(bytes((9, 4, 1, 0, 0, 0)), 12, 52)

@@ -1,0 +1,119 @@
+"""``mnagent bindings`` and ``mnagent reload``, with an agent that a test plays."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mnagent.cli import status
+from mnagent.cli.main import main
+from mnagent.control.client import ControlError
+
+BINDINGS = {
+    "now": 100.0,
+    "bindings": [
+        {
+            "home_address": "2001:db8:1::10",
+            "care_of_address": "2001:db8:a::5054:ff:fe12:3456",
+            "lifetime_remaining": 431.2,
+            "sequence": 17,
+        }
+    ],
+}
+
+
+class Agent:
+    """Answers as told, and remembers the questions."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, dict[str, Any]] = {}
+        self.asked: list[tuple[str, dict[str, str]]] = []
+        self.error: ControlError | None = None
+
+    def request(
+        self, path: Path, method: str, timeout: float, *, arguments: dict[str, str]
+    ) -> dict[str, Any]:
+        self.asked.append((method, arguments))
+        if self.error is not None:
+            raise self.error
+        return self.answers.get(method, {})
+
+
+@pytest.fixture
+def agent(monkeypatch: pytest.MonkeyPatch) -> Agent:
+    agent = Agent()
+    monkeypatch.setattr(status, "request", agent.request)
+    return agent
+
+
+def test_list_shows_a_table(agent: Agent, capsys: pytest.CaptureFixture[str]) -> None:
+    agent.answers["bindings"] = BINDINGS
+    assert main(["bindings", "list"]) == 0
+    head, line = capsys.readouterr().out.splitlines()
+    assert head.split("  ")[0] == "home address"
+    assert line.split() == [
+        "2001:db8:1::10",
+        "2001:db8:a::5054:ff:fe12:3456",
+        "7",
+        "min",
+        "11",
+        "s",
+    ]
+    assert head.index("left") == line.index("7 min")
+
+
+def test_list_without_bindings_says_so(agent: Agent, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bindings", "list"]) == 0
+    assert capsys.readouterr().out == "No bindings.\n"
+
+
+def test_list_as_json_is_the_answer(agent: Agent, capsys: pytest.CaptureFixture[str]) -> None:
+    agent.answers["bindings"] = BINDINGS
+    assert main(["bindings", "list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == BINDINGS
+
+
+def test_delete_ends_each_binding(agent: Agent, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bindings", "delete", "2001:db8:1:0::10", "2001:db8:1::11"]) == 0
+    assert agent.asked == [
+        ("delete-binding", {"home_address": "2001:db8:1::10"}),
+        ("delete-binding", {"home_address": "2001:db8:1::11"}),
+    ]
+    assert capsys.readouterr().out.count("has ended") == 2
+
+
+def test_delete_of_what_is_no_address_is_bad_input(agent: Agent) -> None:
+    assert main(["bindings", "delete", "nobody"]) == 2
+    assert agent.asked == []
+
+
+def test_delete_that_is_refused_says_why(agent: Agent, capsys: pytest.CaptureFixture[str]) -> None:
+    agent.error = ControlError("refused", "2001:db8:1::10 has no binding here")
+    assert main(["bindings", "delete", "2001:db8:1::10"]) == 1
+    assert capsys.readouterr().err.strip().endswith("2001:db8:1::10 has no binding here")
+
+
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        (["home_agent.mobile_nodes"], "reloaded: home_agent.mobile_nodes\n"),
+        ([], "reloaded: nothing has changed\n"),
+    ],
+)
+def test_reload_says_what_changed(
+    changed: list[str], text: str, agent: Agent, capsys: pytest.CaptureFixture[str]
+) -> None:
+    agent.answers["reload"] = {"changed": changed}
+    assert main(["reload"]) == 0
+    assert capsys.readouterr().out == text
+
+
+def test_reload_that_is_refused_is_status_1(
+    agent: Agent, capsys: pytest.CaptureFixture[str]
+) -> None:
+    agent.error = ControlError("refused", "cannot change while running: home_agent.address")
+    assert main(["reload"]) == 1
+    assert "cannot change while running" in capsys.readouterr().err
