@@ -20,7 +20,7 @@ pytest.importorskip("mnagent.datapath._kernel", reason="built without libbpf")
 
 from mnagent.datapath import NextHop, Tables
 from mnagent.datapath.kernel_engine import KernelEngine
-from mnagent.datapath.kernel_links import pin_directory
+from mnagent.runtime.engines import pin_directory
 from mnagent.runtime.tun import Device
 from tests.ext.kernel_topology import (
     FAR,
@@ -139,9 +139,7 @@ def test_killed_engine_leaves_traffic_that_goes_on_until_the_next_adopts_it(
     first = begin(near.namespace, bpf_file_system, tables)
     assert ping(near, far)
     moved: list[int] = []
-    stream = threading.Thread(
-        target=lambda: moved.append(transfer(near, far, octets=64 * OCTETS))
-    )
+    stream = threading.Thread(target=lambda: moved.append(transfer(near, far, octets=64 * OCTETS)))
     stream.start()
     first.kill()
     stream.join()
