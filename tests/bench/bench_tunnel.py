@@ -53,6 +53,16 @@ class Target:
 
 
 TARGETS = (
+    *(
+        Target(f"{case}-kernel", f"tcp-{way}", FORWARDING, ratio=0.9)
+        for case in ("tunnel", "direct")
+        for way in DIRECTIONS
+    ),
+    *(
+        Target(f"{case}-kernel", f"udp-100-{way}", FORWARDING, ratio=0.7)
+        for case in ("tunnel", "direct")
+        for way in DIRECTIONS
+    ),
     *(Target("tunnel", f"tcp-{way}", WIREGUARD_GO, ratio=8.0) for way in DIRECTIONS),
     *(Target("esp-aes-gcm", f"tcp-{way}", WIREGUARD_GO, ratio=7.0) for way in DIRECTIONS),
     *(
