@@ -408,7 +408,7 @@ def summary(results: dict[int, dict[str, Any]]) -> dict[str, float]:
     figures = {name: most[name] for name in TARGETS if name in most}
     if 100 in results and max(results) > 100:
         figures["packets_ratio"] = min(
-            results[100][way]["processor_microseconds"] / most[way]["processor_microseconds"]
+            most[way]["per_second"] / results[100][way]["per_second"]
             for way in ("packets_up", "packets_down")
         )
     return figures
