@@ -28,17 +28,6 @@ TCX_UNKNOWN = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP})
 """What kernels before 6.6 say to a tcx link."""
 
 
-def pin_directory(tunnel_interface: str, file_system: Path | None) -> Path | None:
-    """Where this daemon's things are pinned in a BPF file system, None without one.
-
-    The name tells network namespaces apart: they share the file system.
-    """
-    if file_system is None:
-        return None
-    namespace = os.stat("/proc/thread-self/ns/net").st_ino
-    return file_system / f"mnagent-{namespace}-{tunnel_interface}"
-
-
 class KernelLinks:
     """Programs, loaded and attached."""
 

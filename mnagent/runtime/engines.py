@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,7 @@ def choose_engine(
     Raises `NoKernelEngine` where that one is asked for and not to be had.
     """
     if choice is EngineChoice.USERSPACE:
+        _remove_pins(name)
         return _in_user_space(tun, wake)
     try:
         return _with_kernel(tun=tun, wake=wake, name=name, interface=interface)
@@ -56,16 +58,37 @@ def choose_engine(
                 f'{reason}; set host.engine = "auto" to do without the in-kernel engine'
             ) from error
         logger.info("without the in-kernel engine: %s", reason)
+        _remove_pins(name)
         return _in_user_space(tun, wake, reason)
 
 
 def _with_kernel(*, tun: int, wake: int, name: str, interface: int) -> ChosenEngine:
     from mnagent.datapath.kernel_engine import KernelEngine
-    from mnagent.datapath.kernel_links import pin_directory
 
     pins = pin_directory(name, find_bpf_file_system())
     engine = KernelEngine(tun_fd=tun, wake_fd=wake, tunnel_interface=interface, pins=pins)
     return ChosenEngine(engine, in_kernel=True, status=engine.status)
+
+
+def pin_directory(tunnel_interface: str, file_system: Path | None) -> Path | None:
+    """Where this daemon's things are pinned in a BPF file system, None without one.
+
+    The name tells network namespaces apart: they share the file system.
+    """
+    if file_system is None:
+        return None
+    namespace = os.stat("/proc/thread-self/ns/net").st_ino
+    return file_system / f"mnagent-{namespace}-{tunnel_interface}"
+
+
+def _remove_pins(name: str) -> None:
+    """What a killed run with the in-kernel engine left would go on carrying packets."""
+    directory = pin_directory(name, find_bpf_file_system())
+    if directory is None or not directory.is_dir():
+        return
+    for path in directory.iterdir():
+        path.unlink()
+    directory.rmdir()
 
 
 def _reason(error: Exception) -> str:

@@ -6,7 +6,8 @@
 For each number of bindings: in memory, the octets of the engine's tables and the cost of a lookup;
 then a real daemon in a namespace, its Binding Updates (ESP in and out, each node moved) and its
 packets in both directions. The daemon's configuration and keys are made by the program, not read
-from files: a hundred thousand files are not what is measured. A second's worth is counted in the
+from files, and its sequence numbers not written to them: hundreds of thousands of files are not
+what is measured. A second's worth is counted in the
 daemon's own processor time, so that it means one core whatever else the machine does.
 Needs root. Rates depend on the machine; what has to hold anywhere is that they do not depend on the
 number of bindings.
@@ -38,6 +39,7 @@ from mnagent.core.actions import TunnelEnd
 from mnagent.datapath import Changes, NextHop, Pipeline, TunnelEntry
 from mnagent.ipsec.purpose import Purpose
 from mnagent.runtime import assembly, service
+from mnagent.system.store import MemoryStore
 from tests.bench.scale_nodes import (
     AGENT,
     CORRESPONDENT,
@@ -55,7 +57,6 @@ TARGETS = {
     "octets_per_binding": ("<=", 1024.0),
     "binding_updates_per_second": (">=", 5000.0),
     "packets_ratio": (">=", 0.9),
-    "mobile_node_megabytes": ("<=", 40.0),
 }
 MOVED = 20_000
 """Nodes that move, at most, in a run."""
@@ -66,7 +67,7 @@ PACKET_WINDOW = 1024
 BURST = 64
 FLOWS = 1 << 14
 """Different packets, each of a binding by chance; they are sent again and again."""
-PATIENCE = 120.0
+PATIENCE = 60.0
 ETHERNET = b"\x86\xdd"
 ROUTING_HEADER = 43
 """What a Binding Acknowledgement begins with; ESP is behind it."""
@@ -117,6 +118,8 @@ def be_the_daemon(bindings: int, directory: Path) -> int:
     made = configuration(bindings, directory=directory)
     keys = tuple(key_set(node, TunnelEnd.HOME_AGENT) for node in range(bindings))
     assembly.load_key_sets = lambda _: keys
+    # Sequence numbers are a small file an association, which is not what is measured either.
+    assembly.FileStore = lambda _: MemoryStore()
     return service.run(made)
 
 
@@ -167,7 +170,10 @@ def is_listening(topology: Topology) -> bool:
     """The engine has its socket on the link."""
     with entered(topology.agent):
         table = Path("/proc/thread-self/net/packet").read_text()
-    return any(line.split()[4] != "0" and line.split()[3] == "0003" for line in lines_of(table))
+    return any(
+        line.split()[4] != "0" and line.split()[3].lower() in ("0003", "86dd")
+        for line in lines_of(table)
+    )
 
 
 def lines_of(table: str) -> list[str]:

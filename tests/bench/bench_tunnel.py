@@ -53,6 +53,16 @@ class Target:
 
 
 TARGETS = (
+    *(
+        Target(f"{case}-kernel", f"tcp-{way}", FORWARDING, ratio=0.9)
+        for case in ("tunnel", "direct")
+        for way in DIRECTIONS
+    ),
+    *(
+        Target(f"{case}-kernel", f"udp-100-{way}", FORWARDING, ratio=0.7)
+        for case in ("tunnel", "direct")
+        for way in DIRECTIONS
+    ),
     *(Target("tunnel", f"tcp-{way}", WIREGUARD_GO, ratio=8.0) for way in DIRECTIONS),
     *(Target("esp-aes-gcm", f"tcp-{way}", WIREGUARD_GO, ratio=7.0) for way in DIRECTIONS),
     *(
@@ -110,7 +120,9 @@ def run_case(case: Case, options: argparse.Namespace) -> dict[str, Figures]:
 
 def show(case: Case, key: str, figures: Figures) -> None:
     if ROUND_TRIP in figures:
-        text = f"p50 {figures[ROUND_TRIP]:7.0f} us   p99 {figures['p99_microseconds']:7.0f} us"
+        text = "   ".join(
+            f"{name} {figures[f'{name}_microseconds']:.0f} us" for name in ("least", "p50", "p99")
+        )
     else:
         cpu = ", ".join(
             f"{name[4:]} {value:.2f}" for name, value in figures.items() if name[:4] == "cpu_"
@@ -138,7 +150,7 @@ def middle(rounds: list[Results]) -> Results:
 
 def ratios(rounds: list[Results], against: str) -> dict[str, dict[str, float]]:
     """Rate of every case over that of ``against`` in the same round, the median of the rounds."""
-    if against not in rounds[0]:
+    if against not in rounds[0] or not any(RATE in each for each in rounds[0][against].values()):
         return {}
     return {
         case: {

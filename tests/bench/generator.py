@@ -198,6 +198,7 @@ def measure_round_trips(source: End, sink: End, seconds: float) -> dict[str, flo
         raise RuntimeError(f"only {answered} of {count} round trips were answered")
     found = [span * 1e6 for span in spans[:answered]]
     return {
+        "least_microseconds": min(found),
         "p50_microseconds": median(found),
         "p99_microseconds": quantiles(found, n=100, method="inclusive")[98],
         "lost": float(count - answered),

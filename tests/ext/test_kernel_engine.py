@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -116,6 +117,28 @@ def test_super_packets_stay_whole_in_the_kernel() -> None:
             assert transfer(near, far) == OCTETS
             packets = far.engine.counters()["packets-inbound"] - before
             assert packets < OCTETS / 1400 / 4
+
+
+@pytest.mark.parametrize("offload", ["cut-by-kernel", "no-offload-at-all"])
+@pytest.mark.parametrize("way", ["tunnel", "direct"])
+def test_stream_arrives_whatever_the_link_cuts(offload: str, way: str) -> None:
+    settings = {
+        "cut-by-kernel": "tso off tx-udp-segmentation off",
+        "no-offload-at-all": "tso off gso off tx off",
+    }
+    with two_ends((kernel, kernel)) as (_, near, far):
+        for one in (near, far):
+            command = ["ip", "netns", "exec", one.namespace, "ethtool", "-K", "eth0"]
+            subprocess.run([*command, *settings[offload].split()], check=True, capture_output=True)
+        made = tunnel_tables(near, far)
+        if way == "direct":
+            made = direct_tables(near, far, both_mobile=True)
+        for one, tables in zip((near, far), made, strict=True):
+            one.publish(tables)
+        assert transfer(near, far) == OCTETS
+        assert transfer(far, near) == OCTETS
+        assert bad_checksums(near) == bad_checksums(far) == 0
+        assert kernel_packets(near) > 20
 
 
 def test_hold_begins_and_ends_without_loss() -> None:

@@ -20,7 +20,7 @@ pytest.importorskip("mnagent.datapath._kernel", reason="built without libbpf")
 
 from mnagent.datapath import NextHop, Tables
 from mnagent.datapath.kernel_engine import KernelEngine
-from mnagent.datapath.kernel_links import pin_directory
+from mnagent.runtime.engines import pin_directory
 from mnagent.runtime.tun import Device
 from tests.ext.kernel_topology import (
     FAR,

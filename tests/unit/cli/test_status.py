@@ -74,6 +74,32 @@ def changed(**node: Any) -> dict[str, Any]:
     return {**AWAY, "agent": agent}
 
 
+@pytest.mark.parametrize(
+    ("engine", "line"),
+    [
+        ({"kind": "userspace"}, "Packets are carried in user space."),
+        (
+            {"kind": "userspace", "reason": "libbpf is missing"},
+            "Packets are carried in user space (libbpf is missing).",
+        ),
+        (
+            {
+                "kind": "kernel",
+                "attachment": "tcx",
+                "survives_restart": True,
+                "in_kernel": 2,
+                "in_user_space": 1,
+            },
+            "Packets are carried in the kernel (tcx), also while the agent restarts: "
+            "2 paths there, 1 in user space.",
+        ),
+    ],
+    ids=["userspace", "why", "kernel"],
+)
+def test_render_says_which_engine_carries(engine: dict[str, Any], line: str) -> None:
+    assert line in render({**AWAY, "engine": engine}).splitlines()
+
+
 def test_render_mobile_node_away_says_where_it_is() -> None:
     text = render(AWAY)
     assert "Mobile node, running for 1 h 2 min, process 77, tunnel interface mnagent0." in text

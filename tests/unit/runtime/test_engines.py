@@ -23,12 +23,13 @@ def choose(choice: EngineChoice) -> engines.ChosenEngine:
 
 
 @pytest.fixture(autouse=True)
-def no_kernel_help(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_kernel_help(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def refuse(**arguments: object) -> engines.ChosenEngine:
         raise OSError(1, "failed to load the in-kernel engine: Operation not permitted")
 
     monkeypatch.setattr(engines, "Engine", PlainEngine)
     monkeypatch.setattr(engines, "_with_kernel", refuse)
+    monkeypatch.setattr(engines, "find_bpf_file_system", lambda: tmp_path)
 
 
 def test_engine_auto_without_the_kernels_help_is_in_user_space_and_says_why() -> None:
@@ -40,6 +41,20 @@ def test_engine_auto_without_the_kernels_help_is_in_user_space_and_says_why() ->
 
 def test_engine_userspace_does_not_even_ask_the_kernel() -> None:
     assert choose(EngineChoice.USERSPACE).status() == {"kind": "userspace"}
+
+
+@pytest.mark.parametrize("choice", [EngineChoice.AUTO, EngineChoice.USERSPACE])
+def test_engine_in_user_space_removes_what_a_killed_run_left_in_the_kernel(
+    tmp_path: Path, choice: EngineChoice
+) -> None:
+    left = engines.pin_directory("mnagent0", tmp_path)
+    assert left is not None
+    left.mkdir()
+    (left / "link-2-ingress").touch()
+    other = tmp_path / "mnagent-1-other"
+    other.mkdir()
+    choose(choice)
+    assert list(tmp_path.iterdir()) == [other]
 
 
 def test_engine_kernel_without_its_help_is_refused_with_a_remedy() -> None:

@@ -139,6 +139,7 @@ HERE int take_direct(struct __sk_buff *skb, const struct arrival *arrival, __u32
 	struct upper_layer upper;
 	struct passage passage = {.flags = IS_DIRECT};
 	__u32 at = IPV6_LENGTH;
+	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO;
 
 	if (ip.next_header == PROTOCOL_ROUTING) {
 		if (bpf_skb_load_bytes(skb, link + at, &header, sizeof(header))
@@ -161,7 +162,10 @@ HERE int take_direct(struct __sk_buff *skb, const struct arrival *arrival, __u32
 	if (arrival->length < at || bpf_skb_load_bytes(skb, link + at, &upper, sizeof(upper))
 	    || !is_plain(ip.next_header, &upper) || same_address(&ip.source, &ip.destination))
 		return -1;
-	if (bpf_skb_adjust_room(skb, IPV6_LENGTH - (__s32)at, BPF_ADJ_ROOM_NET, STRIP_FLAGS))
+	/* Whatever the card found right was summed with other addresses. */
+	if (skb->gso_size)
+		flags |= BPF_F_ADJ_ROOM_NO_CSUM_RESET;
+	if (bpf_skb_adjust_room(skb, IPV6_LENGTH - (__s32)at, BPF_ADJ_ROOM_NET, flags))
 		return -1;
 	ip.payload_length = bpf_htons(arrival->length - at);
 	if (bpf_skb_store_bytes(skb, link, &ip, sizeof(ip), BPF_F_RECOMPUTE_CSUM))
