@@ -47,9 +47,6 @@ class Revocations:
         self._waiting: dict[IPv6Address, _Revocation] = {}
         self._sequence = random.randrange(SEQUENCE_MODULUS)
 
-    def __contains__(self, home_address: IPv6Address) -> bool:
-        return home_address in self._waiting
-
     def indication(
         self,
         home_address: IPv6Address,

@@ -410,8 +410,10 @@ class MobileNode:
             ),
         )
         outputs: list[Output] = []
-        if is_rekeyed and self.tunnel_address is not None:
-            outputs += self._set_tunnel(self.tunnel_address)
+        address = self.tunnel_address
+        if is_rekeyed and address is not None:
+            self._tunnel = None
+            outputs += self._set_tunnel(address)
         if has_policy:
             outputs += self.route_optimization.change_policy(settings.route_optimization, now)
         if is_longer or is_rekeyed:
@@ -457,16 +459,15 @@ class MobileNode:
     def _on_switch(
         self, event: PacketReceived, switch: HomeAgentSwitch, now: float
     ) -> list[Output]:
-        """A home agent wants to be left, or to be taken (RFC 5142 6)."""
+        """A home agent wants to be left, or to be taken (RFC 5142 6). Its binding is deleted ahead
+        of the new registration: it would defend the home address against the other one."""
         sender = event.packet.source
-        if not self.home_agents.knows(sender) or not isinstance(self._attachment, Away):
+        if not self.home_agents.knows(sender) or self._care_of is None:
             return []
         details = (("home_agent", str(sender)),)
         report = ReportEvent(name="home-agent-switch", details=details)
-        return [
-            report,
-            *self._choose(self.home_agents.switch(sender, switch.home_agents, now), now),
-        ]
+        chosen = self._choose(self.home_agents.switch(sender, switch.home_agents, now), now)
+        return [report, *self._former.release(self._care_of, now), *chosen]
 
     def _on_link_address(self, event: AddressAppeared | AddressVanished) -> list[Output]:
         link = self._links.get(event.interface)

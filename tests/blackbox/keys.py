@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from pathlib import Path
@@ -27,6 +28,7 @@ class Association:
         self.encryption_key = os.urandom(32)
         self.integrity_key = os.urandom(32)
         self.sequence = 0
+        self._lock = threading.Lock()
         self._scapy = SecurityAssociation(
             ESP,
             spi=self.spi,
@@ -46,9 +48,11 @@ class Association:
 
     def seal(self, payload: bytes, protocol: int = MOBILITY) -> bytes:
         """The ESP header and all after it."""
-        self.sequence += 1
         plain = IPv6(nh=protocol) / Raw(payload)
-        return bytes(self._scapy.encrypt(plain, seq_num=self.sequence))[40:]
+        # Tests and the tester's thread both send.
+        with self._lock:
+            self.sequence += 1
+            return bytes(self._scapy.encrypt(plain, seq_num=self.sequence))[40:]
 
     def open(self, received: Packet) -> Packet:
         """Take the ESP off, whatever its integrity check says; that is noted."""

@@ -370,10 +370,26 @@ class MobileNode:
         )
 
     def begin(self, peer: Correspondent) -> Packet:
-        """Return routability; returns the Binding Update."""
-        home, care_of = self.start_tests(peer)
-        self.tester.add(self.home_test(peer, home), self.care_of_test(peer, care_of))
-        return self.peer_update(peer)
+        """Return routability; returns the Binding Update. Tests that the node repeats are answered
+        too."""
+
+        def answer(seen: Seen) -> None:
+            with contextlib.suppress(ValueError, IndexError):
+                each, inner = seen.packet, seen.packet.inner
+                innermost = inner or each
+                if innermost.message is None or innermost.destination != peer.address:
+                    return
+                if innermost.message.kind == o.HOME_TEST_INIT:
+                    self.tester.add(self.home_test(peer, each))
+                elif innermost.message.kind == o.CARE_OF_TEST_INIT:
+                    self.tester.add(self.care_of_test(peer, each))
+
+        self.tester.reactions.append(answer)
+        try:
+            self.tester.send(self.tunnelled(self.ping(peer.address)))
+            return self.peer_update(peer)
+        finally:
+            self.tester.reactions.remove(answer)
 
     def peer_acknowledgement(
         self,

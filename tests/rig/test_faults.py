@@ -146,8 +146,14 @@ def test_home_agent_killed_and_restarted_carries_packets_at_once() -> None:
             serving_at = boottime()
             (binding,) = (await roaming.home_agent.status())["home_agent"]["bindings"]
             assert binding["home_address"] == str(HOME_ADDRESS)
-            await traffic.resumed(serving_at, timeout=1.0)
-            assert roaming.mobile_node.find("binding-update-sent", after=serving_at) is None
+            # Pings, not streams: those wait for their own retransmission timers first.
+            reply = await traffic.ping.wait_for(
+                lambda record: record["kind"] == "reply" and record["sent_at"] >= serving_at,
+                timeout=10.0,
+            )
+            assert reply["sent_at"] - serving_at <= 1.0
+            assert roaming.home_agent.find("binding-created", after=serving_at) is None
+            await traffic.resumed(serving_at, timeout=20.0)
             await traffic.finish()
             assert Traffic.survived(traffic.outgoing)
             assert Traffic.survived(traffic.incoming)

@@ -312,3 +312,21 @@ def test_timestamps_of_an_earlier_run_count() -> None:
     verifier.restore(HOME_ADDRESS, 3)
     assert verifier.last(HOME_ADDRESS) == 5
     assert verifier.last(IPv6Address("::9")) == 0
+
+
+def test_answer_that_is_not_signed_is_dropped() -> None:
+    pair = Pair()
+    update = update_of(pair)
+    (answer,) = sent(pair.home_agent.handle(update, 10.0), BindingAcknowledgement)
+    bare = altered(carried(answer.packet), ())
+    assert pair.registration.handle(bare, 10.1) == []
+    assert pair.registration.drops[DropReason.NO_MESSAGE_AUTHENTICATION] == 1
+
+
+def test_option_that_the_octets_do_not_have_authenticates_nothing() -> None:
+    pair = Pair()
+    update = update_of(pair)
+    bare = altered(update, ())
+    mixed = replace(update, data=bare.data)
+    refused = only_acknowledgement(pair.home_agent.handle(mixed, 10.0))
+    assert refused.status == BindingStatus.AUTHENTICATION_FAILED
