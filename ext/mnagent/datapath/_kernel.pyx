@@ -156,7 +156,6 @@ cdef class Programs:
     def __cinit__(self, str path, dict pinned=None):
         cdef bpf_map* each = NULL
         cdef bytes encoded = os.fsencode(path)
-        cdef int descriptor
         self.found = {}
         self.samples = []
         self.loaded = bpf_object__open_file(encoded, NULL)

@@ -9,14 +9,15 @@ cdef extern from *:
     #include <bpf/bpf.h>
     #include <bpf/libbpf.h>
 
-    /* Attach types of Linux 6.6, which older headers lack; the kernel says whether it knows them. */
+    /* Attach types of Linux 6.6, which older headers lack; the kernel says if it knows them. */
     #define MNAGENT_TCX_INGRESS 46
     #define MNAGENT_TCX_EGRESS 47
 
     /* The last thing libbpf complained of: what an error number does not tell. */
     static char mnagent_complaint[256];
 
-    static int mnagent_note_complaint(enum libbpf_print_level level, const char *format, va_list args)
+    static int mnagent_note_complaint(
+        enum libbpf_print_level level, const char *format, va_list args)
     {
         if (level == LIBBPF_WARN)
             vsnprintf(mnagent_complaint, sizeof mnagent_complaint, format, args);
