@@ -250,6 +250,8 @@ class HostConfiguration:
     """Leave the TUN device with the home address when the agent stops: sockets survive."""
     metrics_port: int = 0
     """TCP port on the loopback interface for Prometheus, 0 for none."""
+    tunnel_encapsulation_limit: int | None = None
+    """How many further tunnels may be put around ours (RFC 2473 4.1.1); None says nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -100,6 +100,7 @@ class RawHost(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=T
     log_level: str = "info"
     keep_tunnel_interface: bool = False
     metrics_port: int = 0
+    tunnel_encapsulation_limit: int | None = None
 
 
 class RawConfiguration(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):

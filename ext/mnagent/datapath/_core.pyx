@@ -81,6 +81,7 @@ VERDICT_NAMES = (
     "drop-sequence-exhausted",
     "drop-rate-limited",
     "drop-hold-overflow",
+    "drop-encapsulation-limit",
     "drop-truncated",
     "drop-not-ipv6",
     "drop-bad-extension-header",
@@ -252,6 +253,8 @@ cdef class _Core:
         copy_address(tunnel.remote, entry.remote)
         tunnel.mobile_end = entry.end is TunnelEnd.MOBILE_NODE
         tunnel.hold = entry.hold
+        if entry.encapsulation_limit is not None:
+            tunnel.layers = entry.encapsulation_limit + 1
         tunnel.seal = entry.outbound_spi is not None
         tunnel.require_esp = entry.inbound_spi is not None
         tunnel.inbound_spi = entry.inbound_spi or 0

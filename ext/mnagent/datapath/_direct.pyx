@@ -107,6 +107,7 @@ cdef bint find_egress(
         tunnel = tunnel.home_test
     egress.way = &tunnel.way
     egress.tunnel = tunnel
+    egress.layers = tunnel.layers
     egress.mtu = tunnel.mtu
     egress.reporter = tunnel.local
     if peer != NULL and tunnel.mtu >= MINIMUM_MTU + INSERTED_LENGTH:

@@ -15,6 +15,8 @@ cdef enum:
     # A Home Address option with its padding and header; a type 2 routing header.
     INSERTED_LENGTH = 24
     INSERTED_MAX = 2 * INSERTED_LENGTH
+    # Destination options with nothing but a Tunnel Encapsulation Limit.
+    LIMIT_LENGTH = 8
 
 
 cdef struct Activity:
@@ -64,6 +66,9 @@ cdef struct Tunnel:
     uint8_t remote[16]
     bint mobile_end
     bint hold
+    # How many tunnels, this one included, may be around a packet: its Tunnel Encapsulation Limit
+    # and one; 0 sends none (RFC 2473 4.1.1).
+    uint32_t layers
     # Payload must leave, or have come, by ESP; the association is NULL while it is not installed.
     bint seal
     bint require_esp
