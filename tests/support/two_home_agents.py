@@ -102,7 +102,10 @@ class TwoHomeAgents:
         assert port.link is self.core
         self.agents = [self._home_agent(which) for which in (0, 1)]
         self.mobile_node = AgentNode(
-            world, "mobile-node", keys=[keys[0] for keys in self._key_sets], home_address=HOME_ADDRESS
+            world,
+            "mobile-node",
+            keys=[keys[0] for keys in self._key_sets],
+            home_address=HOME_ADDRESS,
         )
         self.port = self.mobile_node.add_port()
         self.mobile_node.start(self.new_mobile_node())
@@ -174,7 +177,9 @@ class TwoHomeAgents:
             status.state == "registered"
             and status.home_agent == str(HOME_AGENTS[which])
             and self.agents[which].agent is not None
-            and any(each.home_address == str(HOME_ADDRESS) for each in self.status_of(which).bindings)
+            and any(
+                each.home_address == str(HOME_ADDRESS) for each in self.status_of(which).bindings
+            )
         )
 
     def register(self, which: int, *, timeout: float = 10.0) -> None:
