@@ -540,7 +540,14 @@ class _Checker:
             keep_tunnel_interface=raw.keep_tunnel_interface,
             metrics_port=self._within(f"{at}metrics_port", raw.metrics_port, 0, 65535),
             engine=self._choice(f"{at}engine", raw.engine, EngineChoice),
+            tunnel_encapsulation_limit=self._encapsulation_limit(raw),
         )
+
+    def _encapsulation_limit(self, raw: RawHost) -> int | None:
+        limit = raw.tunnel_encapsulation_limit
+        if limit is None:
+            return None
+        return self._within("host.tunnel_encapsulation_limit", limit, 0, 255)
 
     def _tunnel_interface_is_free(self, configuration: Configuration) -> None:
         used: tuple[str | None, ...] = ()

@@ -263,6 +263,8 @@ class HostConfiguration:
     metrics_port: int = 0
     """TCP port on the loopback interface for Prometheus, 0 for none."""
     engine: EngineChoice = EngineChoice.AUTO
+    tunnel_encapsulation_limit: int | None = None
+    """How many further tunnels may be put around ours (RFC 2473 4.1.1); None says nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

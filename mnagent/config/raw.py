@@ -101,6 +101,7 @@ class RawHost(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=T
     keep_tunnel_interface: bool = False
     metrics_port: int = 0
     engine: str = "auto"
+    tunnel_encapsulation_limit: int | None = None
 
 
 class RawConfiguration(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):

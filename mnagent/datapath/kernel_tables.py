@@ -66,6 +66,7 @@ def sends_in_kernel(entry: TunnelEntry) -> bool:
     """Plain tunnels whose next hop is known; what is protected, held or fragmented is not."""
     return (
         entry.outbound_spi is None
+        and entry.encapsulation_limit is None
         and not entry.hold
         and is_usable(entry.next_hop)
         and (not entry.path_mtu or entry.path_mtu >= MINIMUM_MTU + IPV6_HEADER)

@@ -60,6 +60,9 @@ class TunnelEntry:
     """Association that the other one of the two must have come by."""
     hold: bool = False
     """Queue, bounded, instead of sending."""
+    encapsulation_limit: int | None = None
+    """How many further tunnels may be put around what this one carries, 0 to 255; None says nothing
+    about it (RFC 2473 4.1.1)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

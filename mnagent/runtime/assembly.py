@@ -399,6 +399,7 @@ class _Assembler:
             end=TunnelEnd.MOBILE_NODE if is_node else TunnelEnd.HOME_AGENT,
             mtu_changed=mtu_changed,
             optimized=self._make_optimized_paths(resolver, routing),
+            encapsulation_limit=self._configuration.host.tunnel_encapsulation_limit,
         )
         tunnels.publish()
         return tunnels

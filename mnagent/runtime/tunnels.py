@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 IPV6_HEADER = 40
 ESP_HEADER = 8
 ESP_TRAILER = 2
+LIMIT_OPTION = 8
 _UNSPECIFIED = IPv6Address(0)
 _NO_CHANGES = Changes()
 
@@ -51,12 +52,16 @@ _ESP_SIZES = {
 }
 
 
-def tunnel_mtu(path_mtu: int, *, transform: EspTransform | None) -> int:
+def tunnel_mtu(
+    path_mtu: int, *, transform: EspTransform | None, encapsulation_limit: int | None = None
+) -> int:
     """Octets an inner packet may have (RFC 2473 7.1), never below the IPv6 minimum link MTU.
 
     Below that minimum the engine fragments the outer packet.
     """
     room = path_mtu - IPV6_HEADER
+    if encapsulation_limit is not None:
+        room -= LIMIT_OPTION
     if transform is not None:
         vector, block, check = _ESP_SIZES[transform]
         room -= ESP_HEADER + vector + check
@@ -101,6 +106,7 @@ class TunnelKeeper:
         end: TunnelEnd,
         mtu_changed: Callable[[IPv6Address, int], None],
         optimized: OptimizedPaths | None = None,
+        encapsulation_limit: int | None = None,
     ) -> None:
         self._datapath = datapath
         self._resolver = resolver
@@ -110,6 +116,7 @@ class TunnelKeeper:
             (association.spi, association.direction): association for association in associations
         }
         self._end = end
+        self._encapsulation_limit = encapsulation_limit
         self._mtu_changed = mtu_changed
         self._optimized = optimized or OptimizedPaths(resolver)
         self._wishes: dict[IPv6Address, _Wish] = {}
@@ -424,13 +431,18 @@ class TunnelKeeper:
             local=tunnel.local,
             remote=tunnel.remote,
             next_hop=resolution.next_hop,
-            mtu=tunnel_mtu(resolution.mtu, transform=transform),
+            mtu=tunnel_mtu(
+                resolution.mtu,
+                transform=transform,
+                encapsulation_limit=self._encapsulation_limit,
+            ),
             path_mtu=resolution.mtu,
             outbound_spi=tunnel.outbound_spi,
             inbound_spi=tunnel.inbound_spi,
             home_test_outbound_spi=tunnel.home_test_outbound_spi,
             home_test_inbound_spi=tunnel.home_test_inbound_spi,
             hold=wish.hold or not resolution.ready,
+            encapsulation_limit=self._encapsulation_limit,
         )
 
 

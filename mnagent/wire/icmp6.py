@@ -19,9 +19,10 @@ from ipaddress import IPv6Address
 from struct import pack, unpack_from
 from typing import ClassVar, Final
 
-from mnagent.wire import constants, ndisc
+from mnagent.wire import constants, mld, ndisc
 from mnagent.wire.buffer import DecodeError, unsigned
 from mnagent.wire.constants import IPV6_HEADER_LENGTH, MINIMUM_IPV6_MTU
+from mnagent.wire.mld import MldMessage
 from mnagent.wire.ndisc import NdMessage, NdOption, decode_nd_options, encode_nd_options
 
 ICMPV6_HEADER_LENGTH: Final = 4
@@ -174,6 +175,7 @@ Icmp6Message = (
     | MobilePrefixSolicitation
     | MobilePrefixAdvertisement
     | NdMessage
+    | MldMessage
     | UnknownIcmp6
 )
 
@@ -202,6 +204,7 @@ _MINIMUM_LENGTHS: Final = {
     constants.ICMPV6_MOBILE_PREFIX_SOLICITATION: 8,
     constants.ICMPV6_MOBILE_PREFIX_ADVERTISEMENT: 8,
     **ndisc.MINIMUM_LENGTHS,
+    **mld.MINIMUM_LENGTHS,
 }
 
 
@@ -244,6 +247,13 @@ def _code_and_body(message: Icmp6Message) -> tuple[int, bytes]:
             if message_type in _ANY_CODE or (code == 0 and message_type in _MINIMUM_LENGTHS):
                 raise ValueError(f"ICMPv6 type {message_type} has a class of its own")
             return code, data
+        case (
+            mld.ListenerQuery()
+            | mld.ListenerReport()
+            | mld.ListenerDone()
+            | mld.ListenerReportVersion2()
+        ):
+            return 0, mld.encode_mld_body(message)
         case _:
             return 0, ndisc.encode_nd_body(message)
 
@@ -334,4 +344,5 @@ _DECODERS: Final[dict[int, Callable[[bytes, int], Icmp6Message]]] = {
     constants.ICMPV6_HOME_AGENT_ADDRESS_DISCOVERY_REPLY: _decode_discovery_reply,
     constants.ICMPV6_MOBILE_PREFIX_SOLICITATION: _decode_prefix_solicitation,
     constants.ICMPV6_MOBILE_PREFIX_ADVERTISEMENT: _decode_prefix_advertisement,
+    **dict.fromkeys(mld.MINIMUM_LENGTHS, mld.decode_mld_message),
 }

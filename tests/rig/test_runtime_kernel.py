@@ -434,9 +434,9 @@ def test_home_agent_forwards_while_it_runs(machine: Machine) -> None:
     assert machine.run("cat", "/proc/sys/net/ipv6/conf/eth0/forwarding") == "1\n"
     assert machine.run("cat", "/proc/sys/net/ipv6/conf/eth0/accept_ra") == "2\n"
     machine.act(f'InterceptHomeAddress(home_address=address("{HOME}"))')
-    assert f"{HOME} dev mnagent0 proto 62" in machine.routes("main")
+    assert f"{HOME} via fe80::1 dev mnagent0 proto 62" in machine.routes("main")
     machine.act(f'StopIntercepting(home_address=address("{HOME}"))')
-    assert f"{HOME} dev mnagent0" not in machine.routes("main")
+    assert f"{HOME} via fe80::1 dev mnagent0" not in machine.routes("main")
     assert machine.stop() == EXIT_STOPPED
     assert machine.state() == before
 

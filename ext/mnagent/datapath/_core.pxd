@@ -19,6 +19,8 @@ cdef class _Core:
     # What `protect` needs to seal.
     cdef CipherCache* ciphers
     cdef dict pending_sequences
+    # SPI to the home addresses whose tunnels name an association of another one.
+    cdef dict borrowers
     cdef set in_need
     cdef object locals
     # What direct paths are made from: each depends on two entries.
@@ -45,6 +47,7 @@ cdef class _Core:
     cdef _put_association(self, object description)
     cdef Association* _make_association(self, object description) except NULL
     cdef _remove_association(self, uint32_t spi, bint inbound)
+    cdef _bind_users(self, const Association* association)
     cdef _bind_again(self, const uint8_t* home_address)
     cdef _set_locals(self, object addresses)
     cdef _put_peer_binding(self, object entry)

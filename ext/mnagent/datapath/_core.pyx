@@ -108,6 +108,7 @@ VERDICT_NAMES = (
     "drop-sequence-exhausted",
     "drop-rate-limited",
     "drop-hold-overflow",
+    "drop-encapsulation-limit",
     "drop-truncated",
     "drop-not-ipv6",
     "drop-bad-extension-header",
@@ -181,6 +182,7 @@ cdef class _Core:
         self.in_need = set()
         self.locals = frozenset()
         self.peer_bindings = {}
+        self.borrowers = {}
         self.direct_paths = {}
         self.paths_to = {}
         self.ways = {}
@@ -335,6 +337,8 @@ cdef class _Core:
         copy_address(tunnel.remote, entry.remote)
         tunnel.mobile_end = entry.end is TunnelEnd.MOBILE_NODE
         tunnel.hold = entry.hold
+        if entry.encapsulation_limit is not None:
+            tunnel.layers = entry.encapsulation_limit + 1
         tunnel.seal = entry.outbound_spi is not None
         tunnel.outbound_spi = entry.outbound_spi or 0
         tunnel.require_esp = entry.inbound_spi is not None
@@ -376,11 +380,14 @@ cdef class _Core:
             tunnel.home_test = self._association_of(tunnel, tunnel.home_test_outbound_spi)
 
     cdef Association* _association_of(self, const Tunnel* tunnel, uint32_t spi):
-        """NULL unless it is the home address's own (RFC 3776 4.2); `_bind_again` relies on that."""
+        """NULL while there is none. One may serve several home addresses (RFC 6275 11.4.2 forms
+        them): `_bind_users` finds its own tunnel by its home address, the others as borrowers."""
         cdef Association* association = spi_find(&self.tables.outbound, spi)
-        if association != NULL and same_address(association.home_address, tunnel.home_address):
-            return association
-        return NULL
+        if association == NULL or not same_address(
+            association.home_address, tunnel.home_address
+        ):
+            self.borrowers.setdefault(spi, set()).add(tunnel.home_address[:16])
+        return association
 
     cdef _copy_tunnel(self, const Tunnel* tunnel, bint is_led_anew):
         """The same tunnel by the ports or the associations as they are now."""
@@ -426,9 +433,12 @@ cdef class _Core:
         numbers = None if inbound else self.pending_sequences.pop(association.spi, None)
         if numbers is not None:
             self._store_sequence(association, numbers[0], numbers[1])
-        memory_retire(&self.memory, map_put(installed, association), ASSOCIATION)
+        map_put(installed, association)
         if not inbound:
-            self._bind_again(association.home_address)
+            self._bind_users(association)
+            if former != NULL:
+                self._bind_again(former.home_address)
+        memory_retire(&self.memory, former, ASSOCIATION)
 
     cdef Association* _make_association(self, object description) except NULL:
         cdef bytes key = description.encryption_key
@@ -457,11 +467,17 @@ cdef class _Core:
             return
         map_remove(installed, &self.memory, association)
         if not inbound:
-            self._bind_again(association.home_address)
+            self._bind_users(association)
         memory_retire(&self.memory, association, ASSOCIATION)
 
+    cdef _bind_users(self, const Association* association):
+        """An association came or went: these tunnels may want it."""
+        cdef bytes home_address
+        self._bind_again(association.home_address)
+        for home_address in self.borrowers.pop(association.spi, ()):
+            self._bind_again(<const uint8_t*>home_address)
+
     cdef _bind_again(self, const uint8_t* home_address):
-        """An association of a home address came or went: its tunnel may want it."""
         cdef Tunnel* tunnel = tunnel_find(self.tables, home_address)
         if tunnel != NULL:
             self._copy_tunnel(tunnel, False)

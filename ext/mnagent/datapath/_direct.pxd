@@ -25,6 +25,8 @@ cdef struct Egress:
     # Where the insertion goes, and the field that names what follows it.
     uint32_t point
     uint32_t field
+    # As in the tunnel, or as the packet itself asks.
+    uint32_t layers
     # Leaves by the descriptor that takes super-packets. All TCP does where there is one, so that
     # no segment overtakes another.
     bint by_offload

@@ -112,6 +112,7 @@ cdef bint find_egress(
     if tunnel.seal_home_tests and is_home_test(packet, length, tunnel.mobile_end):
         egress.seal = True
         egress.association = tunnel.home_test
+    egress.layers = tunnel.layers
     egress.mtu = tunnel.mtu
     egress.reporter = tunnel.local
     if peer != NULL and tunnel.mtu >= MINIMUM_MTU + INSERTED_LENGTH:

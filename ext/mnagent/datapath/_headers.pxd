@@ -35,6 +35,7 @@ cdef bint walk_extension_headers(
 cdef bint find_insertion_point(
     const uint8_t* packet, uint32_t length, uint32_t* point, uint32_t* field
 ) noexcept nogil
+cdef uint32_t find_encapsulation_limit(const uint8_t* packet, uint32_t length) noexcept nogil
 cdef UpperLayer find_upper_layer(const uint8_t* packet, uint32_t length) noexcept nogil
 cdef uint32_t make_head(
     uint8_t* into, const Insertion* insertion, const uint8_t* packet, uint32_t head,

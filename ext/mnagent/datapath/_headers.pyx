@@ -8,6 +8,7 @@ from libc.string cimport memcpy, memmove, memset
 from mnagent.datapath._tables cimport IPV6_LENGTH, Insertion
 from mnagent.datapath.octets cimport get16, put16
 from mnagent.datapath.protocols cimport (
+    ENCAPSULATION_LIMIT_OPTION,
     FRAGMENT_LENGTH,
     HOME_ADDRESS_OPTION,
     HOME_ADDRESS_OPTION_LENGTH,
@@ -133,6 +134,47 @@ cdef bint find_insertion_point(
             return False
         next_header = packet[headers.end]
     return next_header != PROTOCOL_MOBILITY
+
+
+cdef inline uint32_t limit_among(
+    const uint8_t* packet, uint32_t at, uint32_t end
+) noexcept nogil:
+    """The same among the options of one header."""
+    at += 2
+    while at + 2 < end:
+        if packet[at] == ENCAPSULATION_LIMIT_OPTION and packet[at + 1] == 1:
+            return at + 2
+        at += 1 if packet[at] == PADDING_ONE else 2 + packet[at + 1]
+    return 0
+
+
+cdef uint32_t find_encapsulation_limit(const uint8_t* packet, uint32_t length) noexcept nogil:
+    """Where the packet says how many further tunnels may be put around it, 0 where it does not.
+
+    Headers are looked at from the left until one that is no extension header, or cannot be read
+    (RFC 2473 4.1.1 a).
+    """
+    cdef uint32_t at = IPV6_LENGTH, size, found
+    cdef uint8_t next_header = packet[6]
+    cdef int _headers
+    for _headers in range(MAX_EXTENSION_HEADERS):
+        if at + 8 > length:
+            return 0
+        if is_walked(next_header):
+            size = (packet[at + 1] + 1) * 8
+        elif next_header == PROTOCOL_FRAGMENT and not get16(packet + at + 2) & 0xFFF8:
+            size = FRAGMENT_LENGTH
+        else:
+            return 0
+        if at + size > length:
+            return 0
+        if next_header == PROTOCOL_DESTINATION_OPTIONS:
+            found = limit_among(packet, at, at + size)
+            if found:
+                return found
+        next_header = packet[at]
+        at += size
+    return 0
 
 
 cdef UpperLayer find_upper_layer(const uint8_t* packet, uint32_t length) noexcept nogil:

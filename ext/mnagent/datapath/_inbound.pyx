@@ -19,6 +19,7 @@ from mnagent.datapath._headers cimport Headers, strip, walk_extension_headers
 from mnagent.datapath._reassembly cimport keep_fragment
 from mnagent.datapath._tables cimport (
     IPV6_LENGTH,
+    LIMIT_LENGTH,
     Tables,
     Tunnel,
     is_home_test,
@@ -54,6 +55,7 @@ from mnagent.datapath.octets cimport (
 from mnagent.datapath.protocols cimport (
     AGENT_DISCOVERY_FIRST,
     AGENT_DISCOVERY_LAST,
+    ENCAPSULATION_LIMIT_OPTION,
     MINIMUM_MTU,
     NEIGHBOUR_DISCOVERY_FIRST,
     NEIGHBOUR_DISCOVERY_LAST,
@@ -95,6 +97,8 @@ cdef enum:
     ECN_MASK = 0x03
     ECN_CE = 0x03
     ECN_ECT1 = 0x01
+    # The limit itself in a tunnel packet of ours.
+    LIMIT_AT = 44
 
 
 cdef bint inner_is_sound(const uint8_t* inner, uint32_t length) noexcept nogil:
@@ -369,6 +373,15 @@ cdef Tunnel* quoted_tunnel(const Tables* tables, const uint8_t* outer) noexcept 
     return tunnel if tunnel != NULL and same_address(tunnel.local, outer + 8) else NULL
 
 
+cdef inline bint quotes_limit(const uint8_t* outer, uint32_t length) noexcept nogil:
+    """Whether the quoted packet has a Tunnel Encapsulation Limit as we put it."""
+    return (
+        outer[6] == PROTOCOL_DESTINATION_OPTIONS and length >= IPV6_LENGTH + LIMIT_LENGTH
+        and outer[IPV6_LENGTH + 1] == 0
+        and outer[IPV6_LENGTH + 2] == ENCAPSULATION_LIMIT_OPTION and outer[IPV6_LENGTH + 3] == 1
+    )
+
+
 cdef Verdict relay_error(
     Worker* worker, Arrival* arrival, uint8_t* packet, uint32_t length
 ) noexcept nogil:
@@ -381,10 +394,11 @@ cdef Verdict relay_error(
     cdef const Tables* tables = worker.tables
     cdef uint8_t* outer = packet + IPV6_LENGTH + 8
     cdef uint8_t* inner = outer + IPV6_LENGTH
-    cdef uint32_t mtu, quoted, inner_length
+    cdef uint32_t mtu, quoted, inner_length, overhead = IPV6_LENGTH
+    cdef uint8_t carried
     cdef bint too_big = packet[40] == 2
     cdef Tunnel* tunnel
-    cdef Tunnel* carried
+    cdef Tunnel* entered
     if length < IPV6_LENGTH + 8 + IPV6_LENGTH or not is_local(tables, outer + 8):
         return NOT_OURS
     if (
@@ -394,30 +408,35 @@ cdef Verdict relay_error(
         return NOT_OURS
     if not icmp_checksum_is_right(packet, length):
         return DROP_BAD_CHECKSUM
-    if outer[6] == PROTOCOL_ROUTING or outer[6] == PROTOCOL_DESTINATION_OPTIONS:
+    carried = outer[6]
+    if quotes_limit(outer, length - IPV6_LENGTH - 8):
+        carried = outer[IPV6_LENGTH]
+        overhead += LIMIT_LENGTH
+        inner += LIMIT_LENGTH
+    elif outer[6] == PROTOCOL_ROUTING or outer[6] == PROTOCOL_DESTINATION_OPTIONS:
         return relay_direct_error(worker, arrival, packet, length)
     tunnel = quoted_tunnel(tables, outer)
     if tunnel != NULL and too_big:
         arrival.tunnelled = True
         memcpy(arrival.tunnel_source, outer + 24, 16)
-    if tunnel == NULL or outer[6] != PROTOCOL_IPV6:
+    if tunnel == NULL or carried != PROTOCOL_IPV6:
         return hand_up(worker, arrival, packet, length)
     mtu = get32(packet + 44)
-    quoted = length - <uint32_t>(inner - packet)
-    if quoted < IPV6_LENGTH or inner[0] >> 4 != 6:
+    if length < <uint32_t>(inner - packet) + IPV6_LENGTH or inner[0] >> 4 != 6:
         return hand_up(worker, arrival, packet, length)
-    carried = tunnel_find(tables, inner + (8 if tunnel.mobile_end else 24))
-    if carried == NULL or not same_address(carried.remote, tunnel.remote):
+    entered = tunnel_find(tables, inner + (8 if tunnel.mobile_end else 24))
+    if entered == NULL or not same_address(entered.remote, tunnel.remote):
         return NOT_OURS
-    if packet[40] == 4:
-        # We send no Tunnel Encapsulation Limit, the one problem that concerns the inner sender.
+    quoted = length - <uint32_t>(inner - packet)
+    if packet[40] == 4 and not (overhead > IPV6_LENGTH and mtu == LIMIT_AT and packet[41] == 0):
+        # Of problems only too many tunnels concern the inner sender (RFC 2473 8.2).
         return hand_up(worker, arrival, packet, length)
     if not too_big:
         return write_error(
             worker, tunnel.local, ERROR_UNREACHABLE, 0, inner, quoted, RELAYED_ERROR
         )
     inner_length = get16(inner + 4) + IPV6_LENGTH
-    mtu = mtu - IPV6_LENGTH if mtu > MINIMUM_MTU + IPV6_LENGTH else MINIMUM_MTU
+    mtu = mtu - overhead if mtu > MINIMUM_MTU + overhead else MINIMUM_MTU
     if inner_length > mtu:
         write_error(worker, tunnel.local, ERROR_TOO_BIG, mtu, inner, quoted, RELAYED_ERROR)
     return hand_up(worker, arrival, packet, length)

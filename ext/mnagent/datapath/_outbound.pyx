@@ -12,14 +12,15 @@ from libc.string cimport memcpy, memset
 
 from mnagent.datapath._esp cimport ESP_HEADER_LENGTH, esp_seal
 from mnagent.datapath._direct cimport Egress, find_egress
-from mnagent.datapath._headers cimport make_head
-from mnagent.datapath._tables cimport INSERTED_MAX, IPV6_LENGTH, Tunnel, WayOut
+from mnagent.datapath._headers cimport find_encapsulation_limit, make_head
+from mnagent.datapath._tables cimport INSERTED_MAX, IPV6_LENGTH, LIMIT_LENGTH, Tunnel, WayOut
 from mnagent.datapath._traffic cimport note_traffic
 from mnagent.datapath._worker cimport (
     HELD_MAX,
     HELD_OCTETS_MAX,
     HeldPacket,
     HeldQueue,
+    ERROR_PARAMETER,
     ERROR_TOO_BIG,
     Worker,
     count,
@@ -46,9 +47,21 @@ from mnagent.datapath.octets cimport (
     put_checksum,
     sum_octets,
 )
-from mnagent.datapath.protocols cimport PROTOCOL_ESP, PROTOCOL_IPV6, PROTOCOL_TCP, PROTOCOL_UDP
+from mnagent.datapath.protocols cimport (
+    ENCAPSULATION_LIMIT_OPTION,
+    MINIMUM_MTU,
+    PROTOCOL_DESTINATION_OPTIONS,
+    PROTOCOL_ESP,
+    PROTOCOL_FRAGMENT,
+    PROTOCOL_HOP_BY_HOP,
+    PROTOCOL_IPV6,
+    PROTOCOL_ROUTING,
+    PROTOCOL_TCP,
+    PROTOCOL_UDP,
+)
 from mnagent.datapath.verdicts cimport (
     DROP_BAD_OFFLOAD,
+    DROP_ENCAPSULATION_LIMIT,
     DROP_HOLD_OVERFLOW,
     DROP_LINK_SCOPE,
     DROP_NO_ASSOCIATION,
@@ -72,6 +85,7 @@ cdef enum:
     MAX_INNER_HEAD = 1024
     TCP_FIN_PSH = 0x09
     TCP_CWR = 0x80
+    PADDING_MORE = 1
 
 
 cdef virtio_net_hdr NO_OFFLOAD
@@ -91,6 +105,52 @@ cdef void commit_direct(
         frame_commit(worker, way, start, head_length, payload, payload_length)
 
 
+cdef inline uint32_t options_length(const Egress* egress) noexcept nogil:
+    return LIMIT_LENGTH if egress.layers else 0
+
+
+cdef inline void put_options(const Egress* egress, uint8_t* outer) noexcept nogil:
+    """The Tunnel Encapsulation Limit behind the outer header, padded to eight octets."""
+    cdef uint8_t* options = outer + IPV6_LENGTH
+    if egress.layers == 0:
+        return
+    memset(options, 0, LIMIT_LENGTH)
+    options[0] = outer[6]
+    options[2] = ENCAPSULATION_LIMIT_OPTION
+    options[3] = 1
+    options[4] = <uint8_t>(egress.layers - 1)
+    options[5] = PADDING_MORE
+    options[6] = 1
+    outer[6] = PROTOCOL_DESTINATION_OPTIONS
+
+
+cdef inline bint has_extension_header(const uint8_t* packet) noexcept nogil:
+    return (
+        packet[6] == PROTOCOL_DESTINATION_OPTIONS or packet[6] == PROTOCOL_HOP_BY_HOP
+        or packet[6] == PROTOCOL_ROUTING or packet[6] == PROTOCOL_FRAGMENT
+    )
+
+
+cdef Verdict limit_nesting(
+    Worker* worker, Egress* egress, const uint8_t* packet, uint32_t length
+) noexcept nogil:
+    """A packet that is in a tunnel already may say how many more it may enter (RFC 2473 4.1.1)."""
+    cdef uint32_t at
+    if not has_extension_header(packet):
+        return TUNNELLED
+    at = find_encapsulation_limit(packet, length)
+    if at == 0:
+        return TUNNELLED
+    if packet[at] == 0:
+        return write_error(
+            worker, egress.reporter, ERROR_PARAMETER, at, packet, length, DROP_ENCAPSULATION_LIMIT
+        )
+    if egress.layers == 0:
+        egress.mtu = max(egress.mtu - LIMIT_LENGTH, <uint32_t>MINIMUM_MTU)
+    egress.layers = packet[at]
+    return TUNNELLED
+
+
 cdef Verdict encapsulate(
     Worker* worker, const Egress* egress, uint8_t* inner, uint32_t head_length,
     const uint8_t* payload, uint32_t payload_length
@@ -100,7 +160,7 @@ cdef Verdict encapsulate(
     """
     cdef Tunnel* tunnel = egress.tunnel
     cdef uint32_t inner_length = head_length + payload_length
-    cdef uint32_t sealed_length = 0
+    cdef uint32_t sealed_length = 0, options = options_length(egress)
     cdef uint8_t* outer
     cdef uint8_t* esp
     cdef Verdict verdict
@@ -108,26 +168,31 @@ cdef Verdict encapsulate(
         commit_direct(worker, egress, &NO_OFFLOAD, inner, head_length, payload, payload_length)
         return SENT_DIRECT
     if not egress.seal:
-        outer = inner - IPV6_LENGTH
-        put16(outer + 4, inner_length)
+        outer = inner - options - IPV6_LENGTH
+        put16(outer + 4, options + inner_length)
         # Version, traffic class (ECN as RFC 6040 normal mode) and flow label as the inner packet's.
         memcpy(outer, inner, 4)
+        put_options(egress, outer)
         frame_commit_outer(
-            worker, &tunnel.way, outer, IPV6_LENGTH + head_length, payload, payload_length
+            worker, &tunnel.way, outer, IPV6_LENGTH + options + head_length, payload,
+            payload_length,
         )
         return TUNNELLED
     memcpy(inner + head_length, payload, payload_length)
     esp = inner - ESP_HEADER_LENGTH - egress.association.iv_length
-    outer = esp - IPV6_LENGTH
+    outer = esp - options - IPV6_LENGTH
     memcpy(outer, inner, 4)
     outer[6] = PROTOCOL_ESP
+    put_options(egress, outer)
     verdict = esp_seal(
         egress.association, worker.ciphers, esp, inner_length, PROTOCOL_IPV6, &sealed_length
     )
     if verdict != TUNNELLED:
         return verdict
-    put16(outer + 4, sealed_length)
-    frame_commit_outer(worker, &tunnel.way, outer, IPV6_LENGTH + sealed_length, NULL, 0)
+    put16(outer + 4, options + sealed_length)
+    frame_commit_outer(
+        worker, &tunnel.way, outer, IPV6_LENGTH + options + sealed_length, NULL, 0
+    )
     return TUNNELLED
 
 
@@ -137,6 +202,7 @@ cdef uint8_t* begin_inner(Worker* worker, const Egress* egress) noexcept nogil:
     cdef Tunnel* tunnel = egress.tunnel
     if tunnel == NULL:
         return after - IPV6_LENGTH
+    after += options_length(egress)
     if egress.seal:
         return after + ESP_HEADER_LENGTH + egress.association.iv_length
     return after
@@ -411,6 +477,9 @@ cdef Verdict route(
             return hold(worker, vnet, packet, length)
         if egress.seal and egress.association == NULL:
             return DROP_NO_ASSOCIATION
+        verdict = limit_nesting(worker, &egress, packet, length)
+        if verdict != TUNNELLED:
+            return verdict
     verdict = send(worker, &egress, vnet, packet, length)
     if not was_sent(verdict):
         return verdict

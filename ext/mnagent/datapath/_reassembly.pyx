@@ -15,7 +15,13 @@ from mnagent.datapath._worker cimport (
     monotonic_seconds,
 )
 from mnagent.datapath.octets cimport get16, put16
-from mnagent.datapath.protocols cimport FRAGMENT_LENGTH, PROTOCOL_ESP, PROTOCOL_IPV6
+from mnagent.datapath.protocols cimport (
+    FRAGMENT_LENGTH,
+    PROTOCOL_DESTINATION_OPTIONS,
+    PROTOCOL_ESP,
+    PROTOCOL_FRAGMENT,
+    PROTOCOL_IPV6,
+)
 from mnagent.datapath.verdicts cimport (
     DECAPSULATED,
     DROP_FRAGMENT,
@@ -87,6 +93,15 @@ cdef void keep_fragment_header(
         whole.data[1] |= 0x30
 
 
+cdef inline bint follows_options(const uint8_t* packet, uint32_t at) noexcept nogil:
+    """Behind one header of destination options, as a Tunnel Encapsulation Limit is in one."""
+    return (
+        packet[6] == PROTOCOL_DESTINATION_OPTIONS
+        and packet[IPV6_LENGTH] == PROTOCOL_FRAGMENT
+        and at == IPV6_LENGTH + (packet[IPV6_LENGTH + 1] + 1) * 8
+    )
+
+
 cdef Verdict keep_fragment(
     Worker* worker, const uint8_t* packet, uint32_t length, uint32_t at, Reassembly** whole
 ) noexcept nogil:
@@ -95,10 +110,11 @@ cdef Verdict keep_fragment(
     cdef Reassembly* found
     cdef uint8_t key[36]
     cdef uint32_t start, end, more
-    if at != IPV6_LENGTH or at + FRAGMENT_LENGTH >= length:
+    cdef bint bare = at == IPV6_LENGTH
+    if at + FRAGMENT_LENGTH >= length or not (bare or follows_options(packet, at)):
         return DROP_FRAGMENT
     if header[0] != PROTOCOL_IPV6 and header[0] != PROTOCOL_ESP:
-        return NOT_OURS
+        return NOT_OURS if bare else DROP_FRAGMENT
     start = get16(header + 2) & 0xFFF8
     more = header[3] & 1
     end = start + (length - at - FRAGMENT_LENGTH)

@@ -24,6 +24,8 @@ cdef enum:
     # A Home Address option with its padding and header; a type 2 routing header.
     INSERTED_LENGTH = 24
     INSERTED_MAX = 2 * INSERTED_LENGTH
+    # Destination options with nothing but a Tunnel Encapsulation Limit.
+    LIMIT_LENGTH = 8
 
 
 cdef struct Activity:
@@ -89,6 +91,9 @@ cdef struct Tunnel:
     # SPI that home tests must have come by; 0: they are treated as payload.
     uint32_t home_test_inbound_spi
     uint32_t mtu
+    # How many tunnels, this one included, may be around a packet: its Tunnel Encapsulation Limit
+    # and one; 0 sends none (RFC 2473 4.1.1).
+    uint32_t layers
     # As it was told, 0 for none; `way` has the lesser of it and the port's.
     uint32_t path_mtu
     WayOut way

@@ -37,6 +37,7 @@ cdef enum:
     # ICMPv6 types in the high octet, codes in the low one.
     ERROR_UNREACHABLE = 0x0103
     ERROR_TOO_BIG = 0x0200
+    ERROR_PARAMETER = 0x0400
 
 
 cdef struct FrameBatch:

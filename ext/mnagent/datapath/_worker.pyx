@@ -5,7 +5,7 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 
 from mnagent.datapath._esp cimport cipher_cache_free, cipher_cache_new
-from mnagent.datapath._tables cimport ETHERNET_LENGTH, IPV6_LENGTH, WayOut
+from mnagent.datapath._tables cimport ETHERNET_LENGTH, IPV6_LENGTH, LIMIT_LENGTH, WayOut
 from mnagent.datapath._traffic cimport TrafficTable
 from mnagent.datapath.atomics cimport load_word, store_word
 from mnagent.datapath.libcrypto cimport RAND_bytes
@@ -31,6 +31,7 @@ from mnagent.datapath.protocols cimport (
     FRAGMENT_LENGTH,
     ICMP_INFORMATIONAL,
     MINIMUM_MTU,
+    PROTOCOL_DESTINATION_OPTIONS,
     PROTOCOL_FRAGMENT,
     PROTOCOL_ICMPV6,
 )
@@ -235,25 +236,33 @@ cdef void frame_commit_outer(
 cdef void commit_fragments(
     Worker* worker, const WayOut* way, const uint8_t* whole, uint32_t length
 ) noexcept nogil:
-    """RFC 8200 4.5, of a packet whose only headers are the IPv6 header and the payload's."""
-    cdef uint32_t most = (way.outer_mtu - IPV6_LENGTH - FRAGMENT_LENGTH) & ~<uint32_t>7
-    cdef uint32_t body = length - IPV6_LENGTH, at = 0, piece
-    cdef uint8_t* after
+    """RFC 8200 4.5, of an IPv6 header, with or without the option of tunnels behind it, and the
+    payload's headers; the option goes into each fragment.
+    """
+    cdef uint32_t field = 6, head = IPV6_LENGTH, most, body, at = 0, piece
+    cdef uint8_t* start
+    cdef uint8_t* header
+    if whole[6] == PROTOCOL_DESTINATION_OPTIONS:
+        field = IPV6_LENGTH
+        head += LIMIT_LENGTH
+    most = (way.outer_mtu - head - FRAGMENT_LENGTH) & ~<uint32_t>7
+    body = length - head
     worker.identification += 1
     while at < body:
         piece = most if body - at > most else body - at
-        after = frame_begin(worker, way)
-        memcpy(after - IPV6_LENGTH, whole, IPV6_LENGTH)
-        put16(after - IPV6_LENGTH + 4, FRAGMENT_LENGTH + piece)
-        after[0] = whole[6]
-        after[1] = 0
-        put16(after + 2, at | (1 if at + piece < body else 0))
-        put32(after + 4, worker.identification)
-        (after - IPV6_LENGTH)[6] = PROTOCOL_FRAGMENT
-        memcpy(after + FRAGMENT_LENGTH, whole + IPV6_LENGTH + at, piece)
+        start = frame_begin(worker, way) - IPV6_LENGTH
+        header = start + head
+        memcpy(start, whole, head)
+        put16(start + 4, head - IPV6_LENGTH + FRAGMENT_LENGTH + piece)
+        start[field] = PROTOCOL_FRAGMENT
+        header[0] = whole[field]
+        header[1] = 0
+        put16(header + 2, at | (1 if at + piece < body else 0))
+        put32(header + 4, worker.identification)
+        memcpy(header + FRAGMENT_LENGTH, whole + head + at, piece)
         frame_commit(
-            worker, way, after - IPV6_LENGTH - way.link_length,
-            way.link_length + IPV6_LENGTH + FRAGMENT_LENGTH + piece, NULL, 0,
+            worker, way, start - way.link_length,
+            way.link_length + head + FRAGMENT_LENGTH + piece, NULL, 0,
         )
         worker.fragments_sent += 1
         at += piece

@@ -22,6 +22,7 @@ cdef enum Verdict:
     DROP_SEQUENCE_EXHAUSTED
     DROP_RATE_LIMITED
     DROP_HOLD_OVERFLOW
+    DROP_ENCAPSULATION_LIMIT
     # Dropped on the way in.
     DROP_TRUNCATED
     DROP_NOT_IPV6

@@ -225,6 +225,11 @@ def test_tunnel_mtu_leaves_room_for_the_overhead(
     assert tunnel_mtu(path_mtu, transform=transform) == expected
 
 
+@pytest.mark.parametrize(("path_mtu", "expected"), [(1500, 1452), (1300, 1280)])
+def test_tunnel_mtu_leaves_room_for_the_encapsulation_limit(path_mtu: int, expected: int) -> None:
+    assert tunnel_mtu(path_mtu, transform=None, encapsulation_limit=0) == expected
+
+
 def test_resolver_is_concerned_by_its_neighbours_and_by_routes(bench: Bench) -> None:
     neighbour = NeighbourMessage(interface=3, address=ROUTER)
     assert not bench.resolver.concerns(neighbour)
