@@ -186,19 +186,26 @@ class KernelEngine:
         pairs = {(IPv6Address(key[:16]), IPv6Address(key[16:])) for key in present}
         return list(pairs | self._paths.keys())
 
-    def _set(self, name: str, key: bytes, value: bytes | None) -> None:
-        """Have an entry in the kernel, or none. What an earlier process told gives way to what is
-        known better, at once; to nothing only after a while."""
+    def _set(self, name: str, key: bytes, value: bytes | None) -> bool:
+        """Have an entry in the kernel, or none; says whether it became different.
+
+        What an earlier process told gives way to what is known better, at once; to nothing only
+        after a while.
+        """
         if value is None and key in self._adopted[name]:
-            return
+            return False
         self._adopted[name].discard(key)
         written = self._written[name]
         if value is None:
-            if written.pop(key, None) is not None:
-                self._maps[name].delete(key)
-        elif written.get(key) != value:
+            if written.pop(key, None) is None:
+                return False
+            self._maps[name].delete(key)
+        else:
+            if written.get(key) == value:
+                return False
             self._maps[name].update(key, value)
             written[key] = value
+        return True
 
     def _write_locals(self) -> None:
         own = [home for home, _ in self._paths]
@@ -225,7 +232,10 @@ class KernelEngine:
 
     def _write_path(self, pair: tuple[IPv6Address, IPv6Address]) -> None:
         key = pair[0].packed + pair[1].packed
-        self._set("paths", key, self._encode(self._paths.get(pair), pair[1]))
+        if self._set("paths", key, self._encode(self._paths.get(pair), pair[1])):
+            # The first packets on the new path are told of, however late the latest report was.
+            for flow in kernel_tables.direct_flows(*pair):
+                self._maps["flows"].delete(flow)
 
     def _encode(
         self, entry: DirectPathEntry | PeerBindingEntry | None, peer: IPv6Address
@@ -408,23 +418,26 @@ class KernelEngine:
 
 
 def merge_reports(reports: list[kernel_tables.Report]) -> list[Traffic]:
-    """One `Traffic` for each pair; the last packet out says what it carries, or in where none
+    """One `Traffic` for each pair; the last packets out say what it carries, or in where none
     went out."""
     pairs: dict[tuple[IPv6Address, IPv6Address], list[kernel_tables.Report]] = {}
     for report in reports:
         pairs.setdefault((report.local, report.peer), []).append(report)
     merged = []
     for (local, peer), group in pairs.items():
-        last = next((each for each in reversed(group) if each.outbound), group[-1])
+        out = [each for each in group if each.outbound]
+        into = [each for each in group if not each.outbound]
+        last = (out or into)[-1]
         merged.append(
             Traffic(
                 local=local,
                 peer=peer,
-                packets_in=sum(each.packets_in for each in group),
-                packets_out=sum(each.packets_out for each in group),
+                packets_in=sum(each.packets for each in into),
+                packets_out=sum(each.packets for each in out),
                 protocol=last.protocol,
                 destination_port=last.port,
                 direct=last.direct,
+                direct_in=bool(into) and into[-1].direct,
             )
         )
     return merged

@@ -23,7 +23,8 @@ MOBILE_END, SERVES_OUTBOUND, SERVES_INBOUND = 1, 2, 4
 HAS_SOURCE, HAS_DESTINATION, SERVES_PATH = 1, 2, 4
 IS_LOCAL, IS_OWN_HOME = 1, 2
 TAKES_MERGED = 1
-REPORT_HAS_PORT, REPORT_IS_DIRECT, REPORT_IS_OUTBOUND = 1, 2, 4
+FLOW_IS_DIRECT, FLOW_IS_OUTBOUND = 1, 2
+REPORT_HAS_PORT = 1
 IPV6_HEADER = 40
 MINIMUM_MTU = 1280
 ETHERNET_TYPE = b"\x86\xdd"
@@ -39,7 +40,8 @@ VERDICTS = (
 _WAY = struct.Struct("=IH14sI")
 _ENTRY = struct.Struct(f"=16s16s{_WAY.size}sQ")
 _SETTINGS = struct.Struct("=QII")
-_REPORT = struct.Struct("=16s16sIIHBB4x")
+_FLOW = struct.Struct("=16s16sQ")
+_REPORT = struct.Struct("=16s16sQIHBB")
 
 LinkUse = Callable[[int], bool]
 """Whether super-packets with extension headers may be given to an interface."""
@@ -123,31 +125,36 @@ def encode_locals(addresses: Iterable[IPv6Address], own: Iterable[IPv6Address]) 
     return flags
 
 
-@dataclass(frozen=True, slots=True)
+def direct_flows(local: IPv6Address, peer: IPv6Address) -> tuple[bytes, bytes]:
+    """Keys of what a pair of addresses carries directly, one for each way."""
+    into = _FLOW.pack(local.packed, peer.packed, FLOW_IS_DIRECT)
+    return into, _FLOW.pack(local.packed, peer.packed, FLOW_IS_DIRECT | FLOW_IS_OUTBOUND)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a pair of addresses carried since its last report."""
+    """What a pair of addresses carried one way, in the tunnel or directly, since the last one."""
 
     local: IPv6Address
     peer: IPv6Address
-    packets_out: int
-    packets_in: int
+    packets: int
     protocol: int
+    """Upper-layer protocol of the last packet."""
     port: int | None
+    """Port at the peer of the last packet, None where the protocol has none."""
     direct: bool
     outbound: bool
-    """The last packet went out."""
 
 
 def decode_report(data: bytes) -> Report:
     """One sample of the ring buffer."""
-    local, peer, out, into, port, protocol, flags = _REPORT.unpack(data)
+    local, peer, kind, packets, port, protocol, flags = _REPORT.unpack(data)
     return Report(
         local=IPv6Address(local),
         peer=IPv6Address(peer),
-        packets_out=out,
-        packets_in=into,
+        packets=packets,
         protocol=protocol,
         port=port if flags & REPORT_HAS_PORT else None,
-        direct=bool(flags & REPORT_IS_DIRECT),
-        outbound=bool(flags & REPORT_IS_OUTBOUND),
+        direct=bool(kind & FLOW_IS_DIRECT),
+        outbound=bool(kind & FLOW_IS_OUTBOUND),
     )

@@ -96,8 +96,8 @@ HERE int take_from_tunnel(struct __sk_buff *skb, const struct arrival *arrival, 
 		return TC_ACT_SHOT;
 	note_activity(home, 0);
 	if (tunnel->flags & MOBILE_END) {
-		passage.pair.local = inner.destination;
-		passage.pair.peer = inner.source;
+		passage.flow.pair.local = inner.destination;
+		passage.flow.pair.peer = inner.source;
 		passage.protocol = inner.next_header;
 		passage.port = upper.source_port;
 		note_traffic(&passage, arrival->now);
@@ -137,7 +137,7 @@ HERE int take_direct(struct __sk_buff *skb, const struct arrival *arrival, __u32
 	struct ipv6_header ip = arrival->ip;
 	struct inserted_header header;
 	struct upper_layer upper;
-	struct passage passage = {.flags = IS_DIRECT};
+	struct passage passage = {.flow.kind = IS_DIRECT};
 	__u32 at = IPV6_LENGTH;
 	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO;
 
@@ -170,8 +170,8 @@ HERE int take_direct(struct __sk_buff *skb, const struct arrival *arrival, __u32
 	ip.payload_length = bpf_htons(arrival->length - at);
 	if (bpf_skb_store_bytes(skb, link, &ip, sizeof(ip), BPF_F_RECOMPUTE_CSUM))
 		return TC_ACT_SHOT;
-	passage.pair.local = ip.destination;
-	passage.pair.peer = ip.source;
+	passage.flow.pair.local = ip.destination;
+	passage.flow.pair.peer = ip.source;
 	passage.protocol = ip.next_header;
 	passage.port = upper.source_port;
 	note_traffic(&passage, arrival->now);

@@ -155,18 +155,18 @@ HERE struct tunnel *find_outbound_tunnel(const struct ipv6_header *ip,
 HERE struct path *find_path(const struct passage *passage, const struct tunnel *tunnel,
 			    int *is_to_peer)
 {
-	struct path *path = bpf_map_lookup_elem(&paths, &passage->pair);
+	struct path *path = bpf_map_lookup_elem(&paths, &passage->flow.pair);
 	__u64 *local;
 
 	*is_to_peer = 0;
 	if (path)
 		return path;
 	if (tunnel && !(tunnel->flags & MOBILE_END)) {
-		local = bpf_map_lookup_elem(&locals, &passage->pair.local);
+		local = bpf_map_lookup_elem(&locals, &passage->flow.pair.local);
 		if (!local || !(*local & IS_LOCAL))
 			return 0; /* forwarded */
 	}
-	path = bpf_map_lookup_elem(&peers, &passage->pair.peer);
+	path = bpf_map_lookup_elem(&peers, &passage->flow.pair.peer);
 	*is_to_peer = path && tunnel && tunnel->flags & MOBILE_END;
 	return path;
 }
@@ -181,7 +181,7 @@ HERE int send_outbound(struct __sk_buff *skb)
 {
 	struct ipv6_header ip;
 	struct upper_layer upper;
-	struct passage passage = {.flags = IS_OUTBOUND};
+	struct passage passage = {.flow.kind = IS_OUTBOUND};
 	const union address *home;
 	struct tunnel *tunnel;
 	struct path *path;
@@ -193,8 +193,8 @@ HERE int send_outbound(struct __sk_buff *skb)
 		return -1;
 	if (!is_sendable(skb, &ip) || !is_plain(ip.next_header, &upper))
 		return -1;
-	passage.pair.local = ip.source;
-	passage.pair.peer = ip.destination;
+	passage.flow.pair.local = ip.source;
+	passage.flow.pair.peer = ip.destination;
 	passage.protocol = ip.next_header;
 	passage.port = upper.destination_port;
 	tunnel = find_outbound_tunnel(&ip, &home);
@@ -207,7 +207,7 @@ HERE int send_outbound(struct __sk_buff *skb)
 		action = send_directly(skb, &ip, path);
 		if (action < 0)
 			return -1;
-		passage.flags |= IS_DIRECT;
+		passage.flow.kind |= IS_DIRECT;
 		note_traffic(&passage, now);
 		return count(SENT_DIRECT, action);
 	}

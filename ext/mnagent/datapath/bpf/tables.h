@@ -9,7 +9,7 @@
 
 #define MAX_ENTRIES 1048576
 #define MAX_LOCALS 4096
-#define MAX_PAIRS 4096
+#define MAX_FLOWS 8192
 #define REPORTS_LENGTH 65536
 
 enum setting_flag {
@@ -84,26 +84,33 @@ enum verdict {
 	VERDICT_COUNT,
 };
 
-struct traffic {
-	__u64 reported_at;
-	__u32 packets_out;
-	__u32 packets_in;
+
+enum flow_kind {
+	IS_DIRECT = 1,
+	IS_OUTBOUND = 2,
 };
 
 enum report_flag {
 	HAS_PORT = 1,
-	IS_DIRECT = 2,
-	IS_OUTBOUND = 4,
+};
+
+/* What a pair carries one way, in the tunnel or directly. */
+struct flow {
+	struct pair pair;
+	__u64 kind; /* IS_DIRECT, IS_OUTBOUND */
+};
+
+struct traffic {
+	__u64 reported_at;
+	__u64 packets; /* since then */
 };
 
 struct report {
-	struct pair pair;
-	__u32 packets_out;
-	__u32 packets_in;
+	struct flow flow;
+	__u32 packets;
 	__u16 port;
 	__u8 protocol;
 	__u8 flags;
-	__u32 unused;
 };
 
 struct {
@@ -162,10 +169,10 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, MAX_PAIRS);
-	__type(key, struct pair);
+	__uint(max_entries, MAX_FLOWS);
+	__type(key, struct flow);
 	__type(value, struct traffic);
-} pairs SEC(".maps");
+} flows SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
