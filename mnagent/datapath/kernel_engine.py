@@ -41,6 +41,8 @@ ALIVE_FOR = 60.0
 """Seconds that the kernel carries packets after the last sign of life."""
 SIGN_INTERVAL = 5.0
 """Seconds between two signs of life."""
+RING_FRAMES = 1024
+"""Frames that may wait at an interface: what the kernel leaves is less than all."""
 ADOPTION_PATIENCE = 10.0
 """Seconds that what an earlier process told stays in force where nothing better is known yet."""
 _SETTINGS_KEY = bytes(4)
@@ -58,6 +60,7 @@ class KernelEngine:
         tunnel_interface: int,
         pins: Path | None = None,
         by_filter: bool = False,
+        ring_frames: int = RING_FRAMES,
     ) -> None:
         self._links = KernelLinks(pins, by_filter=by_filter)
         self._maps = self._links.programs.maps
@@ -84,7 +87,9 @@ class KernelEngine:
         try:
             self._give_sign_of_life()
             self._links.attach("outbound", tunnel_interface, egress=True)
-            self._engine = Engine(tun_fd=tun_fd, wake_fd=wake_fd, behind_ingress=True)
+            self._engine = Engine(
+                tun_fd=tun_fd, wake_fd=wake_fd, ring_frames=ring_frames, behind_ingress=True
+            )
         except BaseException:
             self._links.close()
             raise

@@ -146,7 +146,7 @@ class Port:
         kind = self._ask(name, SIOCGIFHWADDR, "H")
         return ETHERNET_LENGTH if kind in (ARPHRD_ETHER, ARPHRD_LOOPBACK) else 0
 
-    def open_receiver(self, *, behind_ingress=False):
+    def open_receiver(self, *, ring_frames, behind_ingress=False):
         """Filter first, then bind: nothing unfiltered is ever queued.
 
         A socket for everything gets packets before the link's ingress programs and rules, one for a
@@ -162,7 +162,7 @@ class Port:
             receiver.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
             receiver.setsockopt(SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
             receiver.setblocking(False)
-            ring = ReceiveRing(receiver.fileno())
+            ring = ReceiveRing(receiver.fileno(), ring_frames)
             receiver.bind((python_socket.if_indextoname(self.interface), protocol))
         except BaseException:
             receiver.close()

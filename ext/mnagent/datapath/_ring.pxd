@@ -9,13 +9,12 @@ cdef enum:
     # A frame of an ordinary link with what the kernel puts before it; larger ones are read by a
     # call of their own.
     RING_SLOT = 2048
-    RING_FRAMES = 2048
-    RING_LENGTH = RING_FRAMES * RING_SLOT
     RING_BLOCK = 65536
 
 
 cdef struct Ring:
     uint8_t* slots
+    uint32_t frames
     # The slot the kernel fills next, and, from there backwards, how many the engine still holds.
     uint32_t upcoming
     uint32_t held
@@ -23,14 +22,15 @@ cdef struct Ring:
 
 cdef class ReceiveRing:
     cdef Ring ring
+    cdef size_t length
 
 
 cdef inline tpacket2_hdr* ring_take(Ring* ring) noexcept nogil:
     """The next frame, to hold until `ring_release`; NULL when there is none yet."""
     cdef tpacket2_hdr* head = <tpacket2_hdr*>(ring.slots + ring.upcoming * RING_SLOT)
-    if ring.held == RING_FRAMES or not load_half_word(&head.tp_status) & TP_STATUS_USER:
+    if ring.held == ring.frames or not load_half_word(&head.tp_status) & TP_STATUS_USER:
         return NULL
-    ring.upcoming = (ring.upcoming + 1) % RING_FRAMES
+    ring.upcoming = (ring.upcoming + 1) % ring.frames
     ring.held += 1
     return head
 
@@ -40,7 +40,7 @@ cdef inline void ring_release(Ring* ring) noexcept nogil:
     cdef uint32_t at
     cdef tpacket2_hdr* head
     while ring.held:
-        at = (ring.upcoming + RING_FRAMES - ring.held) % RING_FRAMES
+        at = (ring.upcoming + ring.frames - ring.held) % ring.frames
         head = <tpacket2_hdr*>(ring.slots + at * RING_SLOT)
         store_half_word(&head.tp_status, TP_STATUS_KERNEL)
         ring.held -= 1

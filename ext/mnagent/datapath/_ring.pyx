@@ -23,30 +23,38 @@ from mnagent.datapath.linux cimport (
 
 
 cdef class ReceiveRing:
-    """The ring of an AF_PACKET socket that is not bound yet; the memory stays until it is freed."""
+    """The ring of an AF_PACKET socket that is not bound yet; the memory stays until it is freed.
 
-    def __init__(self, descriptor):
+    ``frames``: how many it holds, a multiple of `RING_BLOCK` over `RING_SLOT`. All of its memory is
+    taken at once.
+    """
+
+    def __init__(self, descriptor, frames):
         cdef int version = TPACKET_V2, whole = 1
         cdef tpacket_req request
         cdef void* mapped
+        if frames < 1 or frames % (RING_BLOCK // RING_SLOT):
+            raise ValueError("a ring has whole blocks of frames")
+        self.length = frames * RING_SLOT
         request.tp_block_size = RING_BLOCK
-        request.tp_block_nr = RING_LENGTH // RING_BLOCK
+        request.tp_block_nr = self.length // RING_BLOCK
         request.tp_frame_size = RING_SLOT
-        request.tp_frame_nr = RING_FRAMES
+        request.tp_frame_nr = frames
         if (
             setsockopt(descriptor, SOL_PACKET, PACKET_VERSION, &version, sizeof(version)) < 0
             or setsockopt(descriptor, SOL_PACKET, PACKET_COPY_THRESH, &whole, sizeof(whole)) < 0
             or setsockopt(descriptor, SOL_PACKET, PACKET_RX_RING, &request, sizeof(request)) < 0
         ):
             raise OSError("failed to make the receive ring")
-        mapped = mmap(NULL, RING_LENGTH, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0)
+        mapped = mmap(NULL, self.length, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0)
         if mapped == MAP_FAILED:
             raise OSError("failed to map the receive ring")
         self.ring.slots = <uint8_t*>mapped
+        self.ring.frames = frames
 
-    def __cinit__(self, descriptor):
+    def __cinit__(self, descriptor, frames):
         memset(&self.ring, 0, sizeof(Ring))
 
     def __dealloc__(self):
         if self.ring.slots != NULL:
-            munmap(self.ring.slots, RING_LENGTH)
+            munmap(self.ring.slots, self.length)

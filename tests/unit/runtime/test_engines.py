@@ -8,18 +8,24 @@ import pytest
 
 from mnagent.config import EngineChoice
 from mnagent.runtime import engines
-from mnagent.runtime.engines import NoKernelEngine, choose_engine, find_bpf_file_system
+from mnagent.runtime.engines import (
+    MOBILE_NODE_RING,
+    NoKernelEngine,
+    choose_engine,
+    find_bpf_file_system,
+)
 
 
 class PlainEngine:
     """Stands for the one in user space."""
 
-    def __init__(self, *, tun_fd: int, wake_fd: int) -> None:
+    def __init__(self, *, tun_fd: int, wake_fd: int, ring_frames: int) -> None:
         self.tun_fd = tun_fd
+        self.ring_frames = ring_frames
 
 
 def choose(choice: EngineChoice) -> engines.ChosenEngine:
-    return choose_engine(choice, tun=3, wake=4, name="mnagent0", interface=7)
+    return choose_engine(choice, tun=3, wake=4, name="mnagent0", interface=7, ring=MOBILE_NODE_RING)
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +43,12 @@ def test_engine_auto_without_the_kernels_help_is_in_user_space_and_says_why() ->
     assert not chosen.in_kernel
     assert chosen.status()["kind"] == "userspace"
     assert "Operation not permitted" in chosen.status()["reason"]
+
+
+def test_engine_in_user_space_has_the_ring_it_was_told() -> None:
+    engine = choose(EngineChoice.USERSPACE).datapath
+    assert isinstance(engine, PlainEngine)
+    assert engine.ring_frames == MOBILE_NODE_RING.in_user_space
 
 
 def test_engine_userspace_does_not_even_ask_the_kernel() -> None:
