@@ -6,13 +6,11 @@ Nothing is read from files: a hundred thousand key files are not what is measure
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path as FilePath
 from random import Random
-from typing import Any
 
 from mnagent.agent.build import build_agent
 from mnagent.config.model import (
@@ -119,24 +117,22 @@ def configuration(nodes: int, *, directory: FilePath = FilePath("/nonexistent"))
         ServedMobileNode(home_address=home_address(node), keys=directory / f"{node}.toml")
         for node in range(nodes)
     )
-    settings: dict[str, Any] = {
-        "address": AGENT,
-        "home_prefix": HOME_PREFIX,
-        "home_link": None,
-        "interfaces": (),
-        "max_lifetime": 3600,
-        "early_forwarding": False,
-        "payload_protection": PayloadProtection.NONE,
-        "mobile_nodes": served,
-        "max_bindings": max(nodes, 1),
-    }
-    known = {field.name for field in dataclasses.fields(HomeAgentConfiguration)}
     return Configuration(
         path=directory / "home-agent.toml",
         role=Role.HOME_AGENT,
         mobile_node=None,
         home_agent=HomeAgentConfiguration(
-            **{name: value for name, value in settings.items() if name in known}
+            address=AGENT,
+            home_prefixes=(HOME_PREFIX,),
+            home_link=None,
+            interfaces=(),
+            max_lifetime=3600,
+            max_bindings=max(nodes, 1),
+            revocation=False,
+            early_forwarding=False,
+            payload_protection=PayloadProtection.NONE,
+            nodes_directory=directory,
+            mobile_nodes=served,
         ),
         host=HostConfiguration(
             tunnel_interface="mnagent0",
