@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv6Address
 from random import Random
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from mnagent.agent.agent import Agent
 from mnagent.agent.dispatch import Dispatcher
@@ -43,14 +43,6 @@ from mnagent.ipsec.mobility_policy import home_agent_database, mobile_node_datab
 from mnagent.ipsec.policy import SecurityPolicyDatabase
 from mnagent.mobility.correspondent_node import CorrespondentNode, CorrespondentNodeSettings
 from mnagent.mobility.home_addresses import HOME_ADDRESSES_KEY, HomeAddresses
-from mnagent.mobility.home_agent import (
-    AuthorisedMobileNode,
-    HomeAgent,
-    HomeAgentSettings,
-    HomePrefix,
-)
-from mnagent.mobility.home_agent_advertiser import AdvertisedPrefix
-from mnagent.mobility.home_agent_directory import DirectorySettings, HomeAgentDirectory
 from mnagent.mobility.home_agent_selection import HomeAgentSelection
 from mnagent.mobility.home_registration import HomeRegistration
 from mnagent.mobility.message_authentication import Authentication, WallClock
@@ -60,6 +52,10 @@ from mnagent.mobility.route_optimization import (
     RouteOptimizationPolicy,
     RouteOptimizationRule,
 )
+
+if TYPE_CHECKING:  # a mobile node goes without what only home agents need
+    from mnagent.mobility.home_agent import HomeAgent, HomeAgentSettings
+    from mnagent.mobility.home_agent_directory import HomeAgentDirectory
 
 IDENTIFIER_SECRET_KEY: Final = "interface-identifier-secret"
 """Record that keeps the secret of stable interface identifiers (RFC 7217 5)."""
@@ -379,6 +375,8 @@ def _home_agent_policies(
 
 
 def _home_agent_factory(settings: HomeAgentSettings, *, random: Random) -> HomeAgentFactory:
+    from mnagent.mobility.home_agent import HomeAgent
+
     def factory(interface: int | None, link_layer_address: bytes) -> HomeAgent:
         own = replace(settings, home_link=interface, link_layer_address=link_layer_address)
         return HomeAgent(own, random=random)
@@ -391,6 +389,9 @@ def _home_agent_directory_factory(
 ) -> HomeAgentDirectoryFactory | None:
     if not (configuration.discovery or configuration.advertise):
         return None
+    from mnagent.mobility.home_agent_advertiser import AdvertisedPrefix
+    from mnagent.mobility.home_agent_directory import DirectorySettings, HomeAgentDirectory
+
     settings = DirectorySettings(
         address=configuration.address,
         prefixes=tuple(AdvertisedPrefix(prefix=each) for each in configuration.home_prefixes),
@@ -413,6 +414,8 @@ def _home_agent_settings(
     configuration: HomeAgentConfiguration, keys: Sequence[KeySet], wall_clock: WallClock
 ) -> HomeAgentSettings:
     """All but the home link."""
+    from mnagent.mobility.home_agent import AuthorisedMobileNode, HomeAgentSettings, HomePrefix
+
     by_address = {key_set.home_address: key_set for key_set in keys}
     return HomeAgentSettings(
         address=configuration.address,

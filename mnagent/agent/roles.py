@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from mnagent.agent.handovers import HandoverLog
 from mnagent.agent.snapshot import (
@@ -62,14 +62,20 @@ from mnagent.core.records import KeptRecord
 from mnagent.core.timers import earliest
 from mnagent.mobility.correspondent_node import CorrespondentNode
 from mnagent.mobility.home_addresses import HomeAddresses
-from mnagent.mobility.home_agent import HomeAgent, HomeAgentSettings
-from mnagent.mobility.home_agent_directory import DIRECTORY_MESSAGES, HomeAgentDirectory
 from mnagent.mobility.mobile_node import MobileNode, MobileNodeSettings
 from mnagent.mobility.movement import AtHome, Away
 from mnagent.mobility.route_optimization import CorrespondentStatus
-from mnagent.wire.icmp6 import DestinationUnreachable
+from mnagent.wire.icmp6 import DestinationUnreachable, HomeAgentAddressDiscoveryRequest
 from mnagent.wire.mobility import CareOfTestInit, HomeTestInit, MobilityMessage
 from mnagent.wire.ndisc import NeighborSolicitation, RouterSolicitation
+
+if TYPE_CHECKING:  # a mobile node goes without what only home agents need
+    from mnagent.mobility.home_agent import HomeAgent, HomeAgentSettings
+    from mnagent.mobility.home_agent_directory import HomeAgentDirectory
+
+DIRECTORY_MESSAGES = (HomeAgentAddressDiscoveryRequest, RouterSolicitation)
+"""What is for a home agent's directory alone; Router Advertisements tell the home agent of prefixes
+too."""
 
 
 class Role(Protocol):
@@ -323,9 +329,9 @@ class MobileNodeRole:
         return [ReportEvent(name="router-found", details=details)]
 
 
-HomeAgentDirectoryFactory = Callable[[int | None, bytes], HomeAgentDirectory]
+HomeAgentDirectoryFactory = Callable[[int | None, bytes], "HomeAgentDirectory"]
 """Makes what lets mobile nodes find the home agent, of the same two."""
-HomeAgentFactory = Callable[[int | None, bytes], HomeAgent]
+HomeAgentFactory = Callable[[int | None, bytes], "HomeAgent"]
 """Makes the home agent for a home link: interface index (None: virtual) and link-layer address."""
 
 

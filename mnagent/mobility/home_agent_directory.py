@@ -35,9 +35,6 @@ from mnagent.mobility.home_agent_list import HomeAgentList, ListedHomeAgent
 from mnagent.wire.icmp6 import HomeAgentAddressDiscoveryRequest
 from mnagent.wire.ndisc import RouterAdvertisement, RouterSolicitation
 
-DIRECTORY_MESSAGES = (HomeAgentAddressDiscoveryRequest, RouterSolicitation)
-"""What is for the directory alone; Router Advertisements tell the home agent of prefixes too."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DirectorySettings:
