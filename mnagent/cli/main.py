@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from ipaddress import AddressValueError, IPv6Address
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from mnagent import __version__
 from mnagent.cli.errors import (
@@ -27,6 +27,7 @@ from mnagent.cli.errors import (
 
 DEFAULT_CONFIGURATION = Path("/etc/mnagent/mnagent.toml")
 DEFAULT_CONTROL_SOCKET = Path("/run/mnagent/control.sock")
+DEFAULT_WIDTH = 80
 LOG_LEVELS = ("debug", "info", "warning", "error")
 ENCRYPTIONS = ("aes-cbc-128", "aes-cbc-256")
 
@@ -44,8 +45,28 @@ COMMAND_MODULES = {
 """Each has ``main(arguments: argparse.Namespace) -> int``."""
 
 
+class _HelpFormatter(argparse.HelpFormatter):
+    """As wide as the terminal. argparse itself would ask `shutil`, even where no help is shown, and
+    that brings every compression there is: 0.5 MB that a daemon keeps."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_terminal_width() - 2)
+
+
+def _terminal_width() -> int:
+    """In columns, 80 when there is no telling."""
+    with contextlib.suppress(KeyError, ValueError):
+        return int(os.environ["COLUMNS"])
+    with contextlib.suppress(OSError, ValueError):
+        return os.get_terminal_size(sys.stdout.fileno()).columns or DEFAULT_WIDTH
+    return DEFAULT_WIDTH
+
+
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=_HelpFormatter, **options)
 
     def error(self, message: str) -> NoReturn:
         raise CommandError(f"{message} (`{self.prog} --help` lists what there is)")

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 
 from mnagent.config import Configuration, LogLevel, load
+from mnagent.runtime import plain_asyncio
 from mnagent.runtime.key_files import load_key_sets
 
 
@@ -17,6 +18,7 @@ def main(arguments: argparse.Namespace) -> int:
 
     configuration = read()
     load_key_sets(configuration)  # the daemon reads them again; this finds mistakes without a log
+    plain_asyncio.load()
     from mnagent.runtime import service
 
     return service.run(configuration, reread=read)

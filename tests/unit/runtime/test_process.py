@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import os
 import socket
@@ -137,5 +138,15 @@ def test_memory_of_the_start_is_left_alone_by_the_collector() -> None:
     try:
         process.settle_memory()
         assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
+
+
+def test_memory_is_settled_with_a_c_library_that_cannot_trim(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    try:
+        process.settle_memory()
     finally:
         gc.unfreeze()
