@@ -1,0 +1,155 @@
+"""The files of a board: packages, mnagent, the overlays of its layers, and what follows from the
+description."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from recipe import steps
+from recipe.description import Board
+from recipe.errors import BuildError
+from recipe.image import BOOT_LABEL, ROOT_LABEL, STATE_LABEL
+
+FSTAB = f"""\
+# file system          mount point       type  options                                  dump pass
+LABEL={ROOT_LABEL}     /                 ext4  noatime,errors=remount-ro                0 1
+LABEL={STATE_LABEL}    /var/lib/mnagent  ext4  noatime,data=journal,commit=1,nofail     0 2
+LABEL={BOOT_LABEL}             /boot/firmware    vfat  noatime,nofail,sync,umask=077            0 2
+"""
+ENABLED_UNITS = {
+    "multi-user.target.wants": ("mnagent-board.service", "systemd-networkd.service"),
+}
+_MASKED = ("systemd-networkd-wait-online.service", "apt-daily.timer", "apt-daily-upgrade.timer")
+
+
+def populate(board: Board, tree: Path, *, rootfs: Path, package: Path, source_date: int) -> None:
+    """Fill ``tree``: it holds the whole root file system afterwards, boot/firmware in it."""
+    steps.run(
+        ["tar", "-C", tree, "-xpf", rootfs, "--numeric-owner", "--xattrs", "--xattrs-include=*"]
+    )
+    _install(tree, package)
+    for overlay in board.overlays:
+        _copy_overlay(overlay, tree)
+    _write(tree / "etc/hostname", f"{board.hostname}\n")
+    _write(
+        tree / "etc/hosts",
+        f"127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {board.hostname}\n",
+    )
+    _write(tree / "etc/fstab", FSTAB)
+    _enable_units(tree)
+    _fill_firmware(board, tree)
+    _make_anonymous(tree)
+    _set_times(tree, source_date)
+
+
+def _install(tree: Path, package: Path) -> None:
+    """By the board's own dpkg, so that it knows the package and can replace it."""
+    inside = tree / "tmp" / package.name
+    shutil.copy2(package, inside)
+    try:
+        steps.run(
+            ["chroot", tree, "dpkg", "--install", f"/tmp/{package.name}"],
+            environment={
+                "DEBIAN_FRONTEND": "noninteractive",
+                "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            },
+        )
+    finally:
+        inside.unlink()
+
+
+def _copy_overlay(overlay: Path, tree: Path) -> None:
+    """Files with their modes, owned by root; folders that are there keep theirs."""
+    for entry in sorted(overlay.rglob("*")):
+        if "__pycache__" in entry.parts:
+            continue
+        target = tree / entry.relative_to(overlay)
+        if entry.is_symlink():
+            target.unlink(missing_ok=True)
+            target.symlink_to(os.readlink(entry))
+        elif entry.is_dir():
+            target.mkdir(exist_ok=True)
+        else:
+            shutil.copyfile(entry, target)
+            target.chmod(0o755 if entry.stat().st_mode & 0o100 else 0o644)
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _enable_units(tree: Path) -> None:
+    units = tree / "etc/systemd/system"
+    for target, names in ENABLED_UNITS.items():
+        (units / target).mkdir(parents=True, exist_ok=True)
+        for name in names:
+            link = units / target / name
+            link.unlink(missing_ok=True)
+            link.symlink_to(f"/lib/systemd/system/{name}")
+    for name in _MASKED:
+        link = units / name
+        link.unlink(missing_ok=True)
+        link.symlink_to("/dev/null")
+
+
+def _fill_firmware(board: Board, tree: Path) -> None:
+    firmware = tree / "boot/firmware"
+    firmware.mkdir(parents=True, exist_ok=True)
+    for name in board.device_trees:
+        if not (firmware / name).exists():
+            found = next(_device_trees(tree, name), None)
+            if found is None:
+                raise BuildError(f"board {board.name}: device_trees: this kernel has no {name}")
+            shutil.copyfile(found, firmware / name)
+    command_line = ["console=tty0", f"console={board.console}", *board.kernel_command_line]
+    _write(firmware / "cmdline.txt", " ".join(command_line) + "\n")
+    settings = firmware / "config.txt"
+    if board.firmware_settings:
+        with settings.open("a", encoding="utf-8") as file:
+            file.write("".join(f"{line}\n" for line in board.firmware_settings))
+    if not settings.exists():
+        # No firmware of a vendor: whoever boots the board finds kernel and initramfs by name.
+        for kind in ("vmlinuz", "initrd.img"):
+            (kernel,) = (tree / "boot").glob(f"{kind}-*")
+            shutil.copyfile(kernel, firmware / kind)
+        _write(settings, "kernel=vmlinuz\ninitramfs initrd.img\n")
+
+
+def _device_trees(tree: Path, name: str) -> Iterator[Path]:
+    yield from (tree / "usr/lib").glob(f"linux-image-*/**/{name}")
+
+
+def _make_anonymous(tree: Path) -> None:
+    """Nothing that each board should have for itself, and no password at all."""
+    for key in (tree / "etc/ssh").glob("ssh_host_*"):
+        key.unlink()
+    _write(tree / "etc/machine-id", "uninitialized\n")
+    (tree / "var/lib/dbus/machine-id").unlink(missing_ok=True)
+    shadow = tree / "etc/shadow"
+    lines = [
+        ":".join((line.split(":")[0], "*", *line.split(":")[2:]))
+        for line in shadow.read_text(encoding="utf-8").splitlines()
+    ]
+    shadow.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for pattern in (
+        "var/cache/apt/*.bin",
+        "var/log/*.log",
+        "var/log/apt/*",
+        "var/lib/apt/lists/*_*",
+    ):
+        for entry in tree.glob(pattern):
+            if entry.is_file():
+                entry.unlink()
+
+
+def _set_times(tree: Path, source_date: int) -> None:
+    """The same time on all that the build touched, so that the same sources give the same image."""
+    for folder, _, files in os.walk(tree):
+        for name in (".", *files):
+            entry = os.path.join(folder, name)
+            if os.lstat(entry).st_mtime > source_date:
+                os.utime(entry, (source_date, source_date), follow_symlinks=False)
