@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipe.errors import BuildError
+from boards.recipe.errors import BuildError
 
 BOARDS = Path(__file__).resolve().parents[1]
 SUITES = ("bookworm", "trixie")
@@ -164,8 +164,17 @@ def _board(name: str, path: Path, merged: dict[str, Any], overlays: tuple[Path, 
         name=name,
         size=_size(path, merged.get("size", {})),
         overlays=overlays,
-        **{key: merged[key] for key in _STRINGS},
-        **{key: tuple(merged[key]) for key in _LISTS},
+        title=merged["title"],
+        proven=merged["proven"],
+        suite=merged["suite"],
+        architecture=merged["architecture"],
+        hostname=merged["hostname"],
+        console=merged["console"],
+        packages=tuple(merged["packages"]),
+        initramfs_modules=tuple(merged["initramfs_modules"]),
+        kernel_command_line=tuple(merged["kernel_command_line"]),
+        firmware_settings=tuple(merged["firmware_settings"]),
+        device_trees=tuple(merged["device_trees"]),
     )
 
 

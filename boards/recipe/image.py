@@ -1,7 +1,7 @@
 """From a tree of files to a card: partitions without loop devices or mounts.
 
-The card has three: ``boot`` (FAT, what the firmware reads and the user edits), ``state`` (ext4, what
-the agent must not forget, always writable) and ``root`` (ext4, last, so that it can grow).
+The card has three: ``boot`` (FAT, what the firmware reads and the user edits), ``state`` (ext4,
+what the agent must not forget, always writable) and ``root`` (ext4, last, so that it can grow).
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import os
 import shutil
 from pathlib import Path
 
-from recipe import steps
-from recipe.description import Board
-from recipe.errors import BuildError
+from boards.recipe import steps
+from boards.recipe.description import Board
+from boards.recipe.errors import BuildError
 
 MEBIBYTE = 1 << 20
 START_MEBIBYTES = 4
@@ -36,8 +36,8 @@ _SPARE_MEBIBYTES = 96
 def assemble(board: Board, tree: Path, image: Path, *, source_date: int, card: int | None) -> None:
     """Make ``image`` from the files in ``tree``, whose boot/firmware is moved out of it.
 
-    ``card`` is the size in MiB the image must have, None for the least; raises `BuildError` when the
-    files do not fit.
+    ``card`` is the size in MiB the image must have, None for the least; raises `BuildError` when
+    the files do not fit.
     """
     place = image.parent
     boot = place / "boot.fat"

@@ -1,4 +1,4 @@
-"""What is in an image, beside it: for people, for rigs that record what they test, for rpi-imager."""
+"""What is in an image, beside it: for people, rigs that record what they test, and rpi-imager."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from recipe import package, steps
-from recipe.description import Board
+from boards.recipe import package, steps
+from boards.recipe.description import Board
 
 _BLOCK = 1 << 20
 

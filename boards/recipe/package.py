@@ -14,8 +14,8 @@ import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
-from recipe import steps
-from recipe.errors import BuildError
+from boards.recipe import steps
+from boards.recipe.errors import BuildError
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = {"bookworm": "3.11", "trixie": "3.13"}

@@ -6,9 +6,9 @@ import platform
 import shlex
 from pathlib import Path
 
-from recipe import steps
-from recipe.description import Board
-from recipe.errors import BuildError
+from boards.recipe import steps
+from boards.recipe.description import Board
+from boards.recipe.errors import BuildError
 
 _DEBIAN_NAME = {"arm64": "aarch64", "amd64": "x86_64"}
 _EXCLUDED = ("doc", "man", "info", "locale", "lintian", "bug")

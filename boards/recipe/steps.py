@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from recipe.errors import BuildError
+from boards.recipe.errors import BuildError
 
 _QUOTED_LINES = 15
 

@@ -8,10 +8,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from recipe import steps
-from recipe.description import Board
-from recipe.errors import BuildError
-from recipe.image import BOOT_LABEL, ROOT_LABEL, STATE_LABEL
+from boards.recipe import steps
+from boards.recipe.description import Board
+from boards.recipe.errors import BuildError
+from boards.recipe.image import BOOT_LABEL, ROOT_LABEL, STATE_LABEL
 
 FSTAB = f"""\
 # file system          mount point       type  options                                  dump pass
@@ -22,7 +22,12 @@ LABEL={BOOT_LABEL}             /boot/firmware    vfat  noatime,nofail,sync,umask
 ENABLED_UNITS = {
     "multi-user.target.wants": ("mnagent-board.service", "systemd-networkd.service"),
 }
-_MASKED = ("systemd-networkd-wait-online.service", "apt-daily.timer", "apt-daily-upgrade.timer")
+_MASKED = (
+    "apt-daily-upgrade.timer",
+    "apt-daily.timer",
+    "e2scrub_reap.service",
+    "systemd-networkd-wait-online.service",
+)
 
 
 def populate(board: Board, tree: Path, *, rootfs: Path, package: Path, source_date: int) -> None:
@@ -90,6 +95,9 @@ def _enable_units(tree: Path) -> None:
             link = units / target / name
             link.unlink(missing_ok=True)
             link.symlink_to(f"/lib/systemd/system/{name}")
+    default = units / "default.target"
+    default.unlink(missing_ok=True)
+    default.symlink_to("/lib/systemd/system/multi-user.target")
     for name in _MASKED:
         link = units / name
         link.unlink(missing_ok=True)
@@ -107,6 +115,9 @@ def _fill_firmware(board: Board, tree: Path) -> None:
             shutil.copyfile(found, firmware / name)
     command_line = ["console=tty0", f"console={board.console}", *board.kernel_command_line]
     _write(firmware / "cmdline.txt", " ".join(command_line) + "\n")
+    # What writes cmdline.txt anew when a kernel is upgraded on the board.
+    _write(tree / "etc/default/raspi-firmware", f"ROOTPART=LABEL={ROOT_LABEL}\n")
+    _write(tree / "etc/default/raspi-extra-cmdline", " ".join(board.kernel_command_line) + "\n")
     settings = firmware / "config.txt"
     if board.firmware_settings:
         with settings.open("a", encoding="utf-8") as file:
@@ -127,7 +138,7 @@ def _make_anonymous(tree: Path) -> None:
     """Nothing that each board should have for itself, and no password at all."""
     for key in (tree / "etc/ssh").glob("ssh_host_*"):
         key.unlink()
-    _write(tree / "etc/machine-id", "uninitialized\n")
+    _write(tree / "etc/machine-id", "")
     (tree / "var/lib/dbus/machine-id").unlink(missing_ok=True)
     shadow = tree / "etc/shadow"
     lines = [

@@ -40,7 +40,6 @@ class Setup:
         self._kept = root / "var/lib/mnagent/board"
         self._etc = root / "etc"
         self._home = root / "root"
-        self._net = root / "sys/class/net"
         self._lines: list[str] = []
         self._bad = 0
 
@@ -75,11 +74,6 @@ class Setup:
             for role in ROLES
             if (self._etc / f"mnagent/{role}.toml").exists()
         ]
-        if (self._kept / "wifi.conf").exists():
-            units += [
-                f"wpa_supplicant@{entry.parent.name}.service"
-                for entry in sorted(self._net.glob("*/wireless"))
-            ] or ["wpa_supplicant@wlan0.service"]
         if units:
             self._run(["systemctl", "--no-block", "start", *units])
 
@@ -198,10 +192,7 @@ class Setup:
                 self._say("wifi.conf: moved into the board")
         finally:
             if kept.exists():
-                folder = self._etc / "wpa_supplicant"
-                names = [entry.parent.name for entry in self._net.glob("*/wireless")] or ["wlan0"]
-                for name in names:
-                    _write(folder / f"wpa_supplicant-{name}.conf", kept.read_bytes(), 0o600)
+                _write(self._etc / "wpa_supplicant/board.conf", kept.read_bytes(), 0o600)
 
     def _forget(self, given: Path) -> None:
         """Take a secret from the boot partition, after it is safe on the other."""
@@ -228,8 +219,8 @@ def _wifi_configuration(text: str) -> str:
     country = re.search(r"^\s*country\s*=\s*(\S+)\s*$", text, re.MULTILINE)
     if country is None or country[1] in NO_COUNTRY or not re.fullmatch(r"[A-Z]{2}", country[1]):
         raise Refused(
-            "wifi.conf: a line country=XY with the two letters of your country (ISO 3166) is needed; "
-            "without it the radio may not use its channels"
+            "wifi.conf: a line country=XY with the two letters of your country (ISO 3166) "
+            "is needed; without it the radio may not use its channels"
         )
     blocks = re.findall(r"^\s*network\s*=\s*\{(.*?)^\s*\}", text, re.MULTILINE | re.DOTALL)
     if not blocks or text.count("{") != text.count("}"):
