@@ -20,10 +20,12 @@ from boards.recipe.errors import BuildError
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = {"bookworm": "3.11", "trixie": "3.13"}
 """Python of each release of Debian."""
+RELEASE = {"bookworm": 12, "trixie": 13}
+"""Number of each release of Debian."""
 
 _DEBIAN_ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}
-_TRIPLET = {"amd64": "x86-64-linux-gnu", "arm64": "aarch64-linux-gnu"}
-_MACHINE = {"amd64": "x86_64", "arm64": "aarch64"}
+ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
+"""Processors there are packages for, by Debian's name."""
 _SOURCES = (
     "LICENSE",
     "MANIFEST.in",
@@ -38,6 +40,11 @@ _FROM_DEBIAN = {"netifaces"}
 """Dependencies that the package declares instead of carrying them along."""
 
 
+def cache_folder() -> Path:
+    """Where finished pieces are kept: MNAGENT_CACHE, or a folder of the tree."""
+    return Path(os.environ.get("MNAGENT_CACHE", ROOT / "build" / "boards"))
+
+
 def host_architecture() -> str:
     """Debian's name for this machine's processor; raises `BuildError` for one without packages."""
     try:
@@ -49,7 +56,8 @@ def host_architecture() -> str:
 
 
 def build(*, suite: str, architecture: str, cache: steps.Cache) -> Path:
-    """Path of ``mnagent_VERSION_ARCH.deb``, from the cache when no source changed."""
+    """Path of ``mnagent_VERSION_ARCH.deb``, from the cache when no source changed; a wheel of the
+    same build lies beside it."""
     name = f"deb-{suite}-{architecture}-{source_digest()}"
     found = cache.find(name)
     if found is None:
@@ -104,18 +112,20 @@ def _build_root(suite: str, architecture: str, cache: steps.Cache) -> Path:
         return found
     with steps.step(f"build root of Debian {suite}"), cache.make(name) as piece:
         steps.run(
-            [
-                "mmdebstrap",
-                f"--architectures={','.join(dict.fromkeys((host, architecture)))}",
-                "--variant=apt",
-                "--mode=root",
-                "--format=directory",
-                f"--include={','.join(packages)}",
-                '--aptopt=APT::Install-Recommends "false"',
-                '--aptopt=Acquire::Languages "none"',
-                suite,
-                piece,
-            ]
+            steps.contained(
+                [
+                    "mmdebstrap",
+                    f"--architectures={','.join(dict.fromkeys((host, architecture)))}",
+                    "--variant=apt",
+                    "--mode=root",
+                    "--format=directory",
+                    f"--include={','.join(packages)}",
+                    '--aptopt=APT::Install-Recommends "false"',
+                    '--aptopt=Acquire::Languages "none"',
+                    suite,
+                    piece,
+                ]
+            )
         )
     return cache.folder / name
 
@@ -145,8 +155,8 @@ def _wheels(suite: str, architecture: str, cache: steps.Cache) -> Path:
     with steps.step("Python packages for the board"), cache.make(name) as piece:
         pip = _pip(piece.parent)
         for folder, machine, requirements in (
-            ("run", _MACHINE[architecture], needed),
-            ("build", _MACHINE[host], [*tools, "wheel"]),
+            ("run", ARCHITECTURES[architecture], needed),
+            ("build", ARCHITECTURES[host], [*tools, "wheel"]),
         ):
             platforms = [f"manylinux2014_{machine}", f"manylinux_2_28_{machine}"]
             steps.run(
@@ -182,30 +192,32 @@ def _build_in(build_root: Path, *, suite: str, architecture: str, wheels: Path, 
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / file, target)
         (source / "boards" / "debian").rename(source / "debian")
-        _write_changelog(source / "debian" / "changelog")
+        _write_changelog(source / "debian" / "changelog", suite)
         shutil.copytree(wheels, source / "wheels")
         inside = Path("/") / source.relative_to(build_root)
         steps.run(
-            [
-                "chroot",
-                build_root,
-                "env",
-                "-i",
-                "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
-                "LC_ALL=C.UTF-8",
-                f"SOURCE_DATE_EPOCH={source_date()}",
-                f"DEB_BUILD_OPTIONS=parallel={os.cpu_count() or 1}",
-                f"PYTHON_VERSION={PYTHON[suite]}",
-                "sh",
-                "-ec",
-                'cd "$0" && exec dpkg-buildpackage --build=binary --unsigned-changes '
-                "--unsigned-buildinfo --no-check-builddeps --host-arch=$1",
-                inside,
-                architecture,
-            ]
+            steps.contained(
+                [
+                    "chroot",
+                    build_root,
+                    "env",
+                    "-i",
+                    "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+                    "LC_ALL=C.UTF-8",
+                    f"SOURCE_DATE_EPOCH={source_date()}",
+                    f"DEB_BUILD_OPTIONS=parallel={os.cpu_count() or 1}",
+                    f"PYTHON_VERSION={PYTHON[suite]}",
+                    "sh",
+                    "-ec",
+                    'cd "$0" && exec dpkg-buildpackage --build=binary --unsigned-changes '
+                    "--unsigned-buildinfo --no-check-builddeps --host-arch=$1",
+                    inside,
+                    architecture,
+                ]
+            )
         )
-        for package in work.glob("*.deb"):
-            shutil.copy2(package, out)
+        for built in (*work.glob("*.deb"), *source.glob("wheels/run/mnagent-*.whl")):
+            shutil.copy2(built, out)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -238,10 +250,11 @@ def source_date() -> int:
         return 1_700_000_000
 
 
-def _write_changelog(path: Path) -> None:
+def _write_changelog(path: Path, suite: str) -> None:
+    """With a version that is later than that of the same mnagent for an older release of Debian."""
     day = steps.run(["date", "--rfc-email", "--utc", f"--date=@{source_date()}"]).strip()
     path.write_text(
-        f"mnagent ({version()}) unstable; urgency=medium\n\n"
+        f"mnagent ({version()}+deb{RELEASE[suite]}) {suite}; urgency=medium\n\n"
         f"  * Built from {commit() or 'a source archive'}.\n\n"
         f" -- mnagent developers <mnagent@localhost>  {day}\n",
         encoding="utf-8",

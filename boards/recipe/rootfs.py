@@ -23,6 +23,18 @@ version=$(basename "$(ls -d "$root"/lib/modules/* | sort -V | tail -n 1)")
 mkdir -p "$root/etc/initramfs-tools/conf.d"
 printf 'MODULES=list\\nCOMPRESS=zstd\\n' > "$root/etc/initramfs-tools/conf.d/mnagent"
 printf '%s\\n' {modules} >> "$root/etc/initramfs-tools/modules"
+# All of them are loaded by name, so there is nothing for udev to find: it would only cost seconds.
+scripts="$root/etc/initramfs-tools/scripts"
+mkdir -p "$scripts/init-top" "$scripts/init-bottom"
+printf '#!/bin/sh\\nexit 0\\n' > "$scripts/init-top/udev"
+cat > "$scripts/init-bottom/udev" <<'END'
+#!/bin/sh
+[ "$1" != prereqs ] || exit 0
+mount -n -o move /dev "${{rootmnt:?}}/dev" || mount -n --move /dev "${{rootmnt}}/dev"
+rm -rf /dev
+ln -s "${{rootmnt}}/dev" /dev
+END
+chmod 755 "$scripts/init-top/udev" "$scripts/init-bottom/udev"
 chroot "$root" update-initramfs -c -k "$version"
 """
 
@@ -43,21 +55,23 @@ def build(board: Board, cache: steps.Cache) -> Path:
         script.chmod(0o755)
         archive = piece.with_name("rootfs.tar")
         steps.run(
-            [
-                "mmdebstrap",
-                f"--architectures={board.architecture}",
-                "--variant=minbase",
-                "--mode=root",
-                "--components=main,non-free-firmware",
-                f"--include={','.join(packages)}",
-                '--aptopt=Acquire::Languages "none"',
-                '--aptopt=APT::Install-Recommends "false"',
-                *(f"--dpkgopt=path-exclude=/usr/share/{entry}/*" for entry in _EXCLUDED),
-                "--dpkgopt=path-include=/usr/share/doc/*/copyright",
-                f'--customize-hook={shlex.quote(str(script))} "$1"',
-                board.suite,
-                archive,
-            ],
+            steps.contained(
+                [
+                    "mmdebstrap",
+                    f"--architectures={board.architecture}",
+                    "--variant=minbase",
+                    "--mode=root",
+                    "--components=main,non-free-firmware",
+                    f"--include={','.join(packages)}",
+                    '--aptopt=Acquire::Languages "none"',
+                    '--aptopt=APT::Install-Recommends "false"',
+                    *(f"--dpkgopt=path-exclude=/usr/share/{entry}/*" for entry in _EXCLUDED),
+                    "--dpkgopt=path-include=/usr/share/doc/*/copyright",
+                    f'--customize-hook={shlex.quote(str(script))} "$1"',
+                    board.suite,
+                    archive,
+                ]
+            ),
             environment={"INITRD": "No", "TMPDIR": str(piece.parent)},
         )
         archive.rename(piece)

@@ -53,8 +53,26 @@ def run(
         last = "\n".join((done.stdout + done.stderr).strip().splitlines()[-_QUOTED_LINES:])
         if "No space left on device" in last:
             last += "\nthe disk is full: make room (the cache may be deleted) and run it again"
-        raise BuildError(f"`{' '.join(arguments[:4])} ...` ended with {done.returncode}:\n{last}")
+        raise BuildError(f"`{_shown(arguments)}` ended with {done.returncode}:\n{last}")
     return done.stdout
+
+
+def _shown(arguments: Sequence[str]) -> str:
+    """What was run, without what `contained` puts before it."""
+    own = contained([])
+    if arguments[: len(own)] == own:
+        arguments = arguments[len(own) :]
+    return " ".join((*arguments[:4], "..."))
+
+
+def contained(command: Sequence[str | Path]) -> list[str | Path]:
+    """The command in namespaces of its own: nothing that it mounts or starts outlives it, nor does
+    it outlive this process, however that ends."""
+    return [
+        *("setpriv", "--pdeathsig", "KILL"),
+        *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
+        *command,
+    ]
 
 
 def digest(*parts: str | bytes | Path) -> str:
@@ -88,9 +106,7 @@ class Cache:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob("unfinished-*"):
-            if not _is_alive(left.name):
-                _remove(left)
+        remove_unfinished(folder)
 
     @property
     def folder(self) -> Path:
@@ -111,20 +127,35 @@ class Cache:
 
         Of the pieces with the same first word only the ``keep`` used last stay.
         """
-        place = Path(tempfile.mkdtemp(prefix=f"unfinished-{os.getpid()}-", dir=self._folder))
         target = self._folder / name
-        try:
+        with unfinished(self._folder) as place:
             yield place / "piece"
             _remove(target)
             (place / "piece").rename(target)
-        finally:
-            _remove(place)
         kind = name.partition("-")[0]
         pieces = sorted(
             self._folder.glob(f"{kind}-*"), key=lambda piece: piece.stat().st_mtime, reverse=True
         )
         for old in pieces[keep:]:
             _remove(old)
+
+
+@contextmanager
+def unfinished(folder: Path) -> Iterator[Path]:
+    """A place for what is being built in ``folder``. It is gone when the block ends, or, if this
+    process be killed, when the next one calls `remove_unfinished`."""
+    place = Path(tempfile.mkdtemp(prefix=f"unfinished-{os.getpid()}-", dir=folder))
+    try:
+        yield place
+    finally:
+        _remove(place)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what builds that were killed left in ``folder``."""
+    for left in folder.glob("unfinished-*-*"):
+        if not _is_alive(left.name):
+            _remove(left)
 
 
 def _is_alive(name: str) -> bool:

@@ -4,6 +4,7 @@ description."""
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,16 +18,39 @@ FSTAB = f"""\
 # file system          mount point       type  options                                  dump pass
 LABEL={ROOT_LABEL}     /                 ext4  noatime,errors=remount-ro                0 1
 LABEL={STATE_LABEL}    /var/lib/mnagent  ext4  noatime,data=journal,commit=1,nofail     0 2
-LABEL={BOOT_LABEL}             /boot/firmware    vfat  noatime,nofail,sync,umask=077            0 2
+LABEL={BOOT_LABEL}             /boot/firmware    vfat  noatime,nofail,sync,umask=077            0 0
 """
 ENABLED_UNITS = {
     "multi-user.target.wants": ("mnagent-board.service", "systemd-networkd.service"),
 }
+_PYTHON_LIBRARY = re.compile(r"python3(\.\d+)?")
+# What a board has no use for, or what would only keep its start from going on.
 _MASKED = (
     "apt-daily-upgrade.timer",
     "apt-daily.timer",
+    "dev-hugepages.mount",
+    "dev-mqueue.mount",
+    "dpkg-db-backup.timer",
+    "e2scrub_all.timer",
     "e2scrub_reap.service",
+    "proc-sys-fs-binfmt_misc.automount",
+    "sys-fs-fuse-connections.mount",
+    "sys-kernel-config.mount",
+    "sys-kernel-debug.mount",
+    "sys-kernel-tracing.mount",
+    "systemd-binfmt.service",
+    "systemd-firstboot.service",
+    "systemd-journal-flush.service",
+    "systemd-logind.service",
     "systemd-networkd-wait-online.service",
+    "systemd-pcrphase-sysinit.service",
+    "systemd-pcrphase.service",
+    "systemd-pstore.service",
+    "systemd-repart.service",
+    "systemd-sysusers.service",
+    "systemd-update-utmp-runlevel.service",
+    "systemd-update-utmp.service",
+    "wpa_supplicant.service",
 )
 
 
@@ -52,11 +76,15 @@ def populate(board: Board, tree: Path, *, rootfs: Path, package: Path, source_da
 
 def _install(tree: Path, package: Path) -> None:
     """By the board's own dpkg, so that it knows the package and can replace it."""
+    _write(
+        tree / "etc/dpkg/dpkg.cfg.d/zz-mnagent",
+        "# The one documentation that a board has.\npath-include=/usr/share/doc/mnagent/*\n",
+    )
     inside = tree / "tmp" / package.name
     shutil.copy2(package, inside)
     try:
         steps.run(
-            ["chroot", tree, "dpkg", "--install", f"/tmp/{package.name}"],
+            steps.contained(["chroot", tree, "dpkg", "--install", f"/tmp/{package.name}"]),
             environment={
                 "DEBIAN_FRONTEND": "noninteractive",
                 "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
@@ -158,8 +186,12 @@ def _make_anonymous(tree: Path) -> None:
 
 
 def _set_times(tree: Path, source_date: int) -> None:
-    """The same time on all that the build touched, so that the same sources give the same image."""
-    for folder, _, files in os.walk(tree):
+    """The same time on all that the build touched, so that the same sources give the same image.
+
+    Python's library is left alone: its compiled files are good only for sources of their time.
+    """
+    for folder, folders, files in os.walk(tree):
+        folders[:] = [name for name in folders if not _PYTHON_LIBRARY.fullmatch(name)]
         for name in (".", *files):
             entry = os.path.join(folder, name)
             if os.lstat(entry).st_mtime > source_date:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import tempfile
 from collections.abc import Mapping
@@ -208,6 +209,14 @@ class EmulatedBoard:
                         break
         finally:
             writer.close()
+
+    def cpu_seconds(self) -> float:
+        """Processor time that the emulator took since it was last powered on: what does not depend
+        on who else uses this machine. Raises RigError when it is off."""
+        if self._process is None:
+            raise RigError("the board is off")
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def serial_text(self) -> str:
         """All that the board said on its console since it was last powered on."""

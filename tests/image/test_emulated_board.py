@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import shutil
 import time
@@ -35,6 +36,10 @@ BOOT_TIMEOUT = 400.0
 """Seconds an emulated board may take from power to its first registration, on a busy machine."""
 MOVE_TIMEOUT = 90.0
 PORT = f"{MOBILE}-port"
+COUNT_MODULES = (
+    'import sys; sys.path.insert(0, "/usr/lib/mnagent"); '
+    "import mnagent.runtime.service; print(len(sys.modules))"
+)
 ECHO = 'while read -r line; do echo "$line"; done'
 
 
@@ -200,6 +205,7 @@ async def _tell_story(story: Story, image: Path, folder: Path, evidence: Path) -
                 await _roam(story, bench, session)
             finally:
                 await session.close()
+            await _look_at_the_start(story, bench, evidence)
             await _look_inside(story, bench)
             await _cut_power(story, bench, first)
         finally:
@@ -218,6 +224,8 @@ async def _boot_and_register(story: Story, bench: Bench) -> DaemonEvent:
     await bench.board.power_on()
     event = await bench.registered(LINK_A, after=started, timeout=BOOT_TIMEOUT)
     story.tell("seconds_from_power_to_registration", round(event.at - started, 1))
+    story.tell("cpu_seconds_of_the_emulator_until_then", round(bench.board.cpu_seconds(), 1))
+    story.tell("load_of_this_machine", os.getloadavg()[0])
     story.tell("care_of_address", event.details["care_of_address"])
     return event
 
@@ -244,9 +252,25 @@ async def _look_inside(story: Story, bench: Bench) -> None:
     pid = (await bench.ask("systemctl", "show", "-P", "MainPID", "mnagent-mobile-node")).strip()
     memory = await bench.ask("grep", "VmRSS", f"/proc/{pid}/status")
     story.tell("daemon_rss_mebibytes", round(int(memory.split()[1]) / 1024, 1))
+    imported = await bench.ask("python3", "-I", "-c", f"'{COUNT_MODULES}'")
+    story.tell("daemon_modules", int(imported))
     story.tell("kernel", (await bench.ask("uname", "-r")).strip())
     shadow = await bench.ask("cut", "-d:", "-f2", "/etc/shadow")
     assert set(shadow.split()) == {"*"}, "somebody has a password"
+
+
+async def _look_at_the_start(story: Story, bench: Bench, evidence: Path) -> None:
+    """When what happened, by the board's own clock, which starts with its kernel."""
+    journal = await bench.ask(
+        *("journalctl", "-b", "-q", "-o", "short-monotonic", "-u", "mnagent-mobile-node")
+    )
+    sent = re.search(r"^\[ *([0-9.]+)\].*binding-update-sent", journal, re.MULTILINE)
+    assert sent is not None, journal
+    story.tell("seconds_from_kernel_to_first_binding_update", round(float(sent[1]), 1))
+    parts = []
+    for what in (("time",), ("critical-chain", "mnagent-board.service"), ("blame",)):
+        parts.append(await bench.ask("systemd-analyze", "--no-pager", *what))
+    (evidence / f"{story.machine}-start.txt").write_text("\n".join((*parts, journal)))
 
 
 async def _cut_power(story: Story, bench: Bench, first: DaemonEvent) -> None:
