@@ -23,6 +23,8 @@ LABEL={BOOT_LABEL}             /boot/firmware    vfat  noatime,nofail,sync,umask
 ENABLED_UNITS = {
     "multi-user.target.wants": ("mnagent-board.service", "systemd-networkd.service"),
 }
+# The start would wait for it, and for nothing: the setup of the board starts it.
+_LATER = "sysinit.target.wants/systemd-timesyncd.service"
 _PYTHON_LIBRARY = re.compile(r"python3(\.\d+)?")
 # What a board has no use for, or what would only keep its start from going on.
 _MASKED = (
@@ -33,6 +35,7 @@ _MASKED = (
     "dpkg-db-backup.timer",
     "e2scrub_all.timer",
     "e2scrub_reap.service",
+    "kmod-static-nodes.service",
     "proc-sys-fs-binfmt_misc.automount",
     "sys-fs-fuse-connections.mount",
     "sys-kernel-config.mount",
@@ -46,8 +49,10 @@ _MASKED = (
     "systemd-pcrphase-sysinit.service",
     "systemd-pcrphase.service",
     "systemd-pstore.service",
+    "systemd-remount-fs.service",
     "systemd-repart.service",
     "systemd-sysusers.service",
+    "systemd-tmpfiles-setup-dev.service",
     "systemd-update-utmp-runlevel.service",
     "systemd-update-utmp.service",
     "wpa_supplicant.service",
@@ -71,6 +76,8 @@ def populate(board: Board, tree: Path, *, rootfs: Path, package: Path, source_da
     _enable_units(tree)
     _fill_firmware(board, tree)
     _make_anonymous(tree)
+    # Without a battery the clock starts at this file's time, or when the board was last on.
+    _write(tree / "usr/lib/clock-epoch", "")
     _set_times(tree, source_date)
 
 
@@ -126,6 +133,9 @@ def _enable_units(tree: Path) -> None:
     default = units / "default.target"
     default.unlink(missing_ok=True)
     default.symlink_to("/lib/systemd/system/multi-user.target")
+    (units / _LATER).unlink(missing_ok=True)
+    # An empty list of modules costs a process to read it.
+    (tree / "etc/modules-load.d/modules.conf").unlink(missing_ok=True)
     for name in _MASKED:
         link = units / name
         link.unlink(missing_ok=True)

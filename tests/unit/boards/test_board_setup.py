@@ -53,8 +53,9 @@ class Board:
     def start(self) -> int:
         """One start of the board; returns how many things went wrong."""
         setup = board_setup.Setup(self.root, self.run)
-        wrong: int = setup.everything()
+        setup.take_files()
         setup.start_services()
+        wrong: int = setup.finish()
         return wrong
 
     @property
@@ -62,7 +63,7 @@ class Board:
         return (self.boot / "mnagent-report.txt").read_text()
 
     def started(self) -> list[str]:
-        return [unit for command in self.commands if "start" in command for unit in command[3:]]
+        return [unit for command in self.commands if "start" in command for unit in command[3:-1]]
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import contextlib
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tomllib
@@ -22,6 +23,7 @@ Run = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
 
 ROLES = ("mobile-node", "home-agent", "correspondent")
 KEY_TYPES = ("ssh-ed25519", "ssh-rsa", "ecdsa-sha2-", "sk-ssh-ed25519@", "sk-ecdsa-sha2-")
+CLOCK = "systemd-timesyncd.service"
 LARGEST_FILE = 1 << 20
 NO_COUNTRY = ("XX", "00")
 ROOT_PARTITION = re.compile(r"(/dev/(?:mmcblk\d+p|vd[a-z]|sd[a-z]|nvme\d+n\d+p))(\d+)")
@@ -43,29 +45,17 @@ class Setup:
         self._lines: list[str] = []
         self._bad = 0
 
-    def everything(self) -> int:
-        """Do all steps, each on its own; returns how many went wrong."""
+    def take_files(self) -> None:
+        """Put what the user gave into place, as far as it is good."""
         self._kept.mkdir(parents=True, exist_ok=True, mode=0o700)
         for step in (
-            self._grow,
-            self._host_key,
-            self._authorized_keys,
             self._keys,
             self._configuration,
             self._wifi,
+            self._authorized_keys,
+            self._host_key,
         ):
-            try:
-                step()
-            except Refused as refusal:
-                self._say(f"NOT TAKEN: {refusal}")
-                self._bad += 1
-            except OSError as error:
-                self._say(
-                    f"NOT DONE: {error.filename or step.__name__.strip('_')}: {error.strerror}"
-                )
-                self._bad += 1
-        self._report()
-        return self._bad
+            self._try(step)
 
     def start_services(self) -> None:
         """Start what there is a configuration for, without waiting for it."""
@@ -74,8 +64,23 @@ class Setup:
             for role in ROLES
             if (self._etc / f"mnagent/{role}.toml").exists()
         ]
-        if units:
-            self._run(["systemctl", "--no-block", "start", *units])
+        self._run(["systemctl", "--no-block", "start", *units, CLOCK])
+
+    def finish(self) -> int:
+        """Do what nobody waits for, and report; returns how many things went wrong in all."""
+        self._try(self._grow)
+        self._report()
+        return self._bad
+
+    def _try(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Refused as refusal:
+            self._say(f"NOT TAKEN: {refusal}")
+            self._bad += 1
+        except OSError as error:
+            self._say(f"NOT DONE: {error.filename or step.__name__.strip('_')}: {error.strerror}")
+            self._bad += 1
 
     def _say(self, words: str) -> None:
         self._lines.append(words)
@@ -295,11 +300,21 @@ def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     )
 
 
+def _tell_ready() -> None:
+    """Let the service manager start those who waited for the files."""
+    name = os.environ.get("NOTIFY_SOCKET", "")
+    if name:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.sendto(b"READY=1", f"\0{name[1:]}" if name[0] == "@" else name)
+
+
 def main() -> int:
     """Set the board up; a mistake in a file must not keep the board from starting."""
     setup = Setup(Path("/"), _run)
-    setup.everything()
+    setup.take_files()
     setup.start_services()
+    _tell_ready()
+    setup.finish()
     return 0
 
 
