@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from mnagent.cli.processor import ADVICE, CHEAPEST, description, has_aes
 from mnagent.runtime.key_files import write_key_pair
 
 
@@ -19,4 +20,6 @@ def main(arguments: argparse.Namespace) -> int:
     print(f"{mobile_node}: for mobile_node.keys on the mobile node")
     print(f"{home_agent}: for home_agent.mobile_nodes.keys on the home agent")
     print("Both are secret (mode 0600). Carry each to its machine over ssh, and delete it here.")
+    if arguments.encryption != CHEAPEST and not has_aes(description()):
+        print(f"This processor has no instructions for AES: {ADVICE}.")
     return 0
