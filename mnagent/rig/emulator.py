@@ -60,8 +60,10 @@ RASPI3B = Machine(
     console="ttyS1,115200",
     serial_before=("null",),
     device_tree="bcm2837-rpi-3-b.dtb",
-    # What QEMU emulates badly or not at all; cdc_subset would take the network from rndis_host.
-    kernel_options="modprobe.blacklist=cdc_subset,vchiq,vc4,hci_uart",
+    # What QEMU emulates badly or not at all; cdc_subset would take the network from rndis_host, and
+    # its watchdog bites when it is armed.
+    kernel_options="modprobe.blacklist=cdc_subset,vchiq,vc4,hci_uart,bcm2835_wdt "
+    "initcall_blacklist=bcm2835_wdt_driver_init systemd.watchdog_sec=0",
     interface="usb0",
     tells_carrier=False,
 )
@@ -182,6 +184,11 @@ class EmulatedBoard:
         """Let the board see its cable plugged or pulled, where the machine can. Raises RigError."""
         if self.machine.tells_carrier:
             await self._tell("set_link", name="card", up=up)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the emulator runs: it ends when the board restarts by itself."""
+        return self._process is not None and self._process.returncode is None
 
     async def power_cut(self) -> None:
         """It gets no chance to tidy up."""

@@ -101,6 +101,8 @@ class Bench:
         found: dict[str, DaemonEvent] = {}
         async with asyncio.timeout(timeout):
             while not found:
+                if not self.board.is_running:
+                    raise RigError(f"the board restarted: {self.board.serial_text()[-800:]}")
                 for name in ("binding-created", "binding-updated"):
                     event = self.roaming.home_agent.find(name, after=after, matching=is_from_link)
                     if event is not None:
