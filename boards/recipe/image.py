@@ -22,7 +22,7 @@ BOOT_LABEL = "BOOT"
 STATE_LABEL = "mnagent-state"
 ROOT_LABEL = "mnagent-root"
 
-# Fixed, so that the same files give the same image.
+# Fixed, so that two images of the same files differ in no more than they must.
 _DISK_IDENTIFIER = "0x6d6e6167"
 _BOOT_IDENTIFIER = "6d6e0001"
 _STATE_UUID = "6d6e6167-0002-4000-8000-000000000002"

@@ -196,7 +196,8 @@ def _make_anonymous(tree: Path) -> None:
 
 
 def _set_times(tree: Path, source_date: int) -> None:
-    """The same time on all that the build touched, so that the same sources give the same image.
+    """The same time on all that the build touched: the same sources give the same files. (The image
+    still differs, for mke2fs notes when each file was made.)
 
     Python's library is left alone: its compiled files are good only for sources of their time.
     """
