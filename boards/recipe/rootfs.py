@@ -28,7 +28,7 @@ scripts="$root/etc/initramfs-tools/scripts"
 mkdir -p "$scripts/init-top" "$scripts/init-bottom"
 printf '#!/bin/sh\\nexit 0\\n' > "$scripts/init-top/udev"
 cat > "$scripts/init-bottom/udev" <<'END'
-#!/bin/sh
+{shell}
 [ "$1" != prereqs ] || exit 0
 mount -n -o move /dev "${{rootmnt:?}}/dev" || mount -n --move /dev "${{rootmnt}}/dev"
 rm -rf /dev
@@ -41,7 +41,9 @@ chroot "$root" update-initramfs -c -k "$version"
 
 def build(board: Board, cache: steps.Cache) -> Path:
     """The root file system as a tar archive, from the cache when nothing it is made of changed."""
-    hook = _MAKE_INITRAMFS.format(modules=shlex.join(sorted(board.initramfs_modules)))
+    hook = _MAKE_INITRAMFS.format(
+        shell="#!/bin/sh", modules=shlex.join(sorted(board.initramfs_modules))
+    )
     packages = sorted(board.packages)
     name = f"rootfs-{steps.digest(board.suite, board.architecture, hook, *packages)}.tar"
     found = cache.find(name)
