@@ -110,7 +110,7 @@ def _build_root(suite: str, architecture: str, cache: steps.Cache) -> Path:
     found = cache.find(name)
     if found is not None:
         return found
-    with steps.step(f"build root of Debian {suite}"), cache.make(name) as piece:
+    with steps.step(f"build root of Debian {suite}"), cache.make(name, keep=4) as piece:
         steps.run(
             steps.contained(
                 [
@@ -152,7 +152,7 @@ def _wheels(suite: str, architecture: str, cache: steps.Cache) -> Path:
     found = cache.find(name)
     if found is not None:
         return found
-    with steps.step("Python packages for the board"), cache.make(name) as piece:
+    with steps.step("Python packages for the board"), cache.make(name, keep=4) as piece:
         pip = _pip(piece.parent)
         for folder, machine, requirements in (
             ("run", ARCHITECTURES[architecture], needed),

@@ -51,7 +51,7 @@ def build(board: Board, cache: steps.Cache) -> Path:
         return found
     prepare_emulation(board.architecture)
     words = f"Debian {board.suite} with {len(packages)} packages and what they need"
-    with steps.step(words), cache.make(name) as piece:
+    with steps.step(words), cache.make(name, keep=4) as piece:
         script = piece.with_name("make-initramfs")
         script.write_text(hook, encoding="utf-8")
         script.chmod(0o755)

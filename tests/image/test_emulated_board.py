@@ -210,6 +210,8 @@ async def _tell_story(story: Story, image: Path, folder: Path, evidence: Path) -
             await _look_at_the_start(story, bench, evidence)
             await _look_inside(story, bench)
             await _cut_power(story, bench, first)
+            if bench.board.machine.tells_carrier:  # The others are slow, and have the same system.
+                await _never_write_to_the_root(story, bench, first)
         finally:
             await bench.board.power_cut()
             for number, log in enumerate(bench.board.serial_logs, 1):
@@ -292,3 +294,19 @@ async def _cut_power(story: Story, bench: Bench, first: DaemonEvent) -> None:
     errors = await bench.ask("journalctl", "-k", "-b", "-p", "err", "--no-pager", "-q")
     assert "EXT4-fs" not in errors, errors
     story.tell("file_systems_after_power_cut", "clean")
+
+
+async def _never_write_to_the_root(story: Story, bench: Bench, first: DaemonEvent) -> None:
+    """As the README on the boot partition tells the user to."""
+    await bench.board.power_cut()
+    line = bench.card.get("cmdline.txt").strip()
+    bench.card.put({"cmdline.txt": f"{line} overlayroot=tmpfs:recurse=0\n"})
+    started = boottime()
+    await bench.board.power_on()
+    event = await bench.registered(LINK_A, after=started, timeout=BOOT_TIMEOUT)
+    assert event.details["care_of_address"] == first.details["care_of_address"]
+    kinds = await bench.ask("findmnt", "-n", "-o", "FSTYPE", "/", ";", "findmnt -n /media/root-ro")
+    root, below = kinds.strip().splitlines()
+    assert root.startswith("overlay"), kinds
+    assert re.search(r"\bro\b", below), kinds
+    story.tell("root_file_system_never_written", True)
