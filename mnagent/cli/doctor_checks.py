@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from mnagent.cli.probe import Probe
+from mnagent.cli.processor import ADVICE, has_aes
 from mnagent.config import Autoconfiguration, Configuration, EngineChoice, Role
 
 CAP_NET_ADMIN = 12
@@ -310,10 +311,12 @@ def check_libcrypto(probe: Probe, configuration: Configuration | None) -> Findin
         remedy = "install the package libssl3"
         yield _finding("libcrypto", Level.ERROR, "libcrypto is not there", remedy)
         return
-    processor = probe.read("/proc/cpuinfo") or ""
-    has_aes = re.search(r"^(flags|Features)\s*:.*\baes\b", processor, re.MULTILINE)
-    speed = "AES in hardware" if has_aes else "no AES in hardware: ESP costs more here"
-    yield _finding("libcrypto", Level.GOOD, f"{version}; {speed}")
+    yield _finding("libcrypto", Level.GOOD, version)
+    if has_aes(probe.read("/proc/cpuinfo") or ""):
+        yield _finding("processor", Level.GOOD, "it has instructions for AES")
+    else:
+        text = "it has no instructions for AES, so ESP for payload costs more here"
+        yield _finding("processor", Level.NOTE, text, ADVICE)
 
 
 def check_interfaces(probe: Probe, configuration: Configuration | None) -> Findings:

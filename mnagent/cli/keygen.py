@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from mnagent.cli.processor import ADVICE, CHEAPEST, description, has_aes
 from mnagent.runtime.key_files import write_key_pairs
 
 
@@ -24,4 +25,7 @@ def main(arguments: argparse.Namespace) -> int:
         which = "the home agent" if len(pairs) == 1 else f"the home agent {home_agent}"
         print(f"{own}: for home_agent.mobile_nodes.keys on {which}")
     print("All are secret (mode 0600). Carry each to its machine over ssh, and delete it here.")
+    is_for_ipsec = arguments.protection == "ipsec"
+    if is_for_ipsec and arguments.encryption != CHEAPEST and not has_aes(description()):
+        print(f"This processor has no instructions for AES: {ADVICE}.")
     return 0

@@ -40,6 +40,7 @@ COMMAND_MODULES = {
     "check-config": "mnagent.cli.check_config",
     "keygen": "mnagent.cli.keygen",
     "doctor": "mnagent.cli.doctor",
+    "bench": "mnagent.cli.bench",
     "version": "mnagent.cli.version",
 }
 """Each has ``main(arguments: argparse.Namespace) -> int``."""
@@ -157,6 +158,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_check_config(commands)
     _add_keygen(commands)
     _add_doctor(commands)
+    _add_bench(commands)
     commands.add_parser("demo", help="watch a mobile node roam, in namespaces on this machine")
     commands.add_parser("version", help="print the version")
     return parser
@@ -296,6 +298,24 @@ def _add_doctor(commands: _Commands[_Parser]) -> None:
     )
     _configuration_option(parser, required=False)
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+
+
+def _add_bench(commands: _Commands[_Parser]) -> None:
+    parser = commands.add_parser(
+        "bench", help="measure what this machine can do", allow_abbrev=False
+    )
+    kinds = parser.add_subparsers(dest="what", required=True, metavar="WHAT", parser_class=_Parser)
+    crypto = kinds.add_parser(
+        "crypto", help="measure what each cipher costs, and say which to choose", allow_abbrev=False
+    )
+    crypto.add_argument(
+        "--seconds",
+        type=_interval,
+        default=0.2,
+        metavar="SECONDS",
+        help="time to spend on each cipher and size (default: 0.2)",
+    )
+    crypto.add_argument("--json", action="store_true", help="print the figures as JSON")
 
 
 def _address(text: str) -> IPv6Address:

@@ -259,8 +259,9 @@ def test_doctor_engine_and_libcrypto_missing_are_errors(probe: FakeProbe) -> Non
 
 def test_doctor_processor_without_aes_is_told(probe: FakeProbe) -> None:
     probe.contents["/proc/cpuinfo"] = "Features : fp asimd crc32\n"
-    found = [one for one in run_checks(probe, None) if one.check == "libcrypto"]
-    assert "no AES in hardware" in found[0].text
+    found = [one for one in run_checks(probe, None) if one.check == "processor"]
+    assert "no instructions for AES" in found[0].text
+    assert "mnagent bench crypto" in found[0].remedy
 
 
 def test_doctor_interface_that_is_not_there_is_a_warning(probe: FakeProbe, tmp_path: Path) -> None:

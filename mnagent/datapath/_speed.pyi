@@ -1,0 +1,3 @@
+def measure(
+    *, transform: str, key: bytes, integrity_key: bytes, length: int, rounds: int
+) -> tuple[float, float]: ...

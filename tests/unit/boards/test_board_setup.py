@@ -1,0 +1,206 @@
+"""What a board does with the files of its boot partition, over a tree in a temporary folder."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from boards.recipe import description
+
+SCRIPT = description.BOARDS / "layers/base/overlay/usr/lib/mnagent-board/setup.py"
+WIFI = 'country=DE\nnetwork={\n    ssid="net"\n    psk="a password"\n}\n'
+CONFIGURATION = 'role = "mobile-node"\n'
+
+
+def _load() -> ModuleType:
+    specification = importlib.util.spec_from_file_location("board_setup", SCRIPT)
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+board_setup = _load()
+
+
+class Board:
+    """A board's file systems, and a `run` that answers for its commands."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.boot = root / "boot/firmware"
+        self.commands: list[list[str]] = []
+        self.answers: dict[str, tuple[int, str]] = {
+            "mnagent": (0, "mnagent 1.0"),
+            "findmnt": (0, "/dev/mmcblk0p3"),
+        }
+        for folder in ("boot/firmware/keys", "boot/firmware/ssh", "var/lib/mnagent", "etc", "root"):
+            (root / folder).mkdir(parents=True)
+
+    def run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        self.commands.append(list(command))
+        status, output = self.answers.get(command[0], (0, ""))
+        if command[0] == "ssh-keygen":
+            Path(command[-1]).write_text("key")
+        return subprocess.CompletedProcess(command, status, output, "")
+
+    def start(self) -> int:
+        """One start of the board; returns how many things went wrong."""
+        setup = board_setup.Setup(self.root, self.run)
+        setup.take_files()
+        setup.start_services()
+        wrong: int = setup.finish()
+        return wrong
+
+    @property
+    def report(self) -> str:
+        return (self.boot / "mnagent-report.txt").read_text()
+
+    def started(self) -> list[str]:
+        return [unit for command in self.commands if "start" in command for unit in command[3:-1]]
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Board:
+    return Board(tmp_path)
+
+
+def test_good_files_are_put_in_place_with_their_modes(board: Board) -> None:
+    (board.boot / "mnagent.toml").write_text(CONFIGURATION)
+    (board.boot / "keys/mobile-node.toml").write_text("a = 1\n")
+    (board.boot / "wifi.conf").write_text(WIFI)
+    (board.boot / "ssh/authorized_keys").write_text("ssh-ed25519 AAAA me\n")
+    assert board.start() == 0
+    etc = board.root / "etc"
+    for path, mode in {
+        etc / "mnagent/mobile-node.toml": 0o644,
+        etc / "mnagent/keys/mobile-node.toml": 0o600,
+        etc / "wpa_supplicant/board.conf": 0o600,
+        board.root / "root/.ssh/authorized_keys": 0o600,
+    }.items():
+        assert path.stat().st_mode & 0o777 == mode
+    assert board.started() == ["mnagent-mobile-node.service"]
+    assert "all well" in board.report
+
+
+def test_secrets_vanish_from_the_boot_partition_and_the_configuration_stays(board: Board) -> None:
+    (board.boot / "mnagent.toml").write_text(CONFIGURATION)
+    (board.boot / "keys/mobile-node.toml").write_text("secret = 1\n")
+    (board.boot / "wifi.conf").write_text(WIFI)
+    board.start()
+    assert sorted(entry.name for entry in board.boot.rglob("*") if entry.is_file()) == [
+        "mnagent-report.txt",
+        "mnagent.toml",
+    ]
+
+
+def test_everything_is_there_again_after_a_start_from_a_fresh_root(board: Board) -> None:
+    (board.boot / "mnagent.toml").write_text(CONFIGURATION)
+    (board.boot / "keys/mobile-node.toml").write_text("a = 1\n")
+    (board.boot / "wifi.conf").write_text(WIFI)
+    (board.boot / "ssh/authorized_keys").write_text("ssh-ed25519 AAAA me\n")
+    board.start()
+    (board.root / "etc").rename(board.root / "etc-of-before")
+    (board.root / "etc").mkdir()
+    assert board.start() == 0
+    for name in (
+        "mnagent/mobile-node.toml",
+        "mnagent/keys/mobile-node.toml",
+        "wpa_supplicant/board.conf",
+    ):
+        old, new = board.root / "etc-of-before" / name, board.root / "etc" / name
+        assert new.read_bytes() == old.read_bytes()
+
+
+def test_refused_configuration_leaves_the_one_before_running(board: Board) -> None:
+    (board.boot / "mnagent.toml").write_text(CONFIGURATION)
+    board.start()
+    (board.boot / "mnagent.toml").write_text(CONFIGURATION + "colour = 1\n")
+    candidate = board.root / "etc/mnagent/candidate.toml"
+    board.answers["mnagent"] = (2, f"mnagent: {candidate}: colour: unknown key")
+    assert board.start() == 1
+    assert "NOT TAKEN: mnagent: mnagent.toml: colour: unknown key" in board.report
+    assert (board.root / "etc/mnagent/mobile-node.toml").read_text() == CONFIGURATION
+    assert not candidate.exists()
+
+
+def test_another_role_replaces_the_one_before(board: Board) -> None:
+    for role in ("mobile-node", "correspondent"):
+        (board.boot / "mnagent.toml").write_text(f'role = "{role}"\n')
+        board.commands.clear()
+        assert board.start() == 0
+        assert board.started() == [f"mnagent-{role}.service"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("mnagent.toml", "role = \n", "mnagent.toml: .*line 1"),
+        ("mnagent.toml", 'role = "king"\n', "role must be one of .* not 'king'"),
+        ("mnagent.toml", b"\xff\xfe\x00", "mnagent.toml: is not plain text"),
+        ("keys/robot.toml", "a = \n", "keys/robot.toml: .*line 1"),
+        ("wifi.conf", WIFI.replace("country=DE\n", ""), "country=XY"),
+        ("wifi.conf", WIFI.replace("DE", "XX"), "country=XY"),
+        ("wifi.conf", "country=DE\n", "at least one block"),
+        ("wifi.conf", WIFI.replace("}", ""), "at least one block"),
+        ("wifi.conf", WIFI.replace('ssid="net"', ""), "without ssid="),
+        ("wifi.conf", WIFI.replace("a password", "short"), "8 to 63 characters"),
+        ("ssh/authorized_keys", "# mine\nhello\n", "line 2 is no public key"),
+        ("wifi.conf", "x" * ((1 << 20) + 1), "larger than 1 MiB"),
+    ],
+)
+def test_bad_file_is_reported_and_left_where_it_was(
+    board: Board, name: str, text: str | bytes, words: str
+) -> None:
+    path = board.boot / name
+    data = text if isinstance(text, bytes) else text.encode()
+    path.write_bytes(data)
+    assert board.start() == 1
+    assert path.read_bytes() == data
+    assert "1 of your files" in board.report
+    assert re.search(words, board.report)
+    assert board.started() == []
+
+
+def test_files_of_other_systems_editors_are_understood(board: Board) -> None:
+    (board.boot / "wifi.conf").write_bytes(b"\xef\xbb\xbf" + WIFI.replace("\n", "\r\n").encode())
+    assert board.start() == 0
+    kept = (board.root / "etc/wpa_supplicant/board.conf").read_bytes()
+    assert b"\r" not in kept
+    assert kept.startswith(b"ctrl_interface=DIR=/run/wpa_supplicant\ncountry=DE\n")
+
+
+def test_root_file_system_grows_once(board: Board) -> None:
+    board.start()
+    grown = [command for command in board.commands if command[0] == "resize2fs"]
+    assert grown == [["resize2fs", "/dev/mmcblk0p3"]]
+    assert any("-N 3 /dev/mmcblk0" in command[-1] for command in board.commands)
+    board.commands.clear()
+    board.start()
+    assert not any(command[0] == "resize2fs" for command in board.commands)
+
+
+def test_root_that_is_no_partition_of_a_card_is_left_alone(board: Board) -> None:
+    board.answers["findmnt"] = (0, "overlayroot")
+    assert board.start() == 0
+    assert not any(command[0] == "resize2fs" for command in board.commands)
+
+
+def test_failure_to_grow_is_said_and_tried_again(board: Board) -> None:
+    board.answers["resize2fs"] = (1, "resize2fs: no space")
+    assert board.start() == 1
+    assert "could not grow: resize2fs: no space" in board.report
+    board.answers["resize2fs"] = (0, "")
+    assert board.start() == 0
+
+
+def test_host_key_is_made_once(board: Board) -> None:
+    board.start()
+    board.start()
+    assert len([command for command in board.commands if command[0] == "ssh-keygen"]) == 1
