@@ -77,6 +77,8 @@ class RoamingSettings:
     """Further keys of the home agent's configuration."""
     correspondent: dict[str, Any] = field(default_factory=dict)
     """Further keys of the correspondent's configuration."""
+    host: dict[str, Any] = field(default_factory=dict)
+    """Further keys about the machine, of every daemon's configuration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +234,7 @@ class Roaming:
                 "route_optimization": "never",
                 **self.settings.mobile_node,
             },
+            "host": self.settings.host,
         }
 
     def home_agent_configuration(self) -> dict[str, Any]:
@@ -254,6 +257,7 @@ class Roaming:
                 }
                 for role in self.mobiles
             ],
+            "host": self.settings.host,
         }
 
     def correspondent_configuration(self) -> dict[str, Any]:
@@ -261,6 +265,7 @@ class Roaming:
         return {
             "role": "correspondent",
             "correspondent": {"interfaces": ["eth0"], **self.settings.correspondent},
+            "host": self.settings.host,
         }
 
     async def start_captures(self, directory: Path) -> dict[str, Path]:

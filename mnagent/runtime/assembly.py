@@ -24,12 +24,7 @@ from mnagent.ipsec.keys import KeySet
 from mnagent.mobility.home_addresses import MAX_HOME_ADDRESSES
 from mnagent.runtime import process, tun
 from mnagent.runtime.dhcp_sockets import DhcpSockets
-from mnagent.runtime.engines import (
-    HOME_AGENT_RING,
-    MOBILE_NODE_RING,
-    ChosenEngine,
-    choose_engine,
-)
+from mnagent.runtime.engines import ChosenEngine, choose_engine, ring_for
 from mnagent.runtime.executor import Executor
 from mnagent.runtime.host import HostState
 from mnagent.runtime.journal import Journal
@@ -211,7 +206,7 @@ class _Assembler:
             wake=wake,
             name=configuration.host.tunnel_interface,
             interface=self._device.interface,
-            ring=MOBILE_NODE_RING if configuration.mobile_node else HOME_AGENT_RING,
+            ring=ring_for(configuration),
         )
         engine = chosen.datapath
         self._stack.callback(engine.close)

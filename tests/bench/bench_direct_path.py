@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -32,9 +33,9 @@ PATIENCE = 15.0
 
 
 @contextlib.asynccontextmanager
-async def away() -> AsyncIterator[Roaming]:
+async def away(engine: str) -> AsyncIterator[Roaming]:
     """A mobile node registered from link A, and a correspondent that takes bindings."""
-    async with Roaming(SETTINGS) as roaming:
+    async with Roaming(replace(SETTINGS, host={"engine": engine})) as roaming:
         await roaming.home_agent.start()
         await roaming.correspondent.start()
         move = roaming.move(LINK_A)
@@ -43,9 +44,9 @@ async def away() -> AsyncIterator[Roaming]:
         yield roaming
 
 
-async def first_packet() -> float:
+async def first_packet(engine: str) -> float:
     """Seconds from the first packet to the direct path."""
-    async with away() as roaming:
+    async with away(engine) as roaming:
         ping = await roaming.hosts[MOBILE].start_module(
             "ping", "mnagent.rig.traffic", "ping", str(CORRESPONDENT)
         )
@@ -53,10 +54,10 @@ async def first_packet() -> float:
         return await roaming.optimized(roaming.moves[-1]) - float(first["at"])
 
 
-async def handovers(count: int) -> list[float]:
+async def handovers(engine: str, count: int) -> list[float]:
     """Seconds from the care-of address to the direct path, for each handover."""
     spans = []
-    async with away() as roaming:
+    async with away(engine) as roaming:
         traffic = await Traffic.start(roaming)
         await roaming.optimized(roaming.moves[-1])
         for number in range(count):
@@ -87,9 +88,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here")
     parser.add_argument("--attempts", type=int, default=5, help="first packets measured")
     parser.add_argument("--handovers", type=int, default=10)
+    parser.add_argument("--engine", choices=("auto", "kernel", "userspace"), default="auto")
     options = parser.parse_args()
-    first = [asyncio.run(first_packet()) for _ in range(options.attempts)]
-    after = asyncio.run(handovers(options.handovers))
+    first = [asyncio.run(first_packet(options.engine)) for _ in range(options.attempts)]
+    after = asyncio.run(handovers(options.engine, options.handovers))
     results = {
         "first_packet": figures(first, 2 * max(TO_HOME_AGENT, TO_CORRESPONDENT)),
         "handover": figures(after, TO_HOME_AGENT + 1.5 * TO_CORRESPONDENT),

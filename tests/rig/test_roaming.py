@@ -157,7 +157,7 @@ def test_roaming_with_a_virtual_home_prefix_registers_and_carries_payload() -> N
 
 
 MEGABYTE = 1024 * 1024
-RESIDENT_LIMIT = 60 * MEGABYTE
+RESIDENT_LIMIT = 40 * MEGABYTE
 """What a mobile node's daemon may take after traffic."""
 FIRST_UPDATE_LIMIT = 1.0
 """Seconds from start to the first Binding Update when the care-of address is there already."""

@@ -6,14 +6,28 @@ from pathlib import Path
 
 import pytest
 
-from mnagent.config import EngineChoice
+from mnagent.config import EngineChoice, load
 from mnagent.runtime import engines
 from mnagent.runtime.engines import (
     MOBILE_NODE_RING,
+    SERVER_RING,
     NoKernelEngine,
+    RingFrames,
     choose_engine,
     find_bpf_file_system,
+    ring_for,
 )
+
+MOBILE_NODE = """
+role = "mobile-node"
+[mobile_node]
+home_address = "2001:db8:0:1::1"
+home_agent = "2001:db8:0:1::2"
+interfaces = ["wlan0"]
+keys = "keys.toml"
+"""
+ENCRYPTED = MOBILE_NODE + 'payload_protection = "esp"\n'
+RING = RingFrames(in_user_space=64, with_kernel=32)
 
 
 class PlainEngine:
@@ -25,7 +39,7 @@ class PlainEngine:
 
 
 def choose(choice: EngineChoice) -> engines.ChosenEngine:
-    return choose_engine(choice, tun=3, wake=4, name="mnagent0", interface=7, ring=MOBILE_NODE_RING)
+    return choose_engine(choice, tun=3, wake=4, name="mnagent0", interface=7, ring=RING)
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +62,27 @@ def test_engine_auto_without_the_kernels_help_is_in_user_space_and_says_why() ->
 def test_engine_in_user_space_has_the_ring_it_was_told() -> None:
     engine = choose(EngineChoice.USERSPACE).datapath
     assert isinstance(engine, PlainEngine)
-    assert engine.ring_frames == MOBILE_NODE_RING.in_user_space
+    assert engine.ring_frames == RING.in_user_space
+
+
+@pytest.mark.parametrize(
+    ("lines", "ring"),
+    [
+        (MOBILE_NODE, MOBILE_NODE_RING),
+        (
+            MOBILE_NODE + 'payload_protection = "esp"\n',
+            RingFrames(in_user_space=512, with_kernel=512),
+        ),
+        ('role = "correspondent"\n', SERVER_RING),
+    ],
+    ids=["mobile-node", "encrypted", "correspondent"],
+)
+def test_ring_follows_the_role_and_what_the_kernel_leaves(
+    tmp_path: Path, lines: str, ring: RingFrames
+) -> None:
+    file = tmp_path / "mnagent.toml"
+    file.write_text(lines)
+    assert ring_for(load(file)) == ring
 
 
 def test_engine_userspace_does_not_even_ask_the_kernel() -> None:
