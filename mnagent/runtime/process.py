@@ -74,11 +74,23 @@ def be_prompt() -> None:
         os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
 
 
+def postpone_collection() -> None:
+    """A start makes what stays; with a hundred thousand mobile nodes, walking over all of it again
+    and again is most of what a start costs. Until `settle_memory` or `resume_collection`."""
+    gc.disable()
+
+
+def resume_collection() -> None:
+    """The garbage collector is to run by itself."""
+    gc.enable()
+
+
 def settle_memory() -> None:
     """What is there when the start is over stays: the garbage collector need not walk over it again
     in the middle of a handover."""
     gc.collect()
     gc.freeze()
+    resume_collection()
 
 
 def forbid_core_dumps() -> None:

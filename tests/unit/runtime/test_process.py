@@ -135,7 +135,11 @@ def test_priority_is_asked_for_and_a_refusal_is_no_error(monkeypatch: pytest.Mon
 
 def test_memory_of_the_start_is_left_alone_by_the_collector() -> None:
     try:
+        process.postpone_collection()
+        assert not gc.isenabled()
         process.settle_memory()
         assert gc.get_freeze_count() > 0
+        assert gc.isenabled()
     finally:
         gc.unfreeze()
+        gc.enable()
