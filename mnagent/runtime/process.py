@@ -14,6 +14,9 @@ from pathlib import Path
 
 PRIORITY = -10
 """Nice value."""
+COLLECTION_THRESHOLD = 20_000
+"""New objects before the garbage collector looks: hardly any of ours are in cycles, and a home agent
+makes thousands for each batch of Binding Updates."""
 PR_SET_DUMPABLE = 4
 PR_CAPBSET_DROP = 24
 PR_SET_NO_NEW_PRIVS = 38
@@ -90,6 +93,7 @@ def settle_memory() -> None:
     in the middle of a handover."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(COLLECTION_THRESHOLD, *gc.get_threshold()[1:])
     resume_collection()
 
 
