@@ -193,11 +193,13 @@ class HandoverLog:
     def sent(self, action: SendPacket, now: float) -> None:
         """A packet left: one of a registration with a correspondent, perhaps."""
         message = action.packet.payload
-        correspondent = str(action.packet.logical_destination)
         if isinstance(message, HomeTestInit | CareOfTestInit):
-            self._mark_correspondent(correspondent, "tests_started_at", now)
+            phase = "tests_started_at"
         elif isinstance(message, BindingUpdate) and not message.home_registration:
-            self._mark_correspondent(correspondent, "update_sent_at", now)
+            phase = "update_sent_at"
+        else:
+            return
+        self._mark_correspondent(str(action.packet.logical_destination), phase, now)
 
     def traffic_seen(self, traffic: TrafficSeen, now: float) -> None:
         """Packets of a correspondent: those that go directly end its part of the handover."""

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 
 from mnagent.config import Configuration, LogLevel, load
-from mnagent.runtime import plain_asyncio
+from mnagent.runtime import plain_asyncio, process
 from mnagent.runtime.key_files import load_key_sets
 
 
@@ -16,12 +16,16 @@ def main(arguments: argparse.Namespace) -> int:
     def read() -> Configuration:
         return with_log_level(load(arguments.config), arguments.log_level)
 
-    configuration = read()
-    load_key_sets(configuration)  # the daemon reads them again; this finds mistakes without a log
-    plain_asyncio.load()
-    from mnagent.runtime import service
+    process.postpone_collection()
+    try:
+        configuration = read()
+        key_sets = load_key_sets(configuration)  # before the daemon: mistakes come without a log
+        plain_asyncio.load()
+        from mnagent.runtime import service
 
-    return service.run(configuration, reread=read)
+        return service.run(configuration, reread=read, key_sets=key_sets)
+    finally:
+        process.resume_collection()
 
 
 def with_log_level(configuration: Configuration, level: str | None) -> Configuration:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network
 from typing import Final
 
@@ -21,6 +22,12 @@ _LOOPBACK: Final = 1
 _MULTICAST: Final = 0xFF  # of 8 bits
 _LINK_LOCAL: Final = 0xFE80 >> 6  # of 10 bits
 _IPV4_MAPPED: Final = 0xFFFF  # of 96 bits
+
+
+TEXTS_KEPT: Final = 1024
+
+text_of = lru_cache(maxsize=TEXTS_KEPT)(str)
+"""The same as ``str``, made once of an address that is written several times for one packet."""
 
 
 def is_unicast(address: IPv6Address) -> bool:

@@ -13,6 +13,7 @@ from typing import Final
 
 from mnagent.core.actions import JournalRecord
 from mnagent.core.records import KeptRecord
+from mnagent.mobility.addresses import text_of
 from mnagent.mobility.binding_cache import BindingCacheEntry
 from mnagent.mobility.constants import SEQUENCE_MODULUS
 from mnagent.wire.constants import MAX_BINDING_LIFETIME
@@ -25,10 +26,10 @@ def kept(entry: BindingCacheEntry, now: float) -> JournalRecord:
     """The record of an entry as it is at ``now``."""
     flags = _LINK_LOCAL * entry.is_link_local_defended + _DEREGISTERED * entry.is_deregistered
     value = (
-        f"{entry.care_of_address} {entry.sequence} {entry.granted_lifetime:.0f} "
+        f"{text_of(entry.care_of_address)} {entry.sequence} {entry.granted_lifetime:.0f} "
         f"{entry.expires_at - now:.3f} {now - entry.registered_at:.3f} {flags or _NONE}"
     )
-    return JournalRecord(key=f"{KEY_PREFIX}{entry.home_address}", value=value)
+    return JournalRecord(key=f"{KEY_PREFIX}{text_of(entry.home_address)}", value=value)
 
 
 def forgotten(home_address: IPv6Address) -> JournalRecord:

@@ -28,7 +28,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Address, IPv6Network
 from random import Random
@@ -66,6 +66,7 @@ from mnagent.mobility.addresses import (
     is_routable_unicast,
     is_unicast,
     solicited_node_group,
+    text_of,
 )
 from mnagent.mobility.binding_cache import MAX_BINDINGS, BindingCache, BindingCacheEntry
 from mnagent.mobility.binding_error import (
@@ -1132,14 +1133,11 @@ def _is_valid_neighbor_message(
 
 
 def _report(name: str, entry: BindingCacheEntry, *, reason: str | None = None) -> ReportEvent:
-    details: Iterator[tuple[str, str | None]] = iter(
-        (
-            ("home_address", str(entry.home_address)),
-            ("care_of_address", str(entry.care_of_address)),
-            ("lifetime", f"{entry.granted_lifetime:.0f}"),
-            ("reason", reason),
-        )
+    details: tuple[tuple[str, str], ...] = (
+        ("home_address", text_of(entry.home_address)),
+        ("care_of_address", text_of(entry.care_of_address)),
+        ("lifetime", f"{entry.granted_lifetime:.0f}"),
     )
-    return ReportEvent(
-        name=name, details=tuple((key, value) for key, value in details if value is not None)
-    )
+    if reason is not None:
+        details += (("reason", reason),)
+    return ReportEvent(name=name, details=details)

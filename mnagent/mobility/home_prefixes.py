@@ -70,6 +70,8 @@ class HomePrefixes:
 
     def __init__(self, configured: Iterable[HomePrefix] = ()) -> None:
         self._known: dict[IPv6Network, KnownPrefix] = {}
+        self._current: tuple[float, tuple[KnownPrefix, ...]] | None = None
+        """At which instant, and which: one packet asks several times."""
         self.configure(configured)
 
     def configure(self, configured: Iterable[HomePrefix]) -> bool:
@@ -78,6 +80,7 @@ class HomePrefixes:
         One that is no longer configured stays as long as it is advertised.
         """
         before = dict(self._known)
+        self._current = None
         wanted = {each.prefix: each for each in configured}
         for prefix, known in before.items():
             if known.configured is not None and prefix not in wanted:
@@ -92,11 +95,17 @@ class HomePrefixes:
 
     def current(self, now: float) -> tuple[KnownPrefix, ...]:
         """Those that are valid, in the order in which they became known."""
-        return tuple(each for each in self._known.values() if each.valid_lifetime(now) > 0)
+        if self._current is None or self._current[0] != now:
+            valid = tuple(each for each in self._known.values() if each.valid_lifetime(now) > 0)
+            self._current = (now, valid)
+        return self._current[1]
 
     def find(self, address: IPv6Address, now: float) -> KnownPrefix | None:
         """The valid prefix of an address."""
-        return next((each for each in self.current(now) if address in each.prefix), None)
+        for known in self.current(now):
+            if address in known.prefix:
+                return known
+        return None
 
     def learn(self, options: Iterable[NdOption], now: float, *, is_authentic: bool) -> bool:
         """Take in the Prefix Information of an advertisement; True when something changed for
@@ -117,6 +126,7 @@ class HomePrefixes:
         ]
         for prefix in ended:
             del self._known[prefix]
+            self._current = None
         return tuple(ended)
 
     def next_deadline(self, now: float) -> float | None:
@@ -150,6 +160,7 @@ class HomePrefixes:
             advertised=(option.valid_lifetime, option.preferred_lifetime),
         )
         self._known[option.prefix] = learnt
+        self._current = None
         return _differ(known, learnt)
 
 

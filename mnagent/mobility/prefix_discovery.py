@@ -247,6 +247,8 @@ class PrefixAdvertiser:
         self._prefixes = prefixes
         self._random = random
         self._recipients: dict[IPv6Address, _Recipient] = {}
+        self._timers: Timers[IPv6Address] = Timers()
+        """Every recipient's deadline: there may be very many."""
         self._drops = drops
 
     def bound(self, entry: BindingCacheEntry, now: float) -> None:
@@ -255,20 +257,24 @@ class PrefixAdvertiser:
         if known is None:
             known = self._recipients[entry.home_address] = _Recipient(entry)
             self._schedule(known, now)
+            self._arm(known)
             return
         known.entry = entry
         if known.is_unacknowledged and known.retry_at is None:
             self._schedule(known, now)
+            self._arm(known)
 
     def unbound(self, home_address: IPv6Address) -> None:
         """A binding ended: nothing more is sent (RFC 6275 10.6.2)."""
         self._recipients.pop(home_address, None)
+        self._timers.cancel(home_address)
 
     def changed(self, now: float) -> None:
         """The home link's prefixes are others, or have other lifetimes or flags."""
         for recipient in self._recipients.values():
             recipient.retry_at = None
             self._schedule(recipient, now)
+            self._arm(recipient)
 
     def handle(self, event: PacketReceived, now: float) -> list[Action]:
         """A Mobile Prefix Solicitation that passed the security policy (RFC 6275 10.6.2)."""
@@ -290,13 +296,16 @@ class PrefixAdvertiser:
         """Send what is due."""
         return [
             action
-            for recipient in tuple(self._recipients.values())
-            for action in self._run(recipient, now)
+            for home_address in self._timers.pop_due(now)
+            for action in self._run(self._recipients[home_address], now)
         ]
 
     def next_deadline(self) -> float | None:
-        most = self._settings.max_interval
-        return min((each.deadline(most) for each in self._recipients.values()), default=None)
+        return self._timers.next_deadline()
+
+    def _arm(self, recipient: _Recipient) -> None:
+        deadline = recipient.deadline(self._settings.max_interval)
+        self._timers.set(recipient.entry.home_address, deadline)
 
     def _schedule(self, recipient: _Recipient, now: float) -> None:
         """RAND_ADV_DELAY; what is scheduled already stays, and says what is true by then."""
@@ -309,6 +318,11 @@ class PrefixAdvertiser:
         recipient.scheduled_at = now + least + self._random.uniform(0.0, abs(most - least))
 
     def _run(self, recipient: _Recipient, now: float) -> list[Action]:
+        actions = self._advance(recipient, now)
+        self._arm(recipient)
+        return actions
+
+    def _advance(self, recipient: _Recipient, now: float) -> list[Action]:
         if recipient.deadline(self._settings.max_interval) > now:
             return []
         if recipient.question is not None:

@@ -143,8 +143,11 @@ def assemble(
     *,
     entropy: random.Random,
     build: AgentBuilder | None = None,
+    key_sets: tuple[KeySet, ...] | None = None,
 ) -> Assembly:
     """Open everything. What was opened or changed is put back when ``stack`` is left.
+
+    ``key_sets`` are read from the configuration's files by default.
 
     Raises:
         StartError: with a sentence that says what is wrong and what to do.
@@ -157,7 +160,9 @@ def assemble(
             from mnagent.agent.build import build_agent
 
             build = build_agent
-        return _Assembler(configuration, stack).assemble(entropy, build)
+        if key_sets is None:
+            key_sets = load_key_sets(configuration)
+        return _Assembler(configuration, stack, key_sets).assemble(entropy, build)
     except (OSError, ValueError) as error:
         logger.debug("failed to start", exc_info=True)
         reason = getattr(error, "strerror", None) or error
@@ -167,11 +172,16 @@ def assemble(
 class _Assembler:
     """Makes one part after the other."""
 
-    def __init__(self, configuration: Configuration, stack: contextlib.ExitStack) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        stack: contextlib.ExitStack,
+        key_sets: tuple[KeySet, ...],
+    ) -> None:
         self._configuration = configuration
         self._stack = stack
         self._clock = BootClock()
-        self._key_sets = load_key_sets(configuration)
+        self._key_sets = key_sets
         state = configuration.host.state_directory
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         stack.callback(os.close, process.lock(state / "lock"))

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from ipaddress import IPv6Address
 from pathlib import Path
+from typing import NamedTuple
 
 from mnagent.config import (
     Configuration,
@@ -186,18 +187,13 @@ def _write_private(path: Path, text: str) -> None:
         raise
 
 
-class _Expectation:
-    """What the configuration says about one key file."""
+class _Expectation(NamedTuple):
+    """What the configuration says about one key file; None is any that it names."""
 
-    __slots__ = ("end", "home_address", "home_agent")
-
-    def __init__(
-        self, end: TunnelEnd, home_address: IPv6Address | None, home_agent: IPv6Address | None
-    ) -> None:
-        """None is any that the configuration names."""
-        self.end = end
-        self.home_address = home_address
-        self.home_agent = home_agent
+    end: TunnelEnd
+    home_address: IPv6Address | None
+    home_agent: IPv6Address | None
+    protection: Protection
 
 
 def _expectations(configuration: Configuration) -> list[tuple[Path, _Expectation]]:
@@ -208,23 +204,15 @@ def _expectations(configuration: Configuration) -> list[tuple[Path, _Expectation
         is_single = len(node.keys) == len(node.home_agents) == 1
         home_agent = node.home_agents[0] if is_single else None
         home_address = None if node.more_home_addresses else node.home_address
-        return [(path, _Expectation(end, home_address, home_agent)) for path in node.keys]
+        expectation = _Expectation(end, home_address, home_agent, node.protection)
+        return [(path, expectation) for path in node.keys]
     if agent is None:
         return []
     end = TunnelEnd.HOME_AGENT
     return [
-        (served.keys, _Expectation(end, served.home_address, agent.address))
+        (served.keys, _Expectation(end, served.home_address, agent.address, served.protection))
         for served in agent.mobile_nodes
     ]
-
-
-def _wants_authentication(keys: KeySet, configuration: Configuration) -> bool:
-    node, agent = configuration.mobile_node, configuration.home_agent
-    served = () if agent is None else agent.mobile_nodes
-    protections = [each.protection for each in served if each.home_address == keys.home_address]
-    if node is not None:
-        protections.append(node.protection)
-    return Protection.AUTHENTICATION_OPTION in protections
 
 
 def _compare(
@@ -239,7 +227,8 @@ def _compare(
         if wanted not in (None, found):
             what = f"{said}, {wanted}, found {found}"
             raise ConfigurationError(path, name, what, "name the right file, or make new keys")
-    if (keys.authentication is not None) is not _wants_authentication(keys, configuration):
+    authenticates = expected.protection is Protection.AUTHENTICATION_OPTION
+    if (keys.authentication is not None) is not authenticates:
         what = f"{said}, where protection says other keys"
         raise ConfigurationError(
             path, "authentication", what, "make new keys (`mnagent keygen --protection`)"

@@ -343,7 +343,7 @@ class HomeAgentRouting:
         self._intercepted: dict[IPv6Address, int | None] = {}
 
     def _purpose(self, home_address: IPv6Address) -> str:
-        return f"intercept-{home_address}"
+        return f"intercept-{int(home_address):x}"
 
     def intercept(self, home_address: IPv6Address, *, mtu: int | None = None) -> None:
         """See `InterceptHomeAddress`. ``mtu`` is the tunnel's (octets), None where it has none."""
@@ -361,7 +361,7 @@ class HomeAgentRouting:
 
     def _set(self, home_address: IPv6Address, mtu: int | None) -> None:
         route = Route(
-            destination=IPv6Network((home_address, 128)),
+            destination=IPv6Network((int(home_address), 128)),  # from an address it is slow
             interface=self._tunnel_interface,
             gateway=_BEHIND_THE_TUNNEL,
             mtu=mtu,

@@ -45,6 +45,7 @@ from mnagent.core.events import (
 )
 from mnagent.core.timers import Timers, earliest
 from mnagent.datapath import Traffic
+from mnagent.ipsec.keys import KeySet
 from mnagent.link.messages import AddressMessage, LinkMessage, Message, Overrun
 from mnagent.link.monitor import LinkMonitor
 from mnagent.link.wireless import AssociationChange, AssociationMessage, SignalMessage
@@ -97,18 +98,21 @@ def run(
     *,
     build: AgentBuilder | None = None,
     reread: Callable[[], Configuration] | None = None,
+    key_sets: tuple[KeySet, ...] | None = None,
 ) -> int:
     """Run the daemon until it is told to stop; returns the exit status (see the module's
     constants).
 
     ``build`` makes another agent than the configured one, for tests. ``reread`` reads the
-    configuration anew, for a reload; by default from the file it came from.
+    configuration anew, for a reload; by default from the file it came from. ``key_sets`` are those
+    of the configuration, where they have been read already.
     """
     _set_up_logging(configuration.host.log_level.value)
     try:
         with DaemonLock(configuration.host.control_socket) as lock:
             again = reread or partial(load, configuration.path)
-            return asyncio.run(_run(configuration, lock, build, reread=again))
+            start = partial(assemble, configuration, build=build, key_sets=key_sets)
+            return asyncio.run(_run(configuration, lock, start, reread=again))
     except (AlreadyRunning, process.StateInUse) as error:
         logger.error("%s", error)
         return EXIT_ALREADY_RUNNING
@@ -123,13 +127,13 @@ def run(
 async def _run(
     configuration: Configuration,
     lock: DaemonLock,
-    build: AgentBuilder | None,
+    start: Callable[..., Assembly],
     *,
     reread: Callable[[], Configuration],
 ) -> int:
     process.be_prompt()
     with contextlib.ExitStack() as stack:
-        assembly = assemble(configuration, stack, entropy=random.SystemRandom(), build=build)
+        assembly = start(stack, entropy=random.SystemRandom())
         service = Service(configuration, assembly, stack, lock=lock, reread=reread)
         return await service.run()
 

@@ -122,12 +122,14 @@ class Sender:
         index = interface or 0
         # An unspecified source (duplicate address detection) must not be asked for.
         information = packet.source.packed + struct.pack("@I", index)
-        scope = index if packet.destination.is_link_local else 0
+        destination = packet.destination.packed
+        is_link_local = destination[0] == 0xFE and destination[1] & 0xC0 == 0x80
+        scope = index if is_link_local else 0
         self._raw.sendmsg(
             [data],
             [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, information)],
             0,
-            (str(packet.destination), 0, 0, scope),
+            (socket.inet_ntop(socket.AF_INET6, destination), 0, 0, scope),
         )
 
     def _send_frame(self, data: bytes, interface: int, *, destination: bytes) -> None:

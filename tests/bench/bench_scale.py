@@ -6,9 +6,8 @@
 For each number of bindings: in memory, the octets of the engine's tables and the cost of a lookup;
 then a real daemon in a namespace, its Binding Updates (ESP in and out, each node moved) and its
 packets in both directions. The daemon's configuration and keys are made by the program, not read
-from files, and its sequence numbers not written to them: hundreds of thousands of files are not
-what is measured. A second's worth is counted in the
-daemon's own processor time, so that it means one core whatever else the machine does.
+from files: hundreds of thousands of files are not what is measured. A second's worth is counted in
+the daemon's own processor time, so that it means one core whatever else the machine does.
 Needs root. Rates depend on the machine; what has to hold anywhere is that they do not depend on the
 number of bindings.
 """
@@ -38,8 +37,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from mnagent.core.actions import TunnelEnd
 from mnagent.datapath import Changes, NextHop, Pipeline, TunnelEntry
 from mnagent.ipsec.purpose import Purpose
-from mnagent.runtime import assembly, service
-from mnagent.system.store import MemoryStore
+from mnagent.runtime import service
+from mnagent.runtime.process import postpone_collection
 from tests.bench.scale_nodes import (
     AGENT,
     CORRESPONDENT,
@@ -115,12 +114,10 @@ def measure_tables(bindings: int) -> dict[str, float]:
 
 def be_the_daemon(bindings: int, directory: Path) -> int:
     """In a process of its own: the daemon as `mnagent run` starts it, with keys made here."""
+    postpone_collection()
     made = configuration(bindings, directory=directory)
     keys = tuple(key_set(node, TunnelEnd.HOME_AGENT) for node in range(bindings))
-    assembly.load_key_sets = lambda _: keys
-    # Sequence numbers are a small file an association, which is not what is measured either.
-    assembly.FileStore = lambda _: MemoryStore()
-    return service.run(made)
+    return service.run(made, key_sets=keys)
 
 
 class Topology(Namespaces):

@@ -10,9 +10,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path as FilePath
-from random import Random
 
-from mnagent.agent.build import build_agent
 from mnagent.config.model import (
     Configuration,
     CorrespondentConfiguration,
@@ -23,21 +21,13 @@ from mnagent.config.model import (
     Role,
     ServedMobileNode,
 )
-from mnagent.core.actions import SendPacket, TunnelEnd
-from mnagent.core.events import DatagramReceived
+from mnagent.core.actions import TunnelEnd
 from mnagent.core.security import Direction, EspTransform, SecurityAssociation
-from mnagent.datapath import Changes, HandedUp, Pipeline
+from mnagent.datapath import Changes, Pipeline
 from mnagent.ipsec.association import AssociationPair
 from mnagent.ipsec.keys import KeySet
 from mnagent.ipsec.purpose import Purpose
-from mnagent.runtime.executor import Executor
-from mnagent.runtime.host import HostState
-from mnagent.runtime.next_hop import NextHopResolver
-from mnagent.runtime.policy_routing import HomeAgentRouting
-from mnagent.runtime.sequences import SequenceKeeper
-from mnagent.runtime.tunnels import TunnelKeeper
-from mnagent.system.kernel import FakeKernel, LinkInformation, Path
-from mnagent.system.store import MemoryStore
+from mnagent.system.kernel import LinkInformation
 from mnagent.wire.ipv6 import DestinationOptions, HomeAddressOption, IPv6Packet
 from mnagent.wire.mobility import BindingUpdate
 from mnagent.wire.packet import encode_packet
@@ -131,7 +121,7 @@ def configuration(nodes: int, *, directory: FilePath = FilePath("/nonexistent"))
             revocation=False,
             early_forwarding=False,
             payload_protection=PayloadProtection.NONE,
-            nodes_directory=directory,
+            nodes_directory=directory / "mobile-nodes.d",
             mobile_nodes=served,
         ),
         host=HostConfiguration(
@@ -186,107 +176,3 @@ class MobileNodes:
             )
             spi = spi_of(node, Purpose.BINDING, by=TunnelEnd.MOBILE_NODE)
             yield self._engine.protect(spi, encode_packet(packet))
-
-
-class OneRouterKernel(FakeKernel):
-    """Everything is behind one router that is known."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.links[LINK.interface] = LINK
-        self.neighbours[LINK.interface, ROUTER] = bytes(6)
-
-    def path(self, destination: IPv6Address, *, source: IPv6Address, interface: int | None) -> Path:
-        return Path(interface=LINK.interface, neighbour=ROUTER, mtu=1500)
-
-
-class CountingSender:
-    """Protects what is sent, as `mnagent.runtime.sockets.Sender` does, and throws it away."""
-
-    def __init__(self, engine: Pipeline) -> None:
-        self._engine = engine
-        self.sent = 0
-
-    def send(self, action: SendPacket) -> None:
-        data = encode_packet(action.packet)
-        if action.protect_with is not None:
-            self._engine.protect(action.protect_with, data)
-        self.sent += 1
-
-
-class NoGuard:
-    """No nftables."""
-
-    def guard(self, **wanted: object) -> None: ...
-
-
-class NoDhcp:
-    """A home agent leases nothing."""
-
-    def send(self, action: object) -> None: ...
-
-
-class FixedClock:
-    """For what keeps lifetimes of routes."""
-
-    def now(self) -> float:
-        return 0.0
-
-
-class HomeAgentInMemory:
-    """The daemon's parts but its event loop and sockets: from octets to octets."""
-
-    def __init__(self, nodes: int, purposes: Iterable[Purpose] = PURPOSES) -> None:
-        keys = [key_set(node, TunnelEnd.HOME_AGENT, tuple(purposes)) for node in range(nodes)]
-        associations = tuple(each for one in keys for each in one.associations)
-        self.engine = Pipeline()
-        self.kernel = OneRouterKernel()
-        self.sender = CountingSender(self.engine)
-        self.failures = 0
-        self.now = 1000.0
-        host = HostState(self.kernel, FixedClock())
-        self.routing = HomeAgentRouting(host, tunnel_interface=9)
-        self.tunnels = TunnelKeeper(
-            datapath=self.engine,
-            resolver=NextHopResolver(self.kernel, tunnel_interface=9),
-            shield=NoGuard(),
-            associations=associations,
-            end=TunnelEnd.HOME_AGENT,
-            mtu_changed=self.routing.tunnel_mtu_changed,
-        )
-        self.tunnels.publish()
-        self.tunnels.set_local_addresses(frozenset({AGENT}))
-        self.sequences = SequenceKeeper(MemoryStore(), self.engine)
-        self.sequences.start(associations)
-        self.executor = Executor(
-            kernel=self.kernel,
-            host=host,
-            tunnels=self.tunnels,
-            routing=self.routing,
-            sender=self.sender,
-            dhcp=NoDhcp(),
-            store=MemoryStore(),
-            report=lambda event: None,
-            finish=lambda: None,
-        )
-        self.agent = build_agent(
-            configuration(nodes), random=Random(1), persisted={}, associations=keys
-        )
-
-    def receive(self, frames: list[bytes]) -> None:
-        """A batch from the link, as `mnagent.runtime.service` handles it."""
-        for handed_up in self.engine.process_inbound(frames).handed_up:
-            self._take(handed_up)
-        self.tunnels.flush()
-        self.agent.next_deadline()
-
-    def _take(self, handed_up: HandedUp) -> None:
-        event = DatagramReceived(
-            data=handed_up.data,
-            interface=handed_up.interface,
-            link_layer_source=handed_up.link_layer_source,
-            protected_by=handed_up.protected_by,
-            tunnel_source=handed_up.tunnel_source,
-        )
-        actions = self.agent.handle(event, self.now)
-        self.failures += len(self.executor.perform(actions))

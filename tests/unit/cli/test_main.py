@@ -17,6 +17,7 @@ import pytest
 from mnagent import __version__
 from mnagent.cli.main import main
 from mnagent.config import Configuration, LogLevel
+from mnagent.ipsec.keys import KeySet
 from tests.support.requirement import requirement
 
 HOME_ADDRESS = "2001:db8:1::10"
@@ -326,8 +327,14 @@ def test_run_hands_the_configuration_to_the_service(
 ) -> None:
     seen: list[Configuration] = []
 
-    def run(configuration: Configuration, *, reread: Callable[[], Configuration]) -> int:
+    def run(
+        configuration: Configuration,
+        *,
+        reread: Callable[[], Configuration],
+        key_sets: tuple[KeySet, ...],
+    ) -> int:
         assert reread() == configuration
+        assert [each.home_address for each in key_sets] == [IPv6Address(HOME_ADDRESS)]
         seen.append(configuration)
         return 4
 

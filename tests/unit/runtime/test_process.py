@@ -136,10 +136,14 @@ def test_priority_is_asked_for_and_a_refusal_is_no_error(monkeypatch: pytest.Mon
 
 def test_memory_of_the_start_is_left_alone_by_the_collector() -> None:
     try:
+        process.postpone_collection()
+        assert not gc.isenabled()
         process.settle_memory()
         assert gc.get_freeze_count() > 0
+        assert gc.isenabled()
     finally:
         gc.unfreeze()
+        gc.enable()
 
 
 def test_memory_is_settled_with_a_c_library_that_cannot_trim(
