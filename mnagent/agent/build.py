@@ -426,6 +426,7 @@ def _home_agent_settings(
         max_lifetime=float(configuration.max_lifetime),
         max_bindings=configuration.max_bindings,
         revocation=configuration.revocation,
+        multicast=configuration.multicast,
         early_forwarding=configuration.early_forwarding,
         retransmission_timer=configuration.retransmission_timer,
         min_prefix_advertisement_interval=configuration.min_prefix_advertisement_interval,

@@ -25,9 +25,11 @@ from mnagent.mobility.binding_error import (
     BindingErrorSender,
     TokenBucket,
 )
+from mnagent.mobility.group_membership import MLD_HOP_LIMIT
 from mnagent.wire.buffer import ChecksumError, DecodeError
 from mnagent.wire.icmp6 import ParameterProblem, ParameterProblemCode
 from mnagent.wire.ipv6 import IPv6Packet
+from mnagent.wire.mld import MldMessage
 from mnagent.wire.mobility import BindingErrorStatus, UnknownMobilityMessage
 from mnagent.wire.ndisc import (
     NeighborAdvertisement,
@@ -116,9 +118,7 @@ class Dispatcher:
         self, received: PacketReceived, now: float
     ) -> tuple[PacketReceived | None, list[Action]]:
         """Check a decoded packet: headers first, then the security policy, then its type."""
-        reason = self._header_fault(received) or self._policies.inbound(
-            received.packet, received.protected_by, tunnel_source=received.tunnel_source
-        )
+        reason = self._header_fault(received) or self._policy_fault(received)
         if reason is not None:
             return None, self._drop(reason)
         if isinstance(received.packet.payload, UnknownMobilityMessage):
@@ -131,6 +131,13 @@ class Dispatcher:
                 )
             ]
         return received, []
+
+    def _policy_fault(self, received: PacketReceived) -> DropReason | None:
+        if received.tunnel_source is not None and isinstance(received.packet.payload, MldMessage):
+            return self._policies.inbound_group_membership(received.protected_by)
+        return self._policies.inbound(
+            received.packet, received.protected_by, tunnel_source=received.tunnel_source
+        )
 
     def _header_fault(self, received: PacketReceived) -> DropReason | None:
         packet = received.packet
@@ -145,6 +152,8 @@ class Dispatcher:
             isinstance(packet.payload, _NEIGHBOR_DISCOVERY)
             and packet.hop_limit != NEIGHBOR_DISCOVERY_HOP_LIMIT
         ):
+            return DropReason.BAD_HOP_LIMIT
+        if isinstance(packet.payload, MldMessage) and packet.hop_limit != MLD_HOP_LIMIT:
             return DropReason.BAD_HOP_LIMIT
         if (
             received.tunnel_source is not None

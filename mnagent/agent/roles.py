@@ -43,6 +43,7 @@ from mnagent.core.events import (
     LinkCause,
     LinkDown,
     LinkUp,
+    MembershipReported,
     PacketReceived,
     ShutdownRequested,
     SignalMeasured,
@@ -167,7 +168,9 @@ class MobileNodeRole:
             # Before autoconfiguration: an interface is known before there are addresses on it, and
             # its loss is one loss, not one for each address.
             actions += self._pass_on(self.home_addresses.handle(event, now), now)
-        if not isinstance(event, DatagramReceived | TrafficSeen | ShutdownRequested):
+        if not isinstance(
+            event, DatagramReceived | MembershipReported | TrafficSeen | ShutdownRequested
+        ):
             actions += self._pass_on(self.autoconfiguration.handle(event, now), now)
         return _questions_first(actions) if isinstance(event, LinkUp) else actions
 

@@ -396,6 +396,7 @@ class _Checker:
             max_lifetime=self._lifetime(f"{at}max_lifetime", raw.max_lifetime),
             max_bindings=self._within(f"{at}max_bindings", raw.max_bindings, 1, MAX_HOME_BINDINGS),
             revocation=raw.revocation,
+            multicast=raw.multicast,
             early_forwarding=raw.early_forwarding,
             payload_protection=self._choice(
                 f"{at}payload_protection", raw.payload_protection, PayloadProtection

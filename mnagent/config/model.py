@@ -208,6 +208,8 @@ class HomeAgentConfiguration:
     """Be a correspondent of mobile nodes too."""
     discovery: bool = True
     """Answer home agent address discovery (RFC 6275 10.5)."""
+    multicast: bool = False
+    """Forward the multicast groups that mobile nodes listen to (RFC 6275 10.4.3)."""
     preference: int = 0
     """Among the home agents of the home link; higher is preferred (RFC 6275 7.4)."""
     advertise: bool = False

@@ -70,6 +70,7 @@ class RawHomeAgent(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, fro
     payload_protection: str = "none"
     correspondent: bool = True
     discovery: bool = True
+    multicast: bool = False
     preference: int = 0
     advertise: bool = False
     advertisement_interval: float = 10.0

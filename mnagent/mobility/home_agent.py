@@ -83,6 +83,7 @@ from mnagent.mobility.constants import (
     MIN_MOB_PFX_ADV_INTERVAL,
     RETRANS_TIMER,
 )
+from mnagent.mobility.group_membership import GroupMemberships, ListenerMessage
 from mnagent.mobility.home_address_probe import HomeAddressProbe, HomeAddressUnique, Outcome
 from mnagent.mobility.home_prefixes import HomePrefix as HomePrefix
 from mnagent.mobility.home_prefixes import HomePrefixes, KnownPrefix
@@ -165,6 +166,8 @@ class HomeAgentSettings:
     """Forward while duplicate address detection runs; see the module's text."""
     duplicate_address_detection_transmits: int = DUP_ADDR_DETECT_TRANSMITS
     """0 accepts home addresses without asking the home link."""
+    multicast: bool = False
+    """Ask mobile nodes which multicast groups they listen to, and forward those."""
     revocation: bool = True
     """Tell mobile nodes when a binding is ended here (RFC 5846)."""
     retransmission_timer: float = RETRANS_TIMER
@@ -219,6 +222,9 @@ class HomeAgent:
         self._cache = BindingCache(max_entries=settings.max_bindings)
         self._verifier = UpdateVerifier()
         self._revocations = Revocations(settings.address, random=random)
+        self._memberships = (
+            GroupMemberships(settings.address, settings.home_link) if settings.multicast else None
+        )
         self._probing: dict[IPv6Address, _Registration] = {}
         self._refused_until: dict[IPv6Address, float] = {}
         self._renewal_requested_at: dict[IPv6Address, float] = {}
@@ -308,6 +314,7 @@ class HomeAgent:
             self._prefix_advertiser.bound(entry, now)
         actions: list[Action] = [self._tunnel(e.home_address, e.care_of_address) for e in live]
         actions += [InterceptHomeAddress(home_address=entry.home_address) for entry in live]
+        actions += [each for entry in live for each in self._ask_for_groups(entry, now)]
         actions += [each for entry in live for each in self._defend(_addresses_of(entry), now)]
         details = (("count", str(len(live))),)
         return [*actions, ReportEvent(name="bindings-restored", details=details)]
@@ -315,6 +322,8 @@ class HomeAgent:
     def handle_timer(self, now: float) -> list[Action]:
         """Do what is due."""
         actions = self._expire(now) + self._prefix_advertiser.handle_timer(now)
+        if self._memberships is not None:
+            actions += self._memberships.handle_timer(now)
         for home_address, registration in list(self._probing.items()):
             actions += self._carry_out(home_address, registration.probe.handle_timer(now), now)
         if self._proxy is not None and self._is_home_link_up:
@@ -329,6 +338,7 @@ class HomeAgent:
             self._prefixes.next_deadline(self._now),
             self._prefix_advertiser.next_deadline(),
             self._revocations.next_deadline(),
+            None if self._memberships is None else self._memberships.next_deadline(),
             *(registration.probe.next_deadline() for registration in self._probing.values()),
             None if proxy is None else proxy.next_deadline(),
         )
@@ -417,6 +427,8 @@ class HomeAgent:
     def _on_packet(self, event: PacketReceived, now: float) -> list[Action]:
         payload = event.packet.payload
         if event.tunnel_source is not None:
+            if isinstance(payload, ListenerMessage):
+                return self._on_listener_message(payload, event.tunnel_source, now)
             return self._on_tunnelled_packet(event, event.tunnel_source, now)
         if isinstance(payload, BindingUpdate):
             return self._on_binding_update(event, payload, now)
@@ -501,6 +513,24 @@ class HomeAgent:
             return []
         self._prefix_advertiser.changed(now)
         return self._follow_prefixes()
+
+    def _on_listener_message(
+        self, message: ListenerMessage, tunnel_source: IPv6Address, now: float
+    ) -> list[Action]:
+        """Of several home addresses at one care-of address the first has all the groups: what is
+        sent there twice would come twice."""
+        if self._memberships is None:
+            return self._drop(DropReason.UNEXPECTED_MESSAGE)
+        for entry in self._cache:
+            if entry.care_of_address == tunnel_source:
+                actions = self._memberships.receive(entry.home_address, message, now)
+                return self._drop(DropReason.NO_BINDING) if actions is None else actions
+        return self._drop(DropReason.NO_BINDING)
+
+    def _ask_for_groups(self, entry: BindingCacheEntry, now: float) -> list[Action]:
+        if self._memberships is None:
+            return []
+        return self._memberships.bound(entry.home_address, now)
 
     def _on_tunnelled_packet(
         self, event: PacketReceived, tunnel_source: IPv6Address, now: float
@@ -712,6 +742,7 @@ class HomeAgent:
             *self._defend(_addresses_of(entry), now),
             binding_record.kept(entry, now),
             self._accepted(request, entry),
+            *self._ask_for_groups(entry, now),
             _report("binding-created", entry),
         ]
 
@@ -983,7 +1014,9 @@ class HomeAgent:
         """Give the home address back to the home link."""
         self._revocations.end(entry.home_address)
         self._prefix_advertiser.unbound(entry.home_address)
+        memberships = self._memberships
         return [
+            *([] if memberships is None else memberships.unbound(entry.home_address)),
             *_stop_forwarding(entry.home_address),
             *self._release(_addresses_of(entry)),
             _report("binding-removed", entry, reason=reason),
@@ -1011,7 +1044,8 @@ class HomeAgent:
             return []
         self._is_home_link_up = True
         self._proxy.link_layer_address = event.link_layer_address
-        return self._groups.rejoin() + self._proxy.announce_all(now)
+        rejoining = [] if self._memberships is None else self._memberships.rejoin()
+        return self._groups.rejoin() + rejoining + self._proxy.announce_all(now)
 
     def _on_link_down(self, event: LinkDown, now: float) -> list[Action]:
         """Bindings stay: correspondents elsewhere still reach the mobile nodes through us.
