@@ -53,6 +53,11 @@ class Scene:
     recorded: Sequence[bytes] = ()
     """Signalling that passed, as IPv6 packets."""
 
+    @property
+    def is_home(self) -> bool:
+        """Then packets to the mobile node are passed on to the home link like any host's."""
+        return self.care_of_address == self.home_address
+
 
 Attack = Callable[[Random, Scene], list[bytes]]
 
@@ -210,7 +215,7 @@ def spoofed_inner_packets(random: Random, scene: Scene) -> list[bytes]:
         target = scene.correspondent
         plain = ipv6(inner, target, ICMPV6, marked_echo(inner, target, random))
         packets.append(ipv6(outer, agent, ENCAPSULATED_IPV6, plain))
-    for source in (ATTACKER, scene.correspondent):
+    for source in () if scene.is_home else (ATTACKER, scene.correspondent):
         plain = ipv6(ATTACKER, home, ICMPV6, marked_echo(ATTACKER, home, random))
         packets.append(ipv6(source, node, ENCAPSULATED_IPV6, plain))
     return packets
@@ -224,7 +229,8 @@ def reflections(random: Random, scene: Scene) -> list[bytes]:
             echo = marked_echo(VICTIM, target, random)
             options = home_address_option(VICTIM, ICMPV6) + echo
             packets.append(ipv6(source, target, DESTINATION_OPTIONS, options))
-    for target in (scene.care_of_address, scene.correspondent, scene.home_agent):
+    targets = [scene.correspondent, scene.home_agent]
+    for target in targets if scene.is_home else (*targets, scene.care_of_address):
         routed = type_2_routing(VICTIM, ICMPV6) + marked_echo(ATTACKER, VICTIM, random)
         packets.append(ipv6(ATTACKER, target, ROUTING, routed))
     return packets

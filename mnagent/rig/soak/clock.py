@@ -39,7 +39,11 @@ def step(path: Path, pid: int, seconds: float) -> int:
         file.write(_OFFSET.pack(seconds))
     rung = 0
     for entry in Path("/proc", str(pid), "fdinfo").iterdir():
-        words = dict(line.split(":", 1) for line in entry.read_text().splitlines() if ":" in line)
+        try:
+            text = entry.read_text()
+        except FileNotFoundError:
+            continue  # closed meanwhile
+        words = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
         if words.get("clockid", "").strip() == str(time.CLOCK_REALTIME):
             _ring(pid, int(entry.name))
             rung += 1

@@ -402,7 +402,7 @@ async def _state(rig: Rig) -> str:
 def _gap(traffic: Traffic | None, begin: float, end: float) -> float:
     """Longest time without an answer."""
     assert traffic is not None
-    instants = [record["at"] for record in traffic.ping.of_kind("reply")]
+    instants: list[float] = [record["at"] for record in traffic.ping.of_kind("reply")]
     earlier = [at for at in instants if at < begin]
     inside = [at for at in instants if begin <= at <= end]
     marks = [earlier[-1] if earlier else begin, *inside, end]

@@ -187,7 +187,9 @@ class Judge:
     def _judge_protection(self, packet: OuterPacket, *, is_agent: bool) -> Iterator[str]:
         self.judged[MOBILITY_CLEAR] += 1
         allowed = ANSWERS_TO_ANYBODY if is_agent else (BINDING_ERROR,)
-        if packet.protocol == MOBILITY and packet.payload[2] not in allowed:
+        # A Binding Acknowledgement for a stranger who does without nonces is an answer, too.
+        strange = is_agent and packet.destination not in self._visited
+        if packet.protocol == MOBILITY and packet.payload[2] not in allowed and not strange:
             yield MOBILITY_CLEAR
         elif packet.protocol == ICMPV6:
             self.judged[DISCOVERY_CLEAR] += 1
@@ -207,11 +209,13 @@ class Judge:
                 yield TESTS_CLEAR
 
     def _judge_direction(self, packet: OuterPacket) -> Iterator[str]:
-        """Tunnels and direct paths lead to addresses that the mobile node has used."""
+        """Tunnels and direct paths lead to addresses that the mobile node has used. An answer to a
+        Binding Update goes where that came from (RFC 6275 section 9.5.4)."""
         tunnelled = packet.source == self._home_agent and (
             packet.protocol == ENCAPSULATED_IPV6 or packet.spi in self._payload
         )
-        if not tunnelled and packet.routed_to != self._home_address:
+        routed = packet.routed_to == self._home_address and packet.protocol != MOBILITY
+        if not tunnelled and not routed:
             return
         self.judged[MISDIRECTED] += 1
         if packet.destination not in self._visited:
