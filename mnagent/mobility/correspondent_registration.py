@@ -668,7 +668,7 @@ class CorrespondentRegistration:
         # A correspondent that lost the binding most likely lost its nonces too.
         self._tests.forget_home_token()
         self._tests.forget_care_of_token()
-        # Nobody signs such an error: should it be forged, there is a binding to be told of movements.
+        # Nobody signs such an error: were it forged, there is a binding to be told of movements.
         possibly_bound_until = self._possibly_bound_until
         self._forget_binding()
         self._possibly_bound_until = possibly_bound_until
