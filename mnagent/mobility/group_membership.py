@@ -201,14 +201,14 @@ def _said(message: ListenerMessage) -> Iterable[tuple[IPv6Address, bool]]:
             said = [(group, True)]
         case ListenerDone(group):
             said = [(group, False)]
-        case ListenerReportVersion2(records):
+        case _:
             said = [
                 (
                     each.group,
                     each.record_type in _LISTENS
                     or (each.record_type in _LISTENS_TO_SOURCES and bool(each.sources)),
                 )
-                for each in records
+                for each in message.records
                 if each.record_type in (*_LISTENS, *_LISTENS_TO_SOURCES)
             ]
     return ((group, listens) for group, listens in said if is_forwarded(group))
