@@ -33,6 +33,9 @@ REQUESTS, HOME_TEST_INIT, CARE_OF_TEST_INIT, HOME_TEST, CARE_OF_TEST, UPDATE, AN
 ATTACKER = IPv6Address("2001:db8:b::bad")
 VICTIM = IPv6Address("2001:db8:b::dead")
 """Whom reflection would hit; nobody has the address."""
+NOWHERE = IPv6Network("2001:db8:66::/64")
+"""Where floods come from: on a link, the answers would fill its router's neighbour cache, which is
+another attack, on routers (RFC 6583)."""
 FLOOD = 1500
 """Packets of a flood."""
 
@@ -46,8 +49,6 @@ class Scene:
     correspondent: IPv6Address
     care_of_address: IPv6Address
     """The home address while at home."""
-    prefixes: Sequence[IPv6Network]
-    """Of foreign links."""
     spis: Sequence[int]
     """Of the mobile node's associations, seen on the way."""
     recorded: Sequence[bytes] = ()
@@ -240,7 +241,7 @@ def flood_of_tests(random: Random, scene: Scene) -> list[bytes]:
     """Home and Care-of Test Inits from addresses without number."""
     packets = []
     for _ in range(FLOOD):
-        source, target = _somebody(random, scene), _target(random, scene)
+        source, target = _somebody(random), _target(random, scene)
         kind = random.choice((HOME_TEST_INIT, CARE_OF_TEST_INIT))
         message = mobility(source, target, kind, bytes(2) + random.randbytes(8))
         packets.append(ipv6(source, target, MOBILITY, message))
@@ -251,8 +252,8 @@ def flood_of_updates(random: Random, scene: Scene) -> list[bytes]:
     """Binding Updates of all kinds for all kinds of home addresses, none of them authorized."""
     packets = []
     for _ in range(FLOOD):
-        source, target = _somebody(random, scene), _target(random, scene)
-        named = random.choice((scene.home_address, _somebody(random, scene)))
+        source, target = _somebody(random), _target(random, scene)
+        named = random.choice((scene.home_address, _somebody(random)))
         nonces = bytes([4, 4]) + random.randbytes(4)
         authorization = bytes([5, 12]) + random.randbytes(12)
         body = random.randbytes(2) + random.choice((b"\xc0\0", b"\x80\0", random.randbytes(2)))
@@ -302,9 +303,8 @@ def malformed(random: Random, scene: Scene) -> list[bytes]:
     return packets
 
 
-def _somebody(random: Random, scene: Scene) -> IPv6Address:
-    prefix = random.choice(scene.prefixes)
-    return IPv6Address(int(prefix.network_address) | random.getrandbits(62))
+def _somebody(random: Random) -> IPv6Address:
+    return IPv6Address(int(NOWHERE.network_address) | random.getrandbits(62))
 
 
 def _target(random: Random, scene: Scene) -> IPv6Address:

@@ -193,7 +193,6 @@ class Fault:
             home_agent=HOME_AGENT,
             correspondent=CORRESPONDENT,
             care_of_address=HOME_ADDRESS if bound is None else IPv6Address(bound),
-            prefixes=tuple(FOREIGN_PREFIXES.values()),
             spis=[item.spi for item in associations],
             recorded=list(self._rig.recorded),
         )
