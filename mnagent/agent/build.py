@@ -179,6 +179,7 @@ def _build_mobile_node(
             policies,
             home_addresses=frozenset(configuration.home_addresses),
             tunnel_peers=frozenset(key_set.home_agent for key_set in keys),
+            follows_switch=configuration.home_agent_switch,
         ),
         first_actions=first_actions,
     )
@@ -426,6 +427,7 @@ def _home_agent_settings(
         max_lifetime=float(configuration.max_lifetime),
         max_bindings=configuration.max_bindings,
         revocation=configuration.revocation,
+        switch_rate=configuration.switch_rate,
         multicast=configuration.multicast,
         early_forwarding=configuration.early_forwarding,
         retransmission_timer=configuration.retransmission_timer,

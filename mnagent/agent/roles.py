@@ -445,6 +445,20 @@ class HomeAgentRole:
             None if self.home_agent is None else self.home_agent.delete_binding(home_address, now)
         )
 
+    def ask_to_switch(
+        self,
+        home_addresses: tuple[IPv6Address, ...],
+        home_agents: tuple[IPv6Address, ...],
+        now: float,
+    ) -> tuple[tuple[IPv6Address, ...], list[Action]]:
+        """See `HomeAgent.ask_to_switch`; without ``home_agents`` those heard on the home link are
+        suggested, the most preferred first."""
+        if self.home_agent is None:
+            return (), []
+        if not home_agents and self._directory is not None:
+            home_agents = self._directory.other_home_agents
+        return self.home_agent.ask_to_switch(home_addresses, home_agents, now)
+
     def _restore(self, now: float) -> list[Action]:
         """Once there is somebody to take the bindings up."""
         if self.home_agent is None:

@@ -138,6 +138,8 @@ class MobileNodeConfiguration:
     optimistic: bool
     """Use the care-of address while duplicate address detection runs (RFC 4429)."""
     early_tunnel: bool
+    home_agent_switch: bool
+    """Let a home agent send this node to another one (RFC 5142)."""
     """Tunnel from a new care-of address once its Binding Update has left, before the answer."""
     route_optimization: RouteOptimization = RouteOptimization.ON_TRAFFIC
     """For what no policy fits."""
@@ -198,6 +200,8 @@ class HomeAgentConfiguration:
     max_bindings: int
     revocation: bool
     """Tell mobile nodes whose binding is ended here (RFC 5846)."""
+    switch_rate: float
+    """Mobile nodes a second that are asked to switch to another home agent (RFC 5142 7)."""
     early_forwarding: bool
     """Forward for a home address while duplicate address detection for it still runs."""
     payload_protection: PayloadProtection

@@ -65,6 +65,12 @@ class Handler(Protocol):
     def delete_binding(self, home_address: IPv6Address) -> None:
         """End a mobile node's binding. Raises `Refused`."""
 
+    def ask_to_switch(
+        self, home_addresses: tuple[IPv6Address, ...], home_agents: tuple[IPv6Address, ...]
+    ) -> tuple[IPv6Address, ...]:
+        """Have mobile nodes (none: all) look for another home agent; who is asked. Raises
+        `Refused`."""
+
     def shutdown(self) -> None:
         """Begin to stop; return at once."""
 
@@ -184,6 +190,12 @@ class ControlServer:
             if request.method == "events":
                 client.follow(self._history)
 
+    def _ask_to_switch(self, request: Request) -> dict[str, Any]:
+        home_addresses = _addresses_in(request, "home_addresses")
+        home_agents = _addresses_in(request, "home_agents")
+        asked = self._handler.ask_to_switch(home_addresses, home_agents)
+        return {"home_addresses": [str(each) for each in asked]}
+
     async def _answer(self, request: Request) -> Reply:
         try:
             match request.method:
@@ -192,6 +204,8 @@ class ControlServer:
                 case "delete-binding":
                     self._handler.delete_binding(_home_address_in(request))
                     return result(request.id, {})
+                case "switch-home-agent":
+                    return result(request.id, self._ask_to_switch(request))
                 case "reload":
                     return result(request.id, {"changed": await self._handler.reload()})
                 case "status":
@@ -233,6 +247,14 @@ def _home_address_in(request: Request) -> IPv6Address:
         return IPv6Address(text)
     except AddressValueError:
         raise Refused(f'expected a home address, found "{text}"') from None
+
+
+def _addresses_in(request: Request, argument: str) -> tuple[IPv6Address, ...]:
+    """Those of an argument, separated by white space; none where it is left out."""
+    try:
+        return tuple(IPv6Address(text) for text in request.arguments.get(argument, "").split())
+    except AddressValueError as error:
+        raise Refused(f"expected IPv6 addresses as {argument}: {error}") from None
 
 
 def _handovers_of(status: Mapping[str, Any]) -> dict[str, Any]:

@@ -79,12 +79,14 @@ from mnagent.mobility.binding_revocation import Revocations
 from mnagent.mobility.constants import (
     DUP_ADDR_DETECT_TRANSMITS,
     LIFETIME_UNIT,
+    MAX_HA_SWITCH_TRANSMIT_RATE,
     MAX_MOB_PFX_ADV_INTERVAL,
     MIN_MOB_PFX_ADV_INTERVAL,
     RETRANS_TIMER,
 )
 from mnagent.mobility.group_membership import GroupMemberships, ListenerMessage
 from mnagent.mobility.home_address_probe import HomeAddressProbe, HomeAddressUnique, Outcome
+from mnagent.mobility.home_agent_switching import HomeAgentSwitches
 from mnagent.mobility.home_prefixes import HomePrefix as HomePrefix
 from mnagent.mobility.home_prefixes import HomePrefixes, KnownPrefix
 from mnagent.mobility.message_authentication import Authentication, UpdateVerifier
@@ -170,6 +172,8 @@ class HomeAgentSettings:
     """Ask mobile nodes which multicast groups they listen to, and forward those."""
     revocation: bool = True
     """Tell mobile nodes when a binding is ended here (RFC 5846)."""
+    switch_rate: float = MAX_HA_SWITCH_TRANSMIT_RATE
+    """Home Agent Switch messages a second, to all mobile nodes together (RFC 5142 7)."""
     retransmission_timer: float = RETRANS_TIMER
     """RetransTimer of the home link, seconds: how long a solicitation for a home address waits for
     the one that has it (RFC 4862 5.1)."""
@@ -222,6 +226,7 @@ class HomeAgent:
         self._cache = BindingCache(max_entries=settings.max_bindings)
         self._verifier = UpdateVerifier()
         self._revocations = Revocations(settings.address, random=random)
+        self._switches = HomeAgentSwitches(settings.address)
         self._memberships = (
             GroupMemberships(settings.address, settings.home_link) if settings.multicast else None
         )
@@ -328,7 +333,7 @@ class HomeAgent:
             actions += self._carry_out(home_address, registration.probe.handle_timer(now), now)
         if self._proxy is not None and self._is_home_link_up:
             actions += self._proxy.handle_timer(now)
-        return actions + self._revoke_silent(now)
+        return actions + self._revoke_silent(now) + self._send_switches(now)
 
     def next_deadline(self) -> float | None:
         """When `handle_timer` wants to run, or None."""
@@ -338,6 +343,7 @@ class HomeAgent:
             self._prefixes.next_deadline(self._now),
             self._prefix_advertiser.next_deadline(),
             self._revocations.next_deadline(),
+            self._switches.next_deadline(),
             None if self._memberships is None else self._memberships.next_deadline(),
             *(registration.probe.next_deadline() for registration in self._probing.values()),
             None if proxy is None else proxy.next_deadline(),
@@ -406,10 +412,50 @@ class HomeAgent:
             ]
         return actions + self._end(home_address, reason="deleted", now=now)
 
+    def ask_to_switch(
+        self,
+        home_addresses: tuple[IPv6Address, ...],
+        home_agents: tuple[IPv6Address, ...],
+        now: float,
+    ) -> tuple[tuple[IPv6Address, ...], list[Action]]:
+        """Have mobile nodes look for another home agent, as before an outage (RFC 5142 5).
+
+        Which of ``home_addresses`` (none: all) are asked now, and what is to be done. Left out are
+        those without a binding, and those whose messages nothing protects. ``home_agents`` are
+        suggested to them in this order. Their bindings live on, but are not extended any more.
+        """
+        actions = self._expire(now)
+        asked = tuple(
+            entry.home_address
+            for entry in self._cache
+            if (not home_addresses or entry.home_address in home_addresses)
+            and _has_associations(self._node_of(entry.home_address))
+        )
+        self._switches.ask(asked, home_agents, now)
+        reports = [
+            ReportEvent(
+                name="home-agent-switch-asked", details=(("home_address", str(home_address)),)
+            )
+            for home_address in asked
+        ]
+        return asked, [*actions, *reports, *self._send_switches(now)]
+
+    def _send_switches(self, now: float) -> list[Action]:
+        return [
+            *self._switches.send(
+                self._care_of_address,
+                rate=self._settings.switch_rate,
+                now=now,
+            )
+        ]
+
+    def _care_of_address(self, home_address: IPv6Address) -> IPv6Address:
+        entry = self._cache.find(home_address)
+        assert entry is not None
+        return entry.care_of_address
+
     def _tells_of_revocation(self, node: AuthorisedMobileNode | None) -> bool:
-        """An indication must be protected like the updates (RFC 5846 6.1), which RFC 4285 knows no
-        way for."""
-        return self._settings.revocation and node is not None and node.authentication is None
+        return self._settings.revocation and _has_associations(node)
 
     def _end(self, home_address: IPv6Address, *, reason: str, now: float) -> list[Action]:
         """A registration, or what was to become one, is over, whatever the mobile node thinks."""
@@ -469,13 +515,23 @@ class HomeAgent:
     def _on_binding_error(
         self, event: PacketReceived, message: BindingError, now: float
     ) -> list[Action]:
-        """A mobile node that knows no revocation. Anybody can forge this, which costs nothing: the
-        binding ends in any case, seconds later."""
-        home_address = self._revocations.goes_to(event.packet.source)
-        is_about_type = message.status == BindingErrorStatus.UNRECOGNIZED_MOBILITY_HEADER_TYPE
-        if home_address is None or not is_about_type:
+        """A mobile node that knows no revocation, or no switching. Anybody can forge this, which
+        costs nothing: a revoked binding ends in any case, seconds later, and who is to switch is
+        asked again."""
+        care_of_address = event.packet.source
+        if message.status != BindingErrorStatus.UNRECOGNIZED_MOBILITY_HEADER_TYPE:
             return self._drop(DropReason.UNEXPECTED_MESSAGE)
-        return self._end(home_address, reason="revoked", now=now)
+        home_address = self._revocations.goes_to(care_of_address)
+        if home_address is not None:
+            return self._end(home_address, reason="revoked", now=now)
+        for entry in self._cache:
+            if entry.care_of_address == care_of_address and self._switches.not_understood(
+                entry.home_address, now
+            ):
+                details = (("home_address", str(entry.home_address)),)
+                name = "home-agent-switch-not-understood"
+                return [ReportEvent(name=name, details=details, warning=True)]
+        return self._drop(DropReason.UNEXPECTED_MESSAGE)
 
     def _revoke_silent(self, now: float) -> list[Action]:
         again, silent = self._revocations.handle_timer(now)
@@ -674,6 +730,8 @@ class HomeAgent:
         """Why this registration is refused, or None (RFC 6275 10.3.1, "any other reason")."""
         if self._node_of(request.home_address) is None or self._is_loop(request):
             return BindingStatus.ADMINISTRATIVELY_PROHIBITED
+        if request.home_address in self._switches:
+            return BindingStatus.ADMINISTRATIVELY_PROHIBITED  # RFC 5142 5.3
         if now < self._refused_until.get(request.home_address, now):
             return BindingStatus.INSUFFICIENT_RESOURCES
         if request.home_address in self._probing:
@@ -1013,6 +1071,7 @@ class HomeAgent:
     def _withdraw(self, entry: BindingCacheEntry, *, reason: str) -> list[Action]:
         """Give the home address back to the home link."""
         self._revocations.end(entry.home_address)
+        self._switches.end(entry.home_address)
         self._prefix_advertiser.unbound(entry.home_address)
         memberships = self._memberships
         return [
@@ -1104,6 +1163,12 @@ class HomeAgent:
         self._cache = BindingCache(max_entries=self._settings.max_bindings)
         self._is_stopped = True
         return [*actions, Finish()]
+
+
+def _has_associations(node: AuthorisedMobileNode | None) -> bool:
+    """Revocations and switches must be protected like the updates (RFC 5846 6.1, RFC 5142 5.1),
+    which RFC 4285 knows no way for."""
+    return node is not None and node.authentication is None
 
 
 def _stop_forwarding(home_address: IPv6Address) -> list[Action]:

@@ -75,6 +75,13 @@ class AgentMachine(Protocol):
 
     def delete_binding(self, home_address: IPv6Address, now: float) -> list[Action] | None: ...
 
+    def ask_to_switch(
+        self,
+        home_addresses: tuple[IPv6Address, ...],
+        home_agents: tuple[IPv6Address, ...],
+        now: float,
+    ) -> tuple[tuple[IPv6Address, ...], list[Action]]: ...
+
 
 class AgentBuilder(Protocol):
     """`mnagent.agent.build.build_agent`."""

@@ -317,6 +317,18 @@ class Service:
         self._perform(actions)
         self._feed(())
 
+    def ask_to_switch(
+        self, home_addresses: tuple[IPv6Address, ...], home_agents: tuple[IPv6Address, ...]
+    ) -> tuple[IPv6Address, ...]:
+        """See `mnagent.control.server.Handler.ask_to_switch`."""
+        now = self._clock.now()
+        asked, actions = self._agent.ask_to_switch(home_addresses, home_agents, now)
+        if home_addresses and not asked:
+            raise Refused("none of these has a binding here that IPsec protects")
+        self._perform(actions)
+        self._feed(())
+        return asked
+
     # start
 
     def _start(self) -> None:
