@@ -21,6 +21,7 @@ SO_ATTACH_FILTER = 26
 MSG_ERRQUEUE = 0x2000
 TUNNEL_PROTOCOLS = (41, 50)
 """IPv6 in IPv6, ESP."""
+SO_BINDTOIFINDEX = 62
 SO_MARK = 36
 SOCKET_MARK = 6275
 """Mark of our own sockets: their packets never enter the tunnel."""
@@ -123,6 +124,9 @@ class Sender:
         # An unspecified source (duplicate address detection) must not be asked for.
         information = packet.source.packed + struct.pack("@I", index)
         scope = index if packet.destination.is_link_local else 0
+        # The kernel takes the interface above for a wish: a home address's packets for the home
+        # link would follow its rule into the tunnel. A bound socket's leave by it, or not at all.
+        self._raw.setsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX, index)
         self._raw.sendmsg(
             [data],
             [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, information)],
