@@ -212,15 +212,15 @@ class Soak:
         for role in ROLES:
             after = look_into_kernel(rig.roaming.topology[role])
             # What the mobile node's kernel learnt from routers by itself afterwards is its own.
-            found = differences(before[role], after)
-            found = [
-                text for text in found if text.startswith(("rules", "links", "tables", "prox"))
-            ]
+            found = [text for text in differences(before[role], after) if text.startswith(OURS)]
             self._hold(BEHIND, not found, f"{role}: {'; '.join(found)}")
         rig.observer.end_input()
         await rig.observer.wait(timeout=20)
         self._listen(rig)
-        last = rig.observer.of_kind("finished")[0]
+        finished = rig.observer.of_kind("finished")
+        if not finished:
+            raise RigError("the watch ended early")
+        last = finished[0]
         self._hold(COMPLETE, last["dropped"] == 0, f"{last['dropped']} frames were missed")
         self.findings.frames += last["frames"]
         self.findings.judged.update(last["rules"])
@@ -310,7 +310,9 @@ class Soak:
             self._hold(ERRORS, "Traceback" not in text, f"{name}: {_excerpt(text)}")
 
     def _listen(self, rig: Rig) -> None:
-        """Take what the watch said since."""
+        """Take what the watch said since. Raises RigError when it watches no more."""
+        if rig.observer.returncode:
+            raise RigError("the watch ended early")
         records = rig.observer.records
         for record in records[rig.read :]:
             if record["kind"] == "signalling":

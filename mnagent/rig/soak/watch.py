@@ -154,7 +154,7 @@ class Judge:
             packet = open_packet(frame[ETHERNET_HEADER:], at)
             for rule in self._broken(link, sender, packet, frame):
                 yield Violation(rule, link, at, describe(packet))
-        except IndexError:
+        except (IndexError, ValueError):
             return
 
     def _broken(self, link: str, sender: bytes, packet: OuterPacket, frame: bytes) -> Iterator[str]:
@@ -315,7 +315,7 @@ class Watch:
                     _say("violation", **asdict(violation))
 
     def _record(self, link: str, frame: bytes, at: float) -> None:
-        with contextlib.suppress(IndexError):
+        with contextlib.suppress(IndexError, ValueError):
             if int.from_bytes(frame[12:14], "big") == ETHERTYPE_IPV6 and len(frame) < HEAD:
                 packet = open_packet(frame[ETHERNET_HEADER:], at)
                 if self._judge.is_signalling(packet):

@@ -165,6 +165,8 @@ def test_answer_to_a_forged_update_goes_where_that_came_from() -> None:
 
 def test_frame_that_is_cut_or_no_ipv6_is_passed_over() -> None:
     assert broken((MOBILE, ipv6(CARE_OF, PEER, OPTIONS, b""))) == []
+    short_option = bytes([UDP, 0, 0xC9, 3]) + bytes(4)
+    assert broken((MOBILE, ipv6(CARE_OF, PEER, OPTIONS, short_option))) == []
     judge = Judge(orders())
     arp = bytes(6) + bytes.fromhex(MOBILE.replace(":", "")) + b"\x08\x06" + bytes(28)
     assert list(judge.judge("link-a", arp, 0.0)) == []
