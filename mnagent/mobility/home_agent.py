@@ -92,6 +92,7 @@ from mnagent.mobility.home_prefixes import HomePrefixes, KnownPrefix
 from mnagent.mobility.message_authentication import Authentication, UpdateVerifier
 from mnagent.mobility.prefix_discovery import PrefixAdvertiser, PrefixAdvertisingSettings
 from mnagent.mobility.proxy_neighbor import ProxyNeighbor, SolicitedNodeGroups
+from mnagent.mobility.restored_bindings import MIN_ABSENCE, Asked, RestoredBindings
 from mnagent.mobility.sequence import sequence_newer
 from mnagent.mobility.served_home_addresses import ServedHomeAddresses
 from mnagent.wire.icmp6 import (
@@ -236,11 +237,19 @@ class HomeAgent:
         self._binding_errors = BindingErrorSender()
         self._icmp_errors = TokenBucket(rate=BINDING_ERROR_RATE, burst=BINDING_ERROR_BURST)
         self._is_home_link_up = True
+        self._home_link_lost_at = -math.inf
         self._is_stopped = False
         self._groups: SolicitedNodeGroups | None = None
         self._proxy: ProxyNeighbor | None = None
+        self._restored: RestoredBindings | None = None
         if settings.home_link is not None:
             self._groups = SolicitedNodeGroups(settings.home_link)
+            self._restored = RestoredBindings(
+                settings.home_link,
+                random=random,
+                transmits=settings.duplicate_address_detection_transmits,
+                retransmission_timer=settings.retransmission_timer,
+            )
             self._proxy = ProxyNeighbor(
                 settings.home_link,
                 source=settings.address,
@@ -282,9 +291,9 @@ class HomeAgent:
     def restore(self, records: Mapping[str, KeptRecord], now: float) -> list[Action]:
         """Take up the bindings that an earlier run of this home agent kept.
 
-        Nobody else had these home addresses while they were bound, and their mobile nodes are told
-        nothing: no duplicate address detection, no acknowledgement. What is no longer granted (a
-        home address that is not served any more, a binding that has ended) is forgotten.
+        Their packets are taken at once, and the mobile nodes are told nothing. The home link is
+        asked first who has these home addresses by now (`restored_bindings`). What is no longer
+        granted (a home address that is not served any more, a binding that has ended) is forgotten.
         """
         self._now = now
         live, actions = [], self._follow_prefixes()
@@ -320,9 +329,28 @@ class HomeAgent:
         actions: list[Action] = [self._tunnel(e.home_address, e.care_of_address) for e in live]
         actions += [InterceptHomeAddress(home_address=entry.home_address) for entry in live]
         actions += [each for entry in live for each in self._ask_for_groups(entry, now)]
-        actions += [each for entry in live for each in self._defend(_addresses_of(entry), now)]
         details = (("count", str(len(live))),)
-        return [*actions, ReportEvent(name="bindings-restored", details=details)]
+        actions.append(ReportEvent(name="bindings-restored", details=details))
+        return actions + [each for entry in live for each in self._ask_who_has(entry, now)]
+
+    def _ask_who_has(self, entry: BindingCacheEntry, now: float) -> list[Action]:
+        if self._restored is None:
+            return []
+        addresses = _addresses_of(entry)
+        joins = self._join_groups(addresses)
+        return joins + self._settle(self._restored.ask(entry.home_address, addresses, now), now)
+
+    def _settle(self, asked: Asked, now: float) -> list[Action]:
+        """Defend what is still ours; what another home agent serves, or the mobile node itself, has
+        ended here."""
+        actions: list[Action] = [*asked.solicitations]
+        for home_address in asked.ours:
+            entry = self._cache.find(home_address)
+            assert entry is not None
+            actions += self._defend(_addresses_of(entry), now)
+        for home_address in asked.others:
+            actions += self._end(home_address, reason="served-elsewhere", now=now)
+        return actions
 
     def handle_timer(self, now: float) -> list[Action]:
         """Do what is due."""
@@ -331,13 +359,16 @@ class HomeAgent:
             actions += self._memberships.handle_timer(now)
         for home_address, registration in list(self._probing.items()):
             actions += self._carry_out(home_address, registration.probe.handle_timer(now), now)
-        if self._proxy is not None and self._is_home_link_up:
+        if self._proxy is not None and self._restored is not None and self._is_home_link_up:
+            actions += self._settle(self._restored.handle_timer(now), now)
             actions += self._proxy.handle_timer(now)
         return actions + self._revoke_silent(now) + self._send_switches(now)
 
     def next_deadline(self) -> float | None:
         """When `handle_timer` wants to run, or None."""
-        proxy = self._proxy if self._is_home_link_up else None
+        proxy, restored = self._proxy, self._restored
+        if not self._is_home_link_up:
+            proxy = restored = None
         return earliest(
             self._cache.next_deadline(),
             self._prefixes.next_deadline(self._now),
@@ -347,6 +378,7 @@ class HomeAgent:
             None if self._memberships is None else self._memberships.next_deadline(),
             *(registration.probe.next_deadline() for registration in self._probing.values()),
             None if proxy is None else proxy.next_deadline(),
+            None if restored is None else restored.next_deadline(),
         )
 
     def withdraw_unserved(self, settings: HomeAgentSettings, now: float) -> list[Action]:
@@ -546,7 +578,8 @@ class HomeAgent:
         message: NeighborSolicitation | NeighborAdvertisement,
         now: float,
     ) -> list[Action]:
-        if self._proxy is None or event.interface != self._settings.home_link:
+        on_home_link = event.interface == self._settings.home_link
+        if self._proxy is None or self._restored is None or not on_home_link:
             return self._drop(DropReason.UNEXPECTED_MESSAGE)
         if event.packet.hop_limit != NEIGHBOR_DISCOVERY_HOP_LIMIT:
             return self._drop(DropReason.BAD_HOP_LIMIT)
@@ -555,6 +588,7 @@ class HomeAgent:
         actions: list[Action] = []
         for home_address, registration in list(self._probing.items()):
             actions += self._carry_out(home_address, registration.probe.handle(event, now), now)
+        actions += self._settle(self._restored.handle(event, now), now)
         return actions + self._proxy.handle(event, now)
 
     def _on_router_advertisement(
@@ -779,7 +813,8 @@ class HomeAgent:
         actions: list[Action] = []
         if renewed.care_of_address != entry.care_of_address:
             actions.append(self._tunnel(renewed.home_address, renewed.care_of_address))
-        if renewed.is_link_local_defended != entry.is_link_local_defended:
+        is_asked = self._restored is not None and self._restored.end(renewed.home_address)
+        if is_asked or renewed.is_link_local_defended != entry.is_link_local_defended:
             actions += self._release(_addresses_of(entry) - _addresses_of(renewed))
             actions += self._defend(_addresses_of(renewed), now)
         return [
@@ -1054,9 +1089,12 @@ class HomeAgent:
     def _defend(self, addresses: frozenset[IPv6Address], now: float) -> list[Action]:
         if self._groups is None or self._proxy is None:
             return []
-        ordered = sorted(addresses)
-        joins = [action for address in ordered for action in self._groups.join(address)]
-        return joins + self._proxy.defend(ordered, now=now)
+        return self._join_groups(addresses) + self._proxy.defend(sorted(addresses), now=now)
+
+    def _join_groups(self, addresses: frozenset[IPv6Address]) -> list[Action]:
+        if self._groups is None:
+            return []
+        return [action for address in sorted(addresses) for action in self._groups.join(address)]
 
     def _release(self, addresses: frozenset[IPv6Address]) -> list[Action]:
         if self._proxy is not None:
@@ -1072,6 +1110,8 @@ class HomeAgent:
         """Give the home address back to the home link."""
         self._revocations.end(entry.home_address)
         self._switches.end(entry.home_address)
+        if self._restored is not None:
+            self._restored.end(entry.home_address)
         self._prefix_advertiser.unbound(entry.home_address)
         memberships = self._memberships
         return [
@@ -1101,10 +1141,25 @@ class HomeAgent:
             return []
         if event.interface != self._settings.home_link:
             return []
-        self._is_home_link_up = True
+        was_down, self._is_home_link_up = not self._is_home_link_up, True
         self._proxy.link_layer_address = event.link_layer_address
-        rejoining = [] if self._memberships is None else self._memberships.rejoin()
-        return self._groups.rejoin() + rejoining + self._proxy.announce_all(now)
+        actions = self._groups.rejoin()
+        actions += [] if self._memberships is None else self._memberships.rejoin()
+        if was_down:
+            actions += self._ask_after_absence(now)
+        return actions + self._proxy.announce_all(now)
+
+    def _ask_after_absence(self, now: float) -> list[Action]:
+        """Mobile nodes may have gone to another home agent meanwhile; and whoever was being asked
+        before could not be heard."""
+        assert self._proxy is not None and self._restored is not None
+        is_long = now - self._home_link_lost_at >= MIN_ABSENCE
+        actions: list[Action] = []
+        for entry in self.bindings:
+            if is_long or entry.home_address in self._restored:
+                self._proxy.release(_addresses_of(entry))
+                actions += self._ask_who_has(entry, now)
+        return actions
 
     def _on_link_down(self, event: LinkDown, now: float) -> list[Action]:
         """Bindings stay: correspondents elsewhere still reach the mobile nodes through us.
@@ -1113,7 +1168,7 @@ class HomeAgent:
         """
         if event.interface != self._settings.home_link:
             return []
-        self._is_home_link_up = False
+        self._is_home_link_up, self._home_link_lost_at = False, now
         return [action for each in tuple(self._probing) for action in self._stop_probing(each)]
 
     def _on_action_failed(self, event: ActionFailed, now: float) -> list[Action]:
