@@ -15,6 +15,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv6Address
 from pathlib import Path
 from typing import Any, Protocol
@@ -88,7 +89,7 @@ class ControlServer:
         self._identity: tuple[int, int] | None = None
         self._clients: set[_Client] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._history: deque[ControlEvent] = deque(maxlen=MAX_EVENT_HISTORY)
+        self._history: deque[_EventLine] = deque(maxlen=MAX_EVENT_HISTORY)
 
     async def start(self) -> None:
         """Listen. A socket left by an agent that is gone is replaced.
@@ -137,9 +138,10 @@ class ControlServer:
 
     def publish(self, event: ControlEvent) -> None:
         """Tell everybody who follows events, and remember it for those who come."""
-        self._history.append(event)
+        line = _EventLine(event.at, encode(Reply(event=event)))
+        self._history.append(line)
         for client in self._clients:
-            client.tell(event)
+            client.tell(line)
 
     def _remove_socket(self) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -266,12 +268,21 @@ def _handovers_of(status: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class _EventLine:
+    """An event as it is sent. Remembered in one piece: its many small parts, each amid what is gone
+    soon, would keep many times their size of memory."""
+
+    at: float
+    octets: bytes
+
+
 class _Client:
     """One connection: a queue, and a task that writes what is in it."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
-        self._queue: asyncio.Queue[Reply | None] = asyncio.Queue(MAX_QUEUED_LINES)
+        self._queue: asyncio.Queue[Reply | _EventLine | None] = asyncio.Queue(MAX_QUEUED_LINES)
         self._follows = False
         self._lost = 0
         self._lost_at = 0.0
@@ -303,32 +314,33 @@ class _Client:
         """Queue an answer, waiting for room."""
         await self._queue.put(reply)
 
-    def follow(self, history: deque[ControlEvent]) -> None:
+    def follow(self, history: deque[_EventLine]) -> None:
         """Send events from now on, beginning with those remembered."""
         if not self._follows:
             self._follows = True
-            for event in history:
-                self.tell(event)
+            for line in history:
+                self.tell(line)
 
-    def tell(self, event: ControlEvent) -> None:
+    def tell(self, line: _EventLine) -> None:
         """Queue an event if the client follows them, or count it as lost when there is no room."""
         if not self._follows:
             return
         needed = 2 if self._lost else 1
         if self._queue.qsize() + needed > MAX_QUEUED_LINES:
-            self._lost, self._lost_at = self._lost + 1, event.at
+            self._lost, self._lost_at = self._lost + 1, line.at
             return
         if self._lost:
             details = {"count": str(self._lost)}
             lost = ControlEvent(name="events-lost", at=self._lost_at, details=details, warning=True)
             self._queue.put_nowait(Reply(event=lost))
             self._lost = 0
-        self._queue.put_nowait(Reply(event=event))
+        self._queue.put_nowait(line)
 
     async def _write(self) -> None:
         with contextlib.suppress(ConnectionError):
             while (reply := await self._queue.get()) is not None:
-                self._writer.write(encode(reply))
+                octets = reply.octets if isinstance(reply, _EventLine) else encode(reply)
+                self._writer.write(octets)
                 await self._writer.drain()
 
 

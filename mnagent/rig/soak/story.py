@@ -50,7 +50,7 @@ DETECTION = 1.5
 """Seconds until duplicate address detection of the last address is over."""
 ATTACK_GAP = 1.5
 """Seconds without an answer that an attack may cost; a handover is worth less on a calm machine."""
-RECOVERY = 30.0
+RECOVERY = 40.0
 """Seconds after which all must be well again, whatever was done."""
 PATIENCE = 60.0
 """Seconds for which connections, at the end of a round, may wait for their own timers."""
