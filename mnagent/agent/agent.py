@@ -128,6 +128,18 @@ class Agent:
         actions = self.role.delete_binding(home_address, now)
         return None if actions is None else self._finish(actions, now)
 
+    def ask_to_switch(
+        self,
+        home_addresses: tuple[IPv6Address, ...],
+        home_agents: tuple[IPv6Address, ...],
+        now: float,
+    ) -> tuple[tuple[IPv6Address, ...], list[Action]]:
+        """Have mobile nodes leave this home agent: who is asked, and what is to be done."""
+        if not isinstance(self.role, HomeAgentRole):
+            return (), []
+        asked, actions = self.role.ask_to_switch(home_addresses, home_agents, now)
+        return asked, self._finish(actions, now)
+
     @property
     def counters(self) -> dict[str, int]:
         """Packets and drops since the start, by name."""

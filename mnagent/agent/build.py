@@ -176,6 +176,7 @@ def _build_mobile_node(
             policies,
             home_addresses=frozenset(configuration.home_addresses),
             tunnel_peers=frozenset(key_set.home_agent for key_set in keys),
+            follows_switch=configuration.home_agent_switch,
         ),
         first_actions=first_actions,
     )
@@ -432,6 +433,8 @@ def _home_agent_settings(
         max_lifetime=float(configuration.max_lifetime),
         max_bindings=configuration.max_bindings,
         revocation=configuration.revocation,
+        switch_rate=configuration.switch_rate,
+        multicast=configuration.multicast,
         early_forwarding=configuration.early_forwarding,
         retransmission_timer=configuration.retransmission_timer,
         min_prefix_advertisement_interval=configuration.min_prefix_advertisement_interval,

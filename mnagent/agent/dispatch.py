@@ -25,10 +25,16 @@ from mnagent.mobility.binding_error import (
     BindingErrorSender,
     TokenBucket,
 )
+from mnagent.mobility.group_membership import MLD_HOP_LIMIT
 from mnagent.wire.buffer import ChecksumError, DecodeError
 from mnagent.wire.icmp6 import ParameterProblem, ParameterProblemCode
 from mnagent.wire.ipv6 import IPv6Packet
-from mnagent.wire.mobility import BindingErrorStatus, UnknownMobilityMessage
+from mnagent.wire.mld import MldMessage
+from mnagent.wire.mobility import (
+    BindingErrorStatus,
+    HomeAgentSwitch,
+    UnknownMobilityMessage,
+)
 from mnagent.wire.ndisc import (
     NeighborAdvertisement,
     NeighborSolicitation,
@@ -67,6 +73,7 @@ class Dispatcher:
         *,
         home_addresses: frozenset[IPv6Address] = frozenset(),
         tunnel_peers: frozenset[IPv6Address] | None = None,
+        follows_switch: bool = False,
     ) -> None:
         """Take the rules of this node.
 
@@ -74,10 +81,14 @@ class Dispatcher:
             policies: what must be protected, and by what.
             home_addresses: our own; type 2 routing headers may only name one of them.
             tunnel_peers: whose tunnels packets may come out of; None leaves that to the machines.
+            follows_switch: whether a Home Agent Switch message is understood (RFC 5142 6.1).
         """
         self._policies = policies
         self._home_addresses = set(home_addresses)
         self._tunnel_peers = tunnel_peers
+        self._not_understood: tuple[type, ...] = (UnknownMobilityMessage,)
+        if not follows_switch:
+            self._not_understood += (HomeAgentSwitch,)
         self._binding_errors = BindingErrorSender()
         self._parameter_problems = TokenBucket(rate=BINDING_ERROR_RATE, burst=BINDING_ERROR_BURST)
         self.drops: Counter[DropReason] = Counter()
@@ -116,12 +127,10 @@ class Dispatcher:
         self, received: PacketReceived, now: float
     ) -> tuple[PacketReceived | None, list[Action]]:
         """Check a decoded packet: headers first, then the security policy, then its type."""
-        reason = self._header_fault(received) or self._policies.inbound(
-            received.packet, received.protected_by, tunnel_source=received.tunnel_source
-        )
+        reason = self._header_fault(received) or self._policy_fault(received)
         if reason is not None:
             return None, self._drop(reason)
-        if isinstance(received.packet.payload, UnknownMobilityMessage):
+        if isinstance(received.packet.payload, self._not_understood):
             self.drops[DropReason.UNKNOWN_MOBILITY_MESSAGE] += 1
             return None, [
                 *self._binding_errors.answer(
@@ -131,6 +140,13 @@ class Dispatcher:
                 )
             ]
         return received, []
+
+    def _policy_fault(self, received: PacketReceived) -> DropReason | None:
+        if received.tunnel_source is not None and isinstance(received.packet.payload, MldMessage):
+            return self._policies.inbound_group_membership(received.protected_by)
+        return self._policies.inbound(
+            received.packet, received.protected_by, tunnel_source=received.tunnel_source
+        )
 
     def _header_fault(self, received: PacketReceived) -> DropReason | None:
         packet = received.packet
@@ -145,6 +161,8 @@ class Dispatcher:
             isinstance(packet.payload, _NEIGHBOR_DISCOVERY)
             and packet.hop_limit != NEIGHBOR_DISCOVERY_HOP_LIMIT
         ):
+            return DropReason.BAD_HOP_LIMIT
+        if isinstance(packet.payload, MldMessage) and packet.hop_limit != MLD_HOP_LIMIT:
             return DropReason.BAD_HOP_LIMIT
         if (
             received.tunnel_source is not None

@@ -20,6 +20,7 @@ CHANGES_LIVE: Final = frozenset(
         "home_agent.max_lifetime",
         "home_agent.max_bindings",
         "home_agent.revocation",
+        "home_agent.switch_rate",
         "home_agent.early_forwarding",
         "mobile_node.lifetime",
         "mobile_node.initial_bindack_timeout_first_registration",

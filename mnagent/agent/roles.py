@@ -43,6 +43,7 @@ from mnagent.core.events import (
     LinkCause,
     LinkDown,
     LinkUp,
+    MembershipReported,
     PacketReceived,
     ShutdownRequested,
     SignalMeasured,
@@ -173,7 +174,9 @@ class MobileNodeRole:
             # Before autoconfiguration: an interface is known before there are addresses on it, and
             # its loss is one loss, not one for each address.
             actions += self._pass_on(self.home_addresses.handle(event, now), now)
-        if not isinstance(event, DatagramReceived | TrafficSeen | ShutdownRequested):
+        if not isinstance(
+            event, DatagramReceived | MembershipReported | TrafficSeen | ShutdownRequested
+        ):
             actions += self._pass_on(self.autoconfiguration.handle(event, now), now)
         return _questions_first(actions) if isinstance(event, LinkUp) else actions
 
@@ -447,6 +450,20 @@ class HomeAgentRole:
         return (
             None if self.home_agent is None else self.home_agent.delete_binding(home_address, now)
         )
+
+    def ask_to_switch(
+        self,
+        home_addresses: tuple[IPv6Address, ...],
+        home_agents: tuple[IPv6Address, ...],
+        now: float,
+    ) -> tuple[tuple[IPv6Address, ...], list[Action]]:
+        """See `HomeAgent.ask_to_switch`; without ``home_agents`` those heard on the home link are
+        suggested, the most preferred first."""
+        if self.home_agent is None:
+            return (), []
+        if not home_agents and self._directory is not None:
+            home_agents = self._directory.other_home_agents
+        return self.home_agent.ask_to_switch(home_addresses, home_agents, now)
 
     def _restore(self, now: float) -> list[Action]:
         """Once there is somebody to take the bindings up."""

@@ -1,14 +1,20 @@
-"""``mnagent bindings``: shows the bindings of a running home agent, and ends them."""
+"""``mnagent bindings``: a running home agent's bindings: shown, ended, sent elsewhere."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
+import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from mnagent.cli.duration import duration
 from mnagent.cli.status import ask, control_socket
+
+POLL_INTERVAL: Final = 0.2
+"""Seconds between looks at who is still there."""
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -19,12 +25,40 @@ def main(arguments: argparse.Namespace) -> int:
             ask(path, "delete-binding", home_address=str(home_address))
             print(f"{home_address}: the binding has ended")
         return 0
+    if arguments.action == "switch":
+        return _switch(arguments, path)
     answer = ask(path, "bindings")
     if arguments.json:
         print(json.dumps(answer, indent=2, ensure_ascii=False))
     else:
         print("\n".join(render(answer)))
     return 0
+
+
+def _switch(arguments: argparse.Namespace, path: Path) -> int:
+    """Exit status 1 when somebody is still there after ``--wait``."""
+    answer = ask(
+        path,
+        "switch-home-agent",
+        home_addresses=" ".join(map(str, arguments.home_addresses)),
+        home_agents=" ".join(map(str, arguments.home_agents)),
+    )
+    asked = set(answer["home_addresses"])
+    for home_address in answer["home_addresses"]:
+        print(f"{home_address}: asked to switch to another home agent")
+    if not asked:
+        print("No mobile node has a binding here that can be switched.")
+    give_up_at = time.monotonic() + arguments.wait
+    while arguments.wait and (left := _bound(path) & asked):
+        if time.monotonic() >= give_up_at:
+            print(f"still here: {', '.join(sorted(left))}", file=sys.stderr)
+            return 1
+        time.sleep(POLL_INTERVAL)
+    return 0
+
+
+def _bound(path: Path) -> set[str]:
+    return {each["home_address"] for each in ask(path, "bindings")["bindings"]}
 
 
 def render(answer: Mapping[str, Any]) -> Iterator[str]:

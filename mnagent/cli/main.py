@@ -216,6 +216,29 @@ def _add_bindings(commands: _Commands[_Parser]) -> None:
     delete.add_argument(
         "home_addresses", type=_address, nargs="+", metavar="ADDRESS", help="home address"
     )
+    switch = actions.add_parser(
+        "switch", help="send mobile nodes to another home agent", allow_abbrev=False
+    )
+    _agent_options(switch)
+    switch.add_argument(
+        "home_addresses", type=_address, nargs="*", metavar="ADDRESS", help="home address; all"
+    )
+    switch.add_argument(
+        "--home-agent",
+        dest="home_agents",
+        type=_address,
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="where to, in this order; those heard on the home link",
+    )
+    switch.add_argument(
+        "--wait",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="until they have left, at most so long",
+    )
 
 
 def _add_reload(commands: _Commands[_Parser]) -> None:

@@ -63,6 +63,8 @@ MIN_HOME_AGENT_TIMEOUT, MAX_HOME_AGENT_TIMEOUT = 1.5, 60.0
 MAX_PREFERENCE = 0xFFFF
 MIN_RETRANSMISSION_TIMER, MAX_RETRANSMISSION_TIMER = 0.05, 10.0
 """Seconds."""
+MIN_SWITCH_RATE, MAX_SWITCH_RATE = 0.01, 1000.0
+"""A second."""
 MIN_ADVERTISEMENT_INTERVAL, MAX_ADVERTISEMENT_INTERVAL = 0.07, 1800.0
 """Seconds (RFC 6275 7.5, RFC 4861 6.2.1)."""
 MAX_INITIAL_BINDACK_TIMEOUT = 32.0
@@ -254,6 +256,7 @@ class _Checker:
             ),
             optimistic=raw.optimistic,
             early_tunnel=raw.early_tunnel,
+            home_agent_switch=raw.home_agent_switch,
             interface_order=self._choice(
                 f"{at}interface_order", raw.interface_order, InterfaceOrder
             ),
@@ -375,6 +378,13 @@ class _Checker:
             raise self._error(key_path, expected)
         return seconds
 
+    def _switch_rate(self, rate: float) -> float:
+        low, high = MIN_SWITCH_RATE, MAX_SWITCH_RATE
+        if not low <= rate <= high:  # also for NaN
+            expected = f"expected {low:g} to {high:g} a second, found {rate:g}"
+            raise self._error("home_agent.switch_rate", expected)
+        return rate
+
     def _path_check_interval(self, seconds: float) -> float:
         low, high = MIN_PATH_CHECK_INTERVAL, MAX_PATH_CHECK_INTERVAL
         if seconds != 0 and not low <= seconds <= high:  # also for NaN
@@ -397,6 +407,8 @@ class _Checker:
             max_lifetime=self._lifetime(f"{at}max_lifetime", raw.max_lifetime),
             max_bindings=self._within(f"{at}max_bindings", raw.max_bindings, 1, MAX_HOME_BINDINGS),
             revocation=raw.revocation,
+            switch_rate=self._switch_rate(raw.switch_rate),
+            multicast=raw.multicast,
             early_forwarding=raw.early_forwarding,
             payload_protection=self._choice(
                 f"{at}payload_protection", raw.payload_protection, PayloadProtection

@@ -140,6 +140,8 @@ class MobileNodeConfiguration:
     optimistic: bool
     """Use the care-of address while duplicate address detection runs (RFC 4429)."""
     early_tunnel: bool
+    home_agent_switch: bool
+    """Let a home agent send this node to another one (RFC 5142)."""
     """Tunnel from a new care-of address once its Binding Update has left, before the answer."""
     route_optimization: RouteOptimization = RouteOptimization.ON_TRAFFIC
     """For what no policy fits."""
@@ -200,6 +202,8 @@ class HomeAgentConfiguration:
     max_bindings: int
     revocation: bool
     """Tell mobile nodes whose binding is ended here (RFC 5846)."""
+    switch_rate: float
+    """Mobile nodes a second that are asked to switch to another home agent (RFC 5142 7)."""
     early_forwarding: bool
     """Forward for a home address while duplicate address detection for it still runs."""
     payload_protection: PayloadProtection
@@ -210,6 +214,8 @@ class HomeAgentConfiguration:
     """Be a correspondent of mobile nodes too."""
     discovery: bool = True
     """Answer home agent address discovery (RFC 6275 10.5)."""
+    multicast: bool = False
+    """Forward the multicast groups that mobile nodes listen to (RFC 6275 10.4.3)."""
     preference: int = 0
     """Among the home agents of the home link; higher is preferred (RFC 6275 7.4)."""
     advertise: bool = False

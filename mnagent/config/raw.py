@@ -37,6 +37,7 @@ class RawMobileNode(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, fr
     identifier: str | None = None
     optimistic: bool = True
     early_tunnel: bool = True
+    home_agent_switch: bool = True
     route_optimization: str = "on-traffic"
     route_optimization_policy: list[RawRouteOptimizationPolicy] = []
     correspondent: bool = True
@@ -66,10 +67,12 @@ class RawHomeAgent(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, fro
     max_lifetime: int = 3600
     max_bindings: int = 4096
     revocation: bool = True
+    switch_rate: float = 1.0
     early_forwarding: bool = True
     payload_protection: str = "none"
     correspondent: bool = True
     discovery: bool = True
+    multicast: bool = False
     preference: int = 0
     advertise: bool = False
     advertisement_interval: float = 10.0

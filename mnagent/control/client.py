@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,19 @@ class Client:
     async def delete_binding(self, home_address: str) -> None:
         """End a mobile node's binding with this home agent."""
         await self._call("delete-binding", home_address=home_address)
+
+    async def switch_home_agent(
+        self, home_addresses: Sequence[str] = (), *, home_agents: Sequence[str] = ()
+    ) -> list[str]:
+        """Have mobile nodes (none: all) leave this home agent for one of these (none: those of the
+        home link); the home addresses that are asked to."""
+        answer = await self._call(
+            "switch-home-agent",
+            home_addresses=" ".join(home_addresses),
+            home_agents=" ".join(home_agents),
+        )
+        asked: list[str] = answer["home_addresses"]
+        return asked
 
     async def shutdown(self) -> None:
         """Ask the agent to leave; returns before it has."""

@@ -19,6 +19,9 @@ Methods:
 ``metrics``   an object whose ``text`` is the state in Prometheus' text format.
 ``bindings``  ``now`` and ``bindings``: those of a home agent, the oldest first.
 ``delete-binding`` with the argument ``home_address``: the home agent ends that binding.
+``switch-home-agent`` with ``home_addresses`` (separated by spaces; empty for all) and
+              ``home_agents`` (those to suggest; empty for those of the home link): the home agent
+              asks mobile nodes to leave it; ``home_addresses`` lists those asked.
 ``reload``    the agent reads its configuration again; ``changed`` lists the keys that differ.
               Refused, with everything left as it was, when it cannot be used or needs a restart.
 ``shutdown``  the agent deregisters and leaves; the empty result comes at once, the end later.

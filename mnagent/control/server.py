@@ -15,6 +15,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv6Address
 from pathlib import Path
 from typing import Any, Protocol
@@ -65,6 +66,12 @@ class Handler(Protocol):
     def delete_binding(self, home_address: IPv6Address) -> None:
         """End a mobile node's binding. Raises `Refused`."""
 
+    def ask_to_switch(
+        self, home_addresses: tuple[IPv6Address, ...], home_agents: tuple[IPv6Address, ...]
+    ) -> tuple[IPv6Address, ...]:
+        """Have mobile nodes (none: all) look for another home agent; who is asked. Raises
+        `Refused`."""
+
     def shutdown(self) -> None:
         """Begin to stop; return at once."""
 
@@ -82,7 +89,7 @@ class ControlServer:
         self._identity: tuple[int, int] | None = None
         self._clients: set[_Client] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._history: deque[ControlEvent] = deque(maxlen=MAX_EVENT_HISTORY)
+        self._history: deque[_EventLine] = deque(maxlen=MAX_EVENT_HISTORY)
 
     async def start(self) -> None:
         """Listen. A socket left by an agent that is gone is replaced.
@@ -131,9 +138,10 @@ class ControlServer:
 
     def publish(self, event: ControlEvent) -> None:
         """Tell everybody who follows events, and remember it for those who come."""
-        self._history.append(event)
+        line = _EventLine(event.at, encode(Reply(event=event)))
+        self._history.append(line)
         for client in self._clients:
-            client.tell(event)
+            client.tell(line)
 
     def _remove_socket(self) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -184,6 +192,12 @@ class ControlServer:
             if request.method == "events":
                 client.follow(self._history)
 
+    def _ask_to_switch(self, request: Request) -> dict[str, Any]:
+        home_addresses = _addresses_in(request, "home_addresses")
+        home_agents = _addresses_in(request, "home_agents")
+        asked = self._handler.ask_to_switch(home_addresses, home_agents)
+        return {"home_addresses": [str(each) for each in asked]}
+
     async def _answer(self, request: Request) -> Reply:
         try:
             match request.method:
@@ -192,6 +206,8 @@ class ControlServer:
                 case "delete-binding":
                     self._handler.delete_binding(_home_address_in(request))
                     return result(request.id, {})
+                case "switch-home-agent":
+                    return result(request.id, self._ask_to_switch(request))
                 case "reload":
                     return result(request.id, {"changed": await self._handler.reload()})
                 case "status":
@@ -235,6 +251,14 @@ def _home_address_in(request: Request) -> IPv6Address:
         raise Refused(f'expected a home address, found "{text}"') from None
 
 
+def _addresses_in(request: Request, argument: str) -> tuple[IPv6Address, ...]:
+    """Those of an argument, separated by white space; none where it is left out."""
+    try:
+        return tuple(IPv6Address(text) for text in request.arguments.get(argument, "").split())
+    except AddressValueError as error:
+        raise Refused(f"expected IPv6 addresses as {argument}: {error}") from None
+
+
 def _handovers_of(status: Mapping[str, Any]) -> dict[str, Any]:
     node = status.get("mobile_node") or {}
     return {
@@ -244,12 +268,21 @@ def _handovers_of(status: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class _EventLine:
+    """An event as it is sent. Remembered in one piece: its many small parts, each amid what is gone
+    soon, would keep many times their size of memory."""
+
+    at: float
+    octets: bytes
+
+
 class _Client:
     """One connection: a queue, and a task that writes what is in it."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
-        self._queue: asyncio.Queue[Reply | None] = asyncio.Queue(MAX_QUEUED_LINES)
+        self._queue: asyncio.Queue[Reply | _EventLine | None] = asyncio.Queue(MAX_QUEUED_LINES)
         self._follows = False
         self._lost = 0
         self._lost_at = 0.0
@@ -281,32 +314,33 @@ class _Client:
         """Queue an answer, waiting for room."""
         await self._queue.put(reply)
 
-    def follow(self, history: deque[ControlEvent]) -> None:
+    def follow(self, history: deque[_EventLine]) -> None:
         """Send events from now on, beginning with those remembered."""
         if not self._follows:
             self._follows = True
-            for event in history:
-                self.tell(event)
+            for line in history:
+                self.tell(line)
 
-    def tell(self, event: ControlEvent) -> None:
+    def tell(self, line: _EventLine) -> None:
         """Queue an event if the client follows them, or count it as lost when there is no room."""
         if not self._follows:
             return
         needed = 2 if self._lost else 1
         if self._queue.qsize() + needed > MAX_QUEUED_LINES:
-            self._lost, self._lost_at = self._lost + 1, event.at
+            self._lost, self._lost_at = self._lost + 1, line.at
             return
         if self._lost:
             details = {"count": str(self._lost)}
             lost = ControlEvent(name="events-lost", at=self._lost_at, details=details, warning=True)
             self._queue.put_nowait(Reply(event=lost))
             self._lost = 0
-        self._queue.put_nowait(Reply(event=event))
+        self._queue.put_nowait(line)
 
     async def _write(self) -> None:
         with contextlib.suppress(ConnectionError):
             while (reply := await self._queue.get()) is not None:
-                self._writer.write(encode(reply))
+                octets = reply.octets if isinstance(reply, _EventLine) else encode(reply)
+                self._writer.write(octets)
                 await self._writer.drain()
 
 

@@ -152,6 +152,32 @@ class SetTunnel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SendThroughTunnel:
+    """Send a packet through a home address's tunnel, protected as its payload is, whatever its
+    addresses are: multicast listener discovery (RFC 6275 10.4.3, 11.3.4)."""
+
+    home_address: IPv6Address
+    packet: IPv6Packet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliverPacket:
+    """Give the host a packet as if the tunnel device had received it."""
+
+    data: bytes
+    """A whole IPv6 packet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardGroups:
+    """Home agent: carry these multicast groups' packets through the home address's tunnel
+    (RFC 6275 10.4.2), and no others."""
+
+    home_address: IPv6Address
+    groups: tuple[IPv6Address, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HoldTunnel:
     """Queue the home address's packets, bounded, until SetTunnel or RemoveTunnel."""
 
@@ -316,6 +342,9 @@ Action = (
     | JoinAnycast
     | LeaveAnycast
     | SetTunnel
+    | SendThroughTunnel
+    | DeliverPacket
+    | ForwardGroups
     | HoldTunnel
     | RemoveTunnel
     | UseHomeLink

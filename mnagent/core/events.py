@@ -41,6 +41,13 @@ class PacketReceived:
     """The packet as received (for ICMPv6 errors that quote it)."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MembershipReported:
+    """This host said on the tunnel device which multicast groups it listens to."""
+
+    packet: IPv6Packet
+
+
 class LinkKind(enum.Enum):
     """What an interface is, for choosing between several."""
 
@@ -193,6 +200,7 @@ Event = (
     DatagramReceived
     | PacketReceived
     | DhcpMessageReceived
+    | MembershipReported
     | LinkUp
     | LinkDown
     | AddressAppeared

@@ -224,6 +224,13 @@ class SecurityPolicyDatabase:
         # Step 4 of RFC 4301 5.2: what an association carried must fit the association's selectors.
         return None if protected_by is None else DropReason.WRONG_SECURITY_ASSOCIATION
 
+    def inbound_group_membership(self, protected_by: int | None) -> DropReason | None:
+        """The same for multicast listener discovery that came out of a tunnel. Its addresses are of
+        link scope: who it is from the tunnel tells, whose ends and protection were checked."""
+        if protected_by is None or protected_by in self._tunnel_mode_spis:
+            return None
+        return DropReason.WRONG_SECURITY_ASSOCIATION
+
     def _is_of_inactive_tunnel(self, inner: IPv6Packet, protected_by: int | None) -> bool:
         """Whether a peer that believes in a tunnel we do not have sent this by its association.
 

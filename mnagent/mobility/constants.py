@@ -39,6 +39,12 @@ MAX_MOB_PFX_ADV_INTERVAL: Final = 86_400.0
 MIN_DELAY_BETWEEN_RAS: Final = 3.0
 MIN_MOB_PFX_ADV_INTERVAL: Final = 600.0
 
+# RFC 5142 section 8.
+INITIAL_HA_SWITCH_TIMEOUT: Final = 5.0
+MAX_HA_SWITCH_TIMEOUT: Final = 20.0
+MAX_HA_SWITCH_TRANSMIT_RATE: Final = 1.0
+"""Messages a second."""
+
 SEQUENCE_MODULUS: Final = 1 << 16
 LIFETIME_UNIT: Final = 4.0
 """Binding lifetimes travel in units of four seconds (RFC 6275 6.1.7), so none is shorter."""

@@ -228,7 +228,6 @@ class CorrespondentRegistration:
         self._home_bound_until: float | None = None
         self._entry: BindingUpdateListEntry | None = None
         self._outstanding: _Outstanding | None = None
-        self._is_answered = False
         self._direct: IPv6Address | None = None
         self._acknowledged_address: IPv6Address | None = None
         self._possibly_bound_until = -math.inf
@@ -668,7 +667,9 @@ class CorrespondentRegistration:
         self, packet: IPv6Packet, error: BindingError, now: float
     ) -> list[Output]:
         if error.status == BindingErrorStatus.UNRECOGNIZED_MOBILITY_HEADER_TYPE:
-            if not self._is_busy:
+            # A node that may have a binding has answered the tests for it: the error is forged, and
+            # believing it would leave that binding behind at the next movement.
+            if not self._is_busy or self.may_be_bound(now):
                 return self._drop(DropReason.UNEXPECTED_MESSAGE)
             return self._refuse("message-type-not-supported", now)
         is_ours = (
@@ -682,7 +683,10 @@ class CorrespondentRegistration:
         # A correspondent that lost the binding most likely lost its nonces too.
         self._tests.forget_home_token()
         self._tests.forget_care_of_token()
+        # Nobody signs such an error: were it forged, there is a binding to be told of movements.
+        possibly_bound_until = self._possibly_bound_until
         self._forget_binding()
+        self._possibly_bound_until = possibly_bound_until
         return [*self._drop_direct_path("binding-unknown"), *self._begin(now)]
 
     def _has_progress(self, now: float) -> bool:

@@ -41,6 +41,7 @@ from mnagent.core.actions import (
 from mnagent.core.drops import DropReason
 from mnagent.core.events import (
     ActionFailed,
+    MembershipReported,
     PacketReceived,
     ShutdownRequested,
     TrafficSeen,
@@ -60,6 +61,7 @@ from mnagent.mobility.mobile_node import (
 from mnagent.mobility.movement import AtHome, Away
 from mnagent.mobility.prefix_discovery import PrefixDiscovery
 from mnagent.wire.icmp6 import MobilePrefixAdvertisement
+from mnagent.wire.mld import ListenerQuery
 from mnagent.wire.mobility import BindingStatus, MobilityMessage
 from mnagent.wire.ndisc import RouterAdvertisement
 
@@ -175,7 +177,10 @@ class HomeAddresses:
             if isinstance(event.packet.payload, RouterAdvertisement):
                 return outputs + self._on_router_advertisement(event, now)
         for home in self._concerned(event):
-            outputs += self._collect(home, home.node.handle(event, now), now)
+            said = self._collect(home, home.node.handle(event, now), now)
+            outputs += said
+            if said and _is_about_groups(event):
+                break
         if isinstance(event, ShutdownRequested):
             self.discovery.suspend()
         self._follow_attachment()
@@ -422,3 +427,10 @@ def _formed(record: str | None) -> dict[IPv6Address, IPv6Address]:
     except (AddressValueError, ValueError):
         return {}
     return dict(list(formed.items())[:MAX_HOME_ADDRESSES])
+
+
+def _is_about_groups(event: MobileNodeEvent) -> bool:
+    """The host listens to groups, not a home address: one of them speaks for it."""
+    return isinstance(event, MembershipReported) or (
+        isinstance(event, PacketReceived) and isinstance(event.packet.payload, ListenerQuery)
+    )

@@ -80,16 +80,20 @@ from mnagent.mobility.binding_revocation import Revocations
 from mnagent.mobility.constants import (
     DUP_ADDR_DETECT_TRANSMITS,
     LIFETIME_UNIT,
+    MAX_HA_SWITCH_TRANSMIT_RATE,
     MAX_MOB_PFX_ADV_INTERVAL,
     MIN_MOB_PFX_ADV_INTERVAL,
     RETRANS_TIMER,
 )
+from mnagent.mobility.group_membership import GroupMemberships, ListenerMessage
 from mnagent.mobility.home_address_probe import HomeAddressProbe, HomeAddressUnique, Outcome
+from mnagent.mobility.home_agent_switching import HomeAgentSwitches
 from mnagent.mobility.home_prefixes import HomePrefix as HomePrefix
 from mnagent.mobility.home_prefixes import HomePrefixes, KnownPrefix
 from mnagent.mobility.message_authentication import Authentication, UpdateVerifier
 from mnagent.mobility.prefix_discovery import PrefixAdvertiser, PrefixAdvertisingSettings
 from mnagent.mobility.proxy_neighbor import ProxyNeighbor, SolicitedNodeGroups
+from mnagent.mobility.restored_bindings import MIN_ABSENCE, Asked, RestoredBindings
 from mnagent.mobility.sequence import sequence_newer
 from mnagent.mobility.served_home_addresses import ServedHomeAddresses
 from mnagent.wire.icmp6 import (
@@ -166,8 +170,12 @@ class HomeAgentSettings:
     """Forward while duplicate address detection runs; see the module's text."""
     duplicate_address_detection_transmits: int = DUP_ADDR_DETECT_TRANSMITS
     """0 accepts home addresses without asking the home link."""
+    multicast: bool = False
+    """Ask mobile nodes which multicast groups they listen to, and forward those."""
     revocation: bool = True
     """Tell mobile nodes when a binding is ended here (RFC 5846)."""
+    switch_rate: float = MAX_HA_SWITCH_TRANSMIT_RATE
+    """Home Agent Switch messages a second, to all mobile nodes together (RFC 5142 7)."""
     retransmission_timer: float = RETRANS_TIMER
     """RetransTimer of the home link, seconds: how long a solicitation for a home address waits for
     the one that has it (RFC 4862 5.1)."""
@@ -220,6 +228,10 @@ class HomeAgent:
         self._cache = BindingCache(max_entries=settings.max_bindings)
         self._verifier = UpdateVerifier()
         self._revocations = Revocations(settings.address, random=random)
+        self._switches = HomeAgentSwitches(settings.address)
+        self._memberships = (
+            GroupMemberships(settings.address, settings.home_link) if settings.multicast else None
+        )
         self._probing: dict[IPv6Address, _Registration] = {}
         self._probed: dict[IPv6Address, IPv6Address] = {}
         """Address under test to home address."""
@@ -229,11 +241,19 @@ class HomeAgent:
         self._binding_errors = BindingErrorSender()
         self._icmp_errors = TokenBucket(rate=BINDING_ERROR_RATE, burst=BINDING_ERROR_BURST)
         self._is_home_link_up = True
+        self._home_link_lost_at = -math.inf
         self._is_stopped = False
         self._groups: SolicitedNodeGroups | None = None
         self._proxy: ProxyNeighbor | None = None
+        self._restored: RestoredBindings | None = None
         if settings.home_link is not None:
             self._groups = SolicitedNodeGroups(settings.home_link)
+            self._restored = RestoredBindings(
+                settings.home_link,
+                random=random,
+                transmits=settings.duplicate_address_detection_transmits,
+                retransmission_timer=settings.retransmission_timer,
+            )
             self._proxy = ProxyNeighbor(
                 settings.home_link,
                 source=settings.address,
@@ -283,9 +303,9 @@ class HomeAgent:
     def restore(self, records: Mapping[str, KeptRecord], now: float) -> list[Action]:
         """Take up the bindings that an earlier run of this home agent kept.
 
-        Nobody else had these home addresses while they were bound, and their mobile nodes are told
-        nothing: no duplicate address detection, no acknowledgement. What is no longer granted (a
-        home address that is not served any more, a binding that has ended) is forgotten.
+        Their packets are taken at once, and the mobile nodes are told nothing. The home link is
+        asked first who has these home addresses by now (`restored_bindings`). What is no longer
+        granted (a home address that is not served any more, a binding that has ended) is forgotten.
         """
         self._now = now
         live, actions = [], self._follow_prefixes()
@@ -320,30 +340,58 @@ class HomeAgent:
             self._prefix_advertiser.bound(entry, now)
         actions: list[Action] = [self._tunnel(e.home_address, e.care_of_address) for e in live]
         actions += [InterceptHomeAddress(home_address=entry.home_address) for entry in live]
-        actions += [each for entry in live for each in self._defend(_addresses_of(entry), now)]
+        actions += [each for entry in live for each in self._ask_for_groups(entry, now)]
         details = (("count", str(len(live))),)
-        return [*actions, ReportEvent(name="bindings-restored", details=details)]
+        actions.append(ReportEvent(name="bindings-restored", details=details))
+        return actions + [each for entry in live for each in self._ask_who_has(entry, now)]
+
+    def _ask_who_has(self, entry: BindingCacheEntry, now: float) -> list[Action]:
+        if self._restored is None:
+            return []
+        addresses = _addresses_of(entry)
+        joins = self._join_groups(addresses)
+        return joins + self._settle(self._restored.ask(entry.home_address, addresses, now), now)
+
+    def _settle(self, asked: Asked, now: float) -> list[Action]:
+        """Defend what is still ours; what another home agent serves, or the mobile node itself, has
+        ended here."""
+        actions: list[Action] = [*asked.solicitations]
+        for home_address in asked.ours:
+            entry = self._cache.find(home_address)
+            assert entry is not None
+            actions += self._defend(_addresses_of(entry), now)
+        for home_address in asked.others:
+            actions += self._end(home_address, reason="served-elsewhere", now=now)
+        return actions
 
     def handle_timer(self, now: float) -> list[Action]:
         """Do what is due."""
         actions = self._expire(now) + self._prefix_advertiser.handle_timer(now)
+        if self._memberships is not None:
+            actions += self._memberships.handle_timer(now)
         for home_address in self._probe_timers.pop_due(now):
             probe = self._probing[home_address].probe
             actions += self._carry_out(home_address, probe.handle_timer(now), now)
-        if self._proxy is not None and self._is_home_link_up:
+        if self._proxy is not None and self._restored is not None and self._is_home_link_up:
+            actions += self._settle(self._restored.handle_timer(now), now)
             actions += self._proxy.handle_timer(now)
-        return actions + self._revoke_silent(now)
+        return actions + self._revoke_silent(now) + self._send_switches(now)
 
     def next_deadline(self) -> float | None:
         """When `handle_timer` wants to run, or None."""
-        proxy = self._proxy if self._is_home_link_up else None
+        proxy, restored = self._proxy, self._restored
+        if not self._is_home_link_up:
+            proxy = restored = None
         return earliest(
             self._cache.next_deadline(),
             self._probe_timers.next_deadline(),
             self._prefixes.next_deadline(self._now),
             self._prefix_advertiser.next_deadline(),
             self._revocations.next_deadline(),
+            self._switches.next_deadline(),
+            None if self._memberships is None else self._memberships.next_deadline(),
             None if proxy is None else proxy.next_deadline(),
+            None if restored is None else restored.next_deadline(),
         )
 
     def withdraw_unserved(self, settings: HomeAgentSettings, now: float) -> list[Action]:
@@ -409,10 +457,50 @@ class HomeAgent:
             ]
         return actions + self._end(home_address, reason="deleted", now=now)
 
+    def ask_to_switch(
+        self,
+        home_addresses: tuple[IPv6Address, ...],
+        home_agents: tuple[IPv6Address, ...],
+        now: float,
+    ) -> tuple[tuple[IPv6Address, ...], list[Action]]:
+        """Have mobile nodes look for another home agent, as before an outage (RFC 5142 5).
+
+        Which of ``home_addresses`` (none: all) are asked now, and what is to be done. Left out are
+        those without a binding, and those whose messages nothing protects. ``home_agents`` are
+        suggested to them in this order. Their bindings live on, but are not extended any more.
+        """
+        actions = self._expire(now)
+        asked = tuple(
+            entry.home_address
+            for entry in self._cache
+            if (not home_addresses or entry.home_address in home_addresses)
+            and _has_associations(self._node_of(entry.home_address))
+        )
+        self._switches.ask(asked, home_agents, now)
+        reports = [
+            ReportEvent(
+                name="home-agent-switch-asked", details=(("home_address", str(home_address)),)
+            )
+            for home_address in asked
+        ]
+        return asked, [*actions, *reports, *self._send_switches(now)]
+
+    def _send_switches(self, now: float) -> list[Action]:
+        return [
+            *self._switches.send(
+                self._care_of_address,
+                rate=self._settings.switch_rate,
+                now=now,
+            )
+        ]
+
+    def _care_of_address(self, home_address: IPv6Address) -> IPv6Address:
+        entry = self._cache.find(home_address)
+        assert entry is not None
+        return entry.care_of_address
+
     def _tells_of_revocation(self, node: AuthorisedMobileNode | None) -> bool:
-        """An indication must be protected like the updates (RFC 5846 6.1), which RFC 4285 knows no
-        way for."""
-        return self._settings.revocation and node is not None and node.authentication is None
+        return self._settings.revocation and _has_associations(node)
 
     def _end(self, home_address: IPv6Address, *, reason: str, now: float) -> list[Action]:
         """A registration, or what was to become one, is over, whatever the mobile node thinks."""
@@ -430,6 +518,8 @@ class HomeAgent:
     def _on_packet(self, event: PacketReceived, now: float) -> list[Action]:
         payload = event.packet.payload
         if event.tunnel_source is not None:
+            if isinstance(payload, ListenerMessage):
+                return self._on_listener_message(payload, event.tunnel_source, now)
             return self._on_tunnelled_packet(event, event.tunnel_source, now)
         if isinstance(payload, BindingUpdate):
             return self._on_binding_update(event, payload, now)
@@ -470,13 +560,23 @@ class HomeAgent:
     def _on_binding_error(
         self, event: PacketReceived, message: BindingError, now: float
     ) -> list[Action]:
-        """A mobile node that knows no revocation. Anybody can forge this, which costs nothing: the
-        binding ends in any case, seconds later."""
-        home_address = self._revocations.goes_to(event.packet.source)
-        is_about_type = message.status == BindingErrorStatus.UNRECOGNIZED_MOBILITY_HEADER_TYPE
-        if home_address is None or not is_about_type:
+        """A mobile node that knows no revocation, or no switching. Anybody can forge this, which
+        costs nothing: a revoked binding ends in any case, seconds later, and who is to switch is
+        asked again."""
+        care_of_address = event.packet.source
+        if message.status != BindingErrorStatus.UNRECOGNIZED_MOBILITY_HEADER_TYPE:
             return self._drop(DropReason.UNEXPECTED_MESSAGE)
-        return self._end(home_address, reason="revoked", now=now)
+        home_address = self._revocations.goes_to(care_of_address)
+        if home_address is not None:
+            return self._end(home_address, reason="revoked", now=now)
+        for entry in self._cache:
+            if entry.care_of_address == care_of_address and self._switches.not_understood(
+                entry.home_address, now
+            ):
+                details = (("home_address", str(entry.home_address)),)
+                name = "home-agent-switch-not-understood"
+                return [ReportEvent(name=name, details=details, warning=True)]
+        return self._drop(DropReason.UNEXPECTED_MESSAGE)
 
     def _revoke_silent(self, now: float) -> list[Action]:
         again, silent = self._revocations.handle_timer(now)
@@ -491,7 +591,8 @@ class HomeAgent:
         message: NeighborSolicitation | NeighborAdvertisement,
         now: float,
     ) -> list[Action]:
-        if self._proxy is None or event.interface != self._settings.home_link:
+        on_home_link = event.interface == self._settings.home_link
+        if self._proxy is None or self._restored is None or not on_home_link:
             return self._drop(DropReason.UNEXPECTED_MESSAGE)
         if event.packet.hop_limit != NEIGHBOR_DISCOVERY_HOP_LIMIT:
             return self._drop(DropReason.BAD_HOP_LIMIT)
@@ -502,6 +603,7 @@ class HomeAgent:
         if home_address is not None:
             probe = self._probing[home_address].probe
             actions += self._carry_out(home_address, probe.handle(event, now), now)
+        actions += self._settle(self._restored.handle(event, now), now)
         return actions + self._proxy.handle(event, now)
 
     def _on_router_advertisement(
@@ -516,6 +618,24 @@ class HomeAgent:
             return []
         self._prefix_advertiser.changed(now)
         return self._follow_prefixes()
+
+    def _on_listener_message(
+        self, message: ListenerMessage, tunnel_source: IPv6Address, now: float
+    ) -> list[Action]:
+        """Of several home addresses at one care-of address the first has all the groups: what is
+        sent there twice would come twice."""
+        if self._memberships is None:
+            return self._drop(DropReason.UNEXPECTED_MESSAGE)
+        for entry in self._cache:
+            if entry.care_of_address == tunnel_source:
+                actions = self._memberships.receive(entry.home_address, message, now)
+                return self._drop(DropReason.NO_BINDING) if actions is None else actions
+        return self._drop(DropReason.NO_BINDING)
+
+    def _ask_for_groups(self, entry: BindingCacheEntry, now: float) -> list[Action]:
+        if self._memberships is None:
+            return []
+        return self._memberships.bound(entry.home_address, now)
 
     def _on_tunnelled_packet(
         self, event: PacketReceived, tunnel_source: IPv6Address, now: float
@@ -659,6 +779,8 @@ class HomeAgent:
         """Why this registration is refused, or None (RFC 6275 10.3.1, "any other reason")."""
         if self._node_of(request.home_address) is None or self._is_loop(request):
             return BindingStatus.ADMINISTRATIVELY_PROHIBITED
+        if request.home_address in self._switches:
+            return BindingStatus.ADMINISTRATIVELY_PROHIBITED  # RFC 5142 5.3
         if now < self._refused_until.get(request.home_address, now):
             return BindingStatus.INSUFFICIENT_RESOURCES
         if request.home_address in self._probing:
@@ -706,7 +828,8 @@ class HomeAgent:
         actions: list[Action] = []
         if renewed.care_of_address != entry.care_of_address:
             actions.append(self._tunnel(renewed.home_address, renewed.care_of_address))
-        if renewed.is_link_local_defended != entry.is_link_local_defended:
+        is_asked = self._restored is not None and self._restored.end(renewed.home_address)
+        if is_asked or renewed.is_link_local_defended != entry.is_link_local_defended:
             actions += self._release(_addresses_of(entry) - _addresses_of(renewed))
             actions += self._defend(_addresses_of(renewed), now)
         return [
@@ -727,6 +850,7 @@ class HomeAgent:
             *self._defend(_addresses_of(entry), now),
             binding_record.kept(entry, now),
             self._accepted(request, entry),
+            *self._ask_for_groups(entry, now),
             _report("binding-created", entry),
         ]
 
@@ -991,9 +1115,12 @@ class HomeAgent:
     def _defend(self, addresses: frozenset[IPv6Address], now: float) -> list[Action]:
         if self._groups is None or self._proxy is None:
             return []
-        ordered = sorted(addresses)
-        joins = [action for address in ordered for action in self._groups.join(address)]
-        return joins + self._proxy.defend(ordered, now=now)
+        return self._join_groups(addresses) + self._proxy.defend(sorted(addresses), now=now)
+
+    def _join_groups(self, addresses: frozenset[IPv6Address]) -> list[Action]:
+        if self._groups is None:
+            return []
+        return [action for address in sorted(addresses) for action in self._groups.join(address)]
 
     def _release(self, addresses: frozenset[IPv6Address]) -> list[Action]:
         if self._proxy is not None:
@@ -1008,8 +1135,13 @@ class HomeAgent:
     def _withdraw(self, entry: BindingCacheEntry, *, reason: str) -> list[Action]:
         """Give the home address back to the home link."""
         self._revocations.end(entry.home_address)
+        self._switches.end(entry.home_address)
+        if self._restored is not None:
+            self._restored.end(entry.home_address)
         self._prefix_advertiser.unbound(entry.home_address)
+        memberships = self._memberships
         return [
+            *([] if memberships is None else memberships.unbound(entry.home_address)),
             *_stop_forwarding(entry.home_address),
             *self._release(_addresses_of(entry)),
             _report("binding-removed", entry, reason=reason),
@@ -1035,9 +1167,25 @@ class HomeAgent:
             return []
         if event.interface != self._settings.home_link:
             return []
-        self._is_home_link_up = True
+        was_down, self._is_home_link_up = not self._is_home_link_up, True
         self._proxy.link_layer_address = event.link_layer_address
-        return self._groups.rejoin() + self._proxy.announce_all(now)
+        actions = self._groups.rejoin()
+        actions += [] if self._memberships is None else self._memberships.rejoin()
+        if was_down:
+            actions += self._ask_after_absence(now)
+        return actions + self._proxy.announce_all(now)
+
+    def _ask_after_absence(self, now: float) -> list[Action]:
+        """Mobile nodes may have gone to another home agent meanwhile; and whoever was being asked
+        before could not be heard."""
+        assert self._proxy is not None and self._restored is not None
+        is_long = now - self._home_link_lost_at >= MIN_ABSENCE
+        actions: list[Action] = []
+        for entry in self.bindings:
+            if is_long or entry.home_address in self._restored:
+                self._proxy.release(_addresses_of(entry))
+                actions += self._ask_who_has(entry, now)
+        return actions
 
     def _on_link_down(self, event: LinkDown, now: float) -> list[Action]:
         """Bindings stay: correspondents elsewhere still reach the mobile nodes through us.
@@ -1046,7 +1194,7 @@ class HomeAgent:
         """
         if event.interface != self._settings.home_link:
             return []
-        self._is_home_link_up = False
+        self._is_home_link_up, self._home_link_lost_at = False, now
         return [action for each in tuple(self._probing) for action in self._stop_probing(each)]
 
     def _on_action_failed(self, event: ActionFailed, now: float) -> list[Action]:
@@ -1096,6 +1244,12 @@ class HomeAgent:
         self._cache = BindingCache(max_entries=self._settings.max_bindings)
         self._is_stopped = True
         return [*actions, Finish()]
+
+
+def _has_associations(node: AuthorisedMobileNode | None) -> bool:
+    """Revocations and switches must be protected like the updates (RFC 5846 6.1, RFC 5142 5.1),
+    which RFC 4285 knows no way for."""
+    return node is not None and node.authentication is None
 
 
 def _stop_forwarding(home_address: IPv6Address) -> list[Action]:

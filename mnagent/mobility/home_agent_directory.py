@@ -98,6 +98,11 @@ class HomeAgentDirectory:
         return () if self._list is None else self._list.entries
 
     @property
+    def other_home_agents(self) -> tuple[IPv6Address, ...]:
+        """Where mobile nodes may go instead, the most preferred first (RFC 5142 5.1)."""
+        return () if self._list is None else self._list.others()
+
+    @property
     def is_advertising(self) -> bool:
         return self._advertiser is not None and self._advertiser.is_advertising
 

@@ -123,6 +123,10 @@ class HomeAgentList:
             ordered |= dict.fromkeys(addresses)
         return tuple(ordered)[:MAX_DISCOVERED_HOME_AGENTS]
 
+    def others(self) -> tuple[IPv6Address, ...]:
+        """The same without our own."""
+        return tuple(each for each in self.addresses() if each != self._address)
+
     # Router Advertisements.
 
     def _on_advertisement(

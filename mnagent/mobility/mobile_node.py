@@ -20,18 +20,20 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address, IPv6Network
 from random import Random
 from typing import Final
 
 from mnagent.core.actions import (
+    DeliverPacket,
     Finish,
     HoldTunnel,
     LeaveHomeLink,
     RemoveTunnel,
     ReportEvent,
     SendPacket,
+    SendThroughTunnel,
     SetTunnel,
     TunnelEnd,
     UseHomeLink,
@@ -43,6 +45,7 @@ from mnagent.core.events import (
     AddressVanished,
     LinkDown,
     LinkUp,
+    MembershipReported,
     PacketReceived,
     ShutdownRequested,
     SignalMeasured,
@@ -63,7 +66,7 @@ from mnagent.core.indications import (
     RouterLost,
 )
 from mnagent.core.timers import earliest
-from mnagent.mobility.addresses import derived_link_local
+from mnagent.mobility.addresses import UNSPECIFIED_ADDRESS, derived_link_local
 from mnagent.mobility.constants import (
     INITIAL_BINDACK_TIMEOUT_FIRST_REGISTRATION,
     MAX_SHUTDOWN_UPDATES,
@@ -101,6 +104,7 @@ from mnagent.wire.icmp6 import (
     ParameterProblem,
     TimeExceeded,
 )
+from mnagent.wire.mld import ListenerQuery
 from mnagent.wire.mobility import (
     BindingAcknowledgement,
     BindingError,
@@ -181,6 +185,7 @@ MobileNodeEvent = (
     | AddressUsable
     | AddressLost
     | PacketReceived
+    | MembershipReported
     | TrafficSeen
     | ActionFailed
     | ShutdownRequested
@@ -288,6 +293,8 @@ class MobileNode:
         self._is_doubtful = False
         self._is_stopping = False
         self._is_finished = False
+        self._has_querier = False
+        """Whether the home agent has asked for groups since the binding began."""
 
     @property
     def drops(self) -> Counter[DropReason]:
@@ -329,6 +336,8 @@ class MobileNode:
                 return self._settle(self._on_packet(event, now), now)
             case ActionFailed():
                 return self.route_optimization.handle_failure(event, now)
+            case MembershipReported():
+                return self._report_groups(event, now)
             case TrafficSeen():
                 return [] if self._is_stopping else self.route_optimization.handle(event, now)
             case ShutdownRequested():
@@ -443,6 +452,8 @@ class MobileNode:
                 return self._on_switch(event, switch, now)
             case HomeAgentAddressDiscoveryReply():
                 return self._choose(self.home_agents.handle(event, now), now)
+            case ListenerQuery():
+                return self._on_query(event, now)
             case HomeTest() | CareOfTest():
                 return self.route_optimization.handle(event, now)
             case NeighborSolicitation() | NeighborAdvertisement():
@@ -455,6 +466,28 @@ class MobileNode:
                     return self.route_optimization.handle_parameter_problem(error, now)
                 return self.registration.handle_icmp_error(error.invoking)
         return []
+
+    def _on_query(self, event: PacketReceived, now: float) -> list[Output]:
+        """The home agent asks which groups this host listens to: the host answers."""
+        if event.tunnel_source != self.home_agent_address or not self._has_binding(now):
+            return []
+        self._has_querier = True
+        return [DeliverPacket(data=event.data)]
+
+    def _report_groups(self, event: MembershipReported, now: float) -> list[Output]:
+        """Not before the home agent has asked, and only while there is a binding (11.3.4)."""
+        if not self._has_querier or not self._has_binding(now):
+            return []
+        home_address, packet = self.settings.home_address, event.packet
+        if packet.source == UNSPECIFIED_ADDRESS:
+            # The tunnel device has no link-local address, which a report is to come from.
+            packet = replace(packet, source=derived_link_local(home_address))
+        return [SendThroughTunnel(home_address=home_address, packet=packet)]
+
+    def _has_binding(self, now: float) -> bool:
+        if not self.registration.remaining(now):
+            self._has_querier = False
+        return self.registration.remaining(now) > 0 and self.tunnel_address is not None
 
     def _on_switch(
         self, event: PacketReceived, switch: HomeAgentSwitch, now: float
@@ -570,6 +603,7 @@ class MobileNode:
         self.registration = self._former.take(home_agent) or HomeRegistration(
             self._registration_settings(home_agent), random=self._random, sequence=previous.sequence
         )
+        self._has_querier = False
         self.registration.home_address_valid_until = previous.home_address_valid_until
         self.home_link.use_registration(self.registration)
         self.route_optimization.change_home_agent(home_agent)
@@ -649,9 +683,11 @@ class MobileNode:
         return self._hold() if self._tunnel != self.registration.bound_address else []
 
     def _on_expired(self) -> list[Output]:
+        self._has_querier = False
         return self._hold() if isinstance(self._attachment, Away) else []
 
     def _on_deleted(self, now: float) -> list[Output]:
+        self._has_querier = False
         if self._is_stopping:
             return self._finish(now)
         return self._settle(self.home_link.binding_deleted(now), now)

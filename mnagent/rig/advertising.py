@@ -22,7 +22,7 @@ interface {interface} {{
     prefix {prefix} {{
         AdvOnLink on;
         AdvAutonomous {autonomous};
-        AdvRouterAddr on;
+        AdvRouterAddr {addresses};
     }};
 }};
 """
@@ -41,6 +41,9 @@ class RadvdTiming:
     lines: str = _MOBILE_TIMING
     managed: bool = False
     """The M flag, and no prefix for stateless addresses: addresses come from DHCPv6 alone."""
+    addresses: bool = True
+    """The R flag: the router tells its own address, from which a mobile node that returns knows
+    its home agent's link-layer address."""
 
     @classmethod
     def defaults(cls) -> RadvdTiming:
@@ -74,6 +77,7 @@ async def start_radvd(
             prefix=prefix,
             timing=timing.lines,
             managed="on" if timing.managed else "off",
+            addresses="on" if timing.addresses else "off",
             autonomous="off" if timing.managed else "on",
             home_agent=RADVD_HOME_AGENT if home_agent else "",
         )

@@ -91,6 +91,8 @@ class AgentDaemon:
         self.events: list[DaemonEvent] = []
         """What its event stream told, over all its lives."""
         self.process: Process | None = None
+        self.program: tuple[str, ...] = MNAGENT
+        """What is started, with the arguments of ``mnagent``."""
         self._host = host
         self.state = host.directory / f"{name}.state"
         self._lives = 0
@@ -118,7 +120,7 @@ class AgentDaemon:
     async def launch(self) -> Process:
         """Start the program and return at once. Raises RigError when it cannot even be started."""
         self._lives += 1
-        command = (*MNAGENT, "run", "-c", str(self.configuration))
+        command = (*self.program, "run", "-c", str(self.configuration))
         return await self._host.start(self.name, command)
 
     async def _wait_for_socket(self, process: Process) -> None:

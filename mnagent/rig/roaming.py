@@ -62,6 +62,8 @@ class RoamingSettings:
     """Between each foreign link and its router; None for a plain cable."""
     advertising: RadvdTiming = field(default_factory=RadvdTiming)
     """Of the routers of the foreign links."""
+    home_advertising: RadvdTiming = field(default_factory=RadvdTiming)
+    """Of the home agent, on the home link."""
     payload_protection: str = "none"
     """``none`` or ``esp``."""
     virtual_home: bool = False
@@ -168,7 +170,13 @@ class Roaming:
                 self.hosts[router], ACCESS, FOREIGN_PREFIXES[link], timing=self.settings.advertising
             )
         if not self.settings.virtual_home:
-            await start_radvd(self.hosts["home-agent"], ACCESS, HOME_PREFIX, home_agent=True)
+            await start_radvd(
+                self.hosts["home-agent"],
+                ACCESS,
+                HOME_PREFIX,
+                home_agent=True,
+                timing=self.settings.home_advertising,
+            )
         for role in self.mobiles:
             self.keys(role).mkdir(exist_ok=True)
             make_keys(self.keys(role), home_address=HOME_ADDRESSES[role], home_agent=HOME_AGENT)

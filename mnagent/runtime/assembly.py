@@ -32,6 +32,7 @@ from mnagent.runtime.kernel import LinuxKernel
 from mnagent.runtime.key_files import load_key_sets
 from mnagent.runtime.leftovers import remove_leftovers
 from mnagent.runtime.loop import BootClock
+from mnagent.runtime.multicast import GroupForwarder, MembershipListener, ThroughTunnel
 from mnagent.runtime.next_hop import NextHopResolver
 from mnagent.runtime.nftables import Shield
 from mnagent.runtime.optimized_paths import OptimizedPaths
@@ -73,6 +74,13 @@ class AgentMachine(Protocol):
     def reconfigure(self, change: Reconfiguration, now: float) -> list[Action]: ...
 
     def delete_binding(self, home_address: IPv6Address, now: float) -> list[Action] | None: ...
+
+    def ask_to_switch(
+        self,
+        home_addresses: tuple[IPv6Address, ...],
+        home_agents: tuple[IPv6Address, ...],
+        now: float,
+    ) -> tuple[tuple[IPv6Address, ...], list[Action]]: ...
 
 
 class AgentBuilder(Protocol):
@@ -118,6 +126,10 @@ class Assembly:
     journal: Journal
     key_sets: tuple[KeySet, ...]
     dhcp: DhcpSockets
+    groups: GroupForwarder | None
+    """None where no multicast is forwarded."""
+    memberships: MembershipListener | None
+    """None where nothing moves."""
     wake_descriptor: int
     interface_names: tuple[str, ...]
     own_addresses: frozenset[IPv6Address]
@@ -242,8 +254,17 @@ class _Assembler:
         listeners = _Listeners()
         dhcp = DhcpSockets()
         self._stack.callback(dhcp.close)
+        through = self._make_through(engine, tunnels)
+        groups = self._make_group_forwarder(through)
         executor = self._make_executor(
-            engine, tunnels, shield=shield, dhcp=dhcp, routing=routing, listeners=listeners
+            engine,
+            tunnels,
+            shield=shield,
+            dhcp=dhcp,
+            routing=routing,
+            listeners=listeners,
+            through=through,
+            groups=groups,
         )
         agent = build(
             configuration,
@@ -274,6 +295,8 @@ class _Assembler:
             journal=self._journal,
             key_sets=self._key_sets,
             dhcp=dhcp,
+            groups=groups,
+            memberships=self._make_membership_listener(),
             wake_descriptor=wake,
             interface_names=_interface_names(configuration),
             own_addresses=_own_addresses(configuration),
@@ -424,6 +447,8 @@ class _Assembler:
         dhcp: DhcpSockets,
         routing: MobileNodeRouting | HomeAgentRouting | None,
         listeners: _Listeners,
+        through: ThroughTunnel | None,
+        groups: GroupForwarder | None,
     ) -> Executor:
         sender = Sender(engine)
         self._stack.callback(sender.close)
@@ -440,7 +465,40 @@ class _Assembler:
             report=lambda event: listeners.report(event),
             finish=lambda: listeners.finish(),
             silence=shield.silence,
+            through=through,
+            groups=groups,
         )
+
+    def _make_through(self, engine: Datapath, tunnels: TunnelKeeper) -> ThroughTunnel | None:
+        if self._configuration.role is Role.CORRESPONDENT:
+            return None
+        through = ThroughTunnel(
+            engine,
+            tunnel_of=tunnels.tunnel_of,
+            device=self._device.descriptor,
+            encapsulation_limit=self._configuration.host.tunnel_encapsulation_limit,
+        )
+        self._stack.callback(through.close)
+        return through
+
+    def _make_group_forwarder(self, through: ThroughTunnel | None) -> GroupForwarder | None:
+        agent = self._configuration.home_agent
+        if agent is None or not agent.multicast or through is None:
+            return None
+        groups = GroupForwarder(
+            tunnel_interface=self._device.interface,
+            home_link=agent.home_link,
+            carry=through.carry,
+        )
+        self._stack.callback(groups.close)
+        return groups
+
+    def _make_membership_listener(self) -> MembershipListener | None:
+        if self._configuration.mobile_node is None:
+            return None
+        memberships = MembershipListener(self._device.interface)
+        self._stack.callback(memberships.close)
+        return memberships
 
 
 def _leases_addresses(configuration: Configuration) -> bool:

@@ -12,7 +12,9 @@ from mnagent.core.actions import (
     Action,
     AddAddress,
     AddDefaultRouter,
+    DeliverPacket,
     Finish,
+    ForwardGroups,
     HoldTunnel,
     InterceptHomeAddress,
     JoinAnycast,
@@ -31,6 +33,7 @@ from mnagent.core.actions import (
     ReportEvent,
     SendDhcpMessage,
     SendPacket,
+    SendThroughTunnel,
     SetDirectPath,
     SetHomeAddress,
     SetPeerBinding,
@@ -66,6 +69,20 @@ class DhcpSender(Protocol):
     def send(self, action: SendDhcpMessage) -> None: ...
 
 
+class TunnelSender(Protocol):
+    """`mnagent.runtime.multicast.ThroughTunnel`."""
+
+    def send(self, action: SendThroughTunnel) -> None: ...
+
+    def deliver(self, action: DeliverPacket) -> None: ...
+
+
+class GroupKeeper(Protocol):
+    """`mnagent.runtime.multicast.GroupForwarder`."""
+
+    def set_groups(self, action: ForwardGroups) -> None: ...
+
+
 class RecordJournal(Protocol):
     """`mnagent.runtime.journal.Journal`."""
 
@@ -90,6 +107,8 @@ class Executor:
         report: Callable[[ReportEvent], None],
         finish: Callable[[], None],
         silence: Callable[[frozenset[IPv6Address]], None] = lambda addresses: None,
+        through: TunnelSender | None = None,
+        groups: GroupKeeper | None = None,
     ) -> None:
         """``silence`` keeps the kernel from answering for addresses whose uniqueness is checked."""
         self._kernel = kernel
@@ -103,6 +122,8 @@ class Executor:
         self._finish = finish
         self._silence = silence
         self._optimistic: frozenset[IPv6Address] = frozenset()
+        self._through = through
+        self._groups = groups
         self._router_metrics: dict[str, int] = {}
         self._methods: dict[type[Any], Callable[[Any], None]] = {
             SendPacket: sender.send,
@@ -116,6 +137,9 @@ class Executor:
             JoinAnycast: self._join_anycast,
             LeaveAnycast: self._leave_anycast,
             SetTunnel: tunnels.set_tunnel,
+            SendThroughTunnel: self._send_through,
+            DeliverPacket: self._deliver,
+            ForwardGroups: self._forward_groups,
             HoldTunnel: self._hold_tunnel,
             RemoveTunnel: self._remove_tunnel,
             UseHomeLink: self._use_home_link,
@@ -276,6 +300,21 @@ class Executor:
     def _leave_anycast(self, action: LeaveAnycast) -> None:
         interface = self._tunnel_interface if action.interface is None else action.interface
         self._kernel.leave_anycast(interface, action.address)
+
+    def _send_through(self, action: SendThroughTunnel) -> None:
+        if self._through is None:
+            raise OSError(errno.EOPNOTSUPP, "there are no tunnels here")
+        self._through.send(action)
+
+    def _deliver(self, action: DeliverPacket) -> None:
+        if self._through is None:
+            raise OSError(errno.EOPNOTSUPP, "there are no tunnels here")
+        self._through.deliver(action)
+
+    def _forward_groups(self, action: ForwardGroups) -> None:
+        if self._groups is None:
+            raise OSError(errno.EOPNOTSUPP, "only a home agent can do this")
+        self._groups.set_groups(action)
 
     def _hold_tunnel(self, action: HoldTunnel) -> None:
         self._tunnels.hold_tunnel(action.home_address)

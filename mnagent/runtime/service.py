@@ -54,6 +54,7 @@ from mnagent.runtime.assembly import AgentBuilder, Assembly, StartError, assembl
 from mnagent.runtime.journal import SYNC_INTERVAL
 from mnagent.runtime.kernel import ROUTE_PROTOCOL
 from mnagent.runtime.loop import BootTimer
+from mnagent.runtime.multicast import GroupForwarder
 from mnagent.runtime.netlink import NotificationSocket
 from mnagent.runtime.next_hop import VERIFY_INTERVAL
 from mnagent.runtime.reload import (
@@ -255,7 +256,12 @@ class Service:
 
     def counters(self) -> dict[str, int]:
         """See `mnagent.control.server.Handler.counters`."""
-        return {**self._agent.counters, **self._parts.datapath.counters()}
+        groups = self._parts.groups
+        return {
+            **self._agent.counters,
+            **self._parts.datapath.counters(),
+            **({} if groups is None else groups.counters),
+        }
 
     def shutdown(self) -> None:
         """See `mnagent.control.server.Handler.shutdown`. The second call does not wait any
@@ -319,6 +325,18 @@ class Service:
         self._perform(actions)
         self._feed(())
 
+    def ask_to_switch(
+        self, home_addresses: tuple[IPv6Address, ...], home_agents: tuple[IPv6Address, ...]
+    ) -> tuple[IPv6Address, ...]:
+        """See `mnagent.control.server.Handler.ask_to_switch`."""
+        now = self._clock.now()
+        asked, actions = self._agent.ask_to_switch(home_addresses, home_agents, now)
+        if home_addresses and not asked:
+            raise Refused("none of these has a binding here that IPsec protects")
+        self._perform(actions)
+        self._feed(())
+        return asked
+
     # start
 
     def _start(self) -> None:
@@ -343,6 +361,7 @@ class Service:
             listener = PathMtuListener(protocol)
             self._stack.callback(listener.close)
             self._add_reader(listener.fileno(), partial(self._on_path_error, listener))
+        self._follow_groups()
         self._parts.dhcp.opened = self._watch_dhcp
         self._parts.dhcp.closing = self._unwatch
         now = self._clock.now()
@@ -362,6 +381,18 @@ class Service:
     def _add_reader(self, descriptor: int, callback: Callable[[], None]) -> None:
         self._loop.add_reader(descriptor, self._guarded, callback)
         self._stack.callback(self._loop.remove_reader, descriptor)
+
+    def _follow_groups(self) -> None:
+        groups, memberships = self._parts.groups, self._parts.memberships
+        if groups is not None:
+            self._add_reader(groups.tunnels, groups.receive_from_tunnels)
+            groups.opened = partial(self._watch_groups, groups)
+            groups.closing = self._unwatch
+        if memberships is not None:
+            self._add_reader(memberships.fileno(), lambda: self._feed(memberships.receive()))
+
+    def _watch_groups(self, groups: GroupForwarder, descriptor: int) -> None:
+        self._loop.add_reader(descriptor, self._guarded, groups.receive_from_home_link)
 
     def _unwatch(self, descriptor: int) -> None:
         self._loop.remove_reader(descriptor)

@@ -21,6 +21,7 @@ SO_ATTACH_FILTER = 26
 MSG_ERRQUEUE = 0x2000
 TUNNEL_PROTOCOLS = (41, 50)
 """IPv6 in IPv6, ESP."""
+SO_BINDTOIFINDEX = 62
 SO_MARK = 36
 SOCKET_MARK = 6275
 """Mark of our own sockets: their packets never enter the tunnel."""
@@ -88,6 +89,7 @@ class Sender:
         # The care-of address may not be configured yet, or be tentative, when its packets leave.
         self._raw.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
         self._raw.setsockopt(socket.SOL_SOCKET, SO_MARK, SOCKET_MARK)
+        self._bound = 0
         self._frames = socket.socket(
             socket.AF_PACKET,
             socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC,
@@ -125,6 +127,12 @@ class Sender:
         destination = packet.destination.packed
         is_link_local = destination[0] == 0xFE and destination[1] & 0xC0 == 0x80
         scope = index if is_link_local else 0
+        if index != self._bound:
+            # The kernel takes the interface above for a wish: a home address's packets for the
+            # home link would follow its rule into the tunnel. A bound socket's leave by it, or
+            # not at all.
+            self._raw.setsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX, index)
+            self._bound = index
         self._raw.sendmsg(
             [data],
             [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, information)],

@@ -279,6 +279,11 @@ class TunnelKeeper:
         homes = [home for path in changed for home in self._users.get(path, ())]
         self._update(homes, optimized=not self._followed.isdisjoint(changed))
 
+    def tunnel_of(self, home_address: IPv6Address) -> SetTunnel | None:
+        """What packets may go through now, None where they have to wait or there is none."""
+        wish = self._wishes.get(home_address)
+        return None if wish is None or wish.hold else wish.tunnel
+
     def tunnel_mtu(self, home_address: IPv6Address) -> int | None:
         """Octets of an inner packet, None when there is no tunnel."""
         return self._mtus.get(home_address)

@@ -104,9 +104,9 @@ def encode_mld_body(message: MldMessage) -> bytes:
             return _query_body(message)
         case ListenerReport(group) | ListenerDone(group):
             return bytes(4) + group.packed
-        case ListenerReportVersion2(records):
-            count = unsigned(len(records), 16, "count of records")
-            return pack("!HH", 0, count) + b"".join(map(_record_body, records))
+        case _:
+            count = unsigned(len(message.records), 16, "count of records")
+            return pack("!HH", 0, count) + b"".join(map(_record_body, message.records))
 
 
 def _query_body(query: ListenerQuery) -> bytes:

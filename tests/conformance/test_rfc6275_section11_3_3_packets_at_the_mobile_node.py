@@ -14,7 +14,8 @@ from mnagent.core.events import DatagramReceived, PacketReceived
 from mnagent.core.security import Direction, EspMode
 from mnagent.ipsec.keys import KeySet, generate_pair, load_key_file
 from mnagent.ipsec.mobility_policy import mobile_node_database
-from mnagent.wire.ipv6 import IPv6Packet, Type2RoutingHeader
+from mnagent.wire.ipv6 import HopByHopOptions, IPv6Packet, RouterAlert, Type2RoutingHeader
+from mnagent.wire.mld import ListenerQuery
 from mnagent.wire.mobility import BindingAcknowledgement
 from mnagent.wire.packet import encode_packet
 from tests.support.home_link import (
@@ -40,6 +41,13 @@ SPI = next(
     association.spi
     for association in KEYS.associations
     if association.direction is Direction.INBOUND and association.mode is EspMode.TRANSPORT
+)
+
+
+PAYLOAD_SPI = next(
+    association.spi
+    for association in KEYS.associations
+    if association.direction is Direction.INBOUND and association.mode is EspMode.TUNNEL
 )
 
 
@@ -145,3 +153,33 @@ def test_mobile_node_acknowledgement_with_protection_passes_and_others_headers_a
     received = receive(dispatcher, arriving(encode_packet(packet)))
     assert received is not None
     assert received.packet.traffic_class == 0xB8
+
+
+def listener_query(*, hop_limit: int = 1) -> bytes:
+    """As the home agent asks through the tunnel."""
+    query = ListenerQuery(500, IPv6Address("::"), 2, 125)
+    alert = (HopByHopOptions((RouterAlert(0),)),)
+    source, everybody = IPv6Address("fe80::1"), IPv6Address("ff02::1")
+    return encode_packet(
+        IPv6Packet(source, everybody, query, extension_headers=alert, hop_limit=hop_limit)
+    )
+
+
+def tunnelled(data: bytes, *, protected_by: int | None = None) -> DatagramReceived:
+    return DatagramReceived(
+        data=data,
+        interface=INTERFACE,
+        protected_by=protected_by,
+        tunnel_source=HOME_AGENT_ADDRESS,
+    )
+
+
+@requirement("RFC6275-11.3.4", "MN-40")
+def test_listener_query_comes_out_of_the_tunnel_whoever_it_says_it_is_from() -> None:
+    dispatcher = make_dispatcher()
+    assert receive(dispatcher, tunnelled(listener_query())) is not None
+    assert receive(dispatcher, tunnelled(listener_query(), protected_by=PAYLOAD_SPI)) is not None
+    assert receive(dispatcher, tunnelled(listener_query(), protected_by=SPI)) is None
+    assert dispatcher.drops[DropReason.WRONG_SECURITY_ASSOCIATION] == 1
+    assert receive(dispatcher, tunnelled(listener_query(hop_limit=2))) is None
+    assert dispatcher.drops[DropReason.BAD_HOP_LIMIT] == 1

@@ -508,6 +508,26 @@ def test_unrecognized_message_type_is_ignored_when_nothing_is_awaited() -> None:
     assert driver.registration.state is CorrespondentState.BOUND
 
 
+@requirement("RFC6275-11.3.6", "MN-49")
+def test_unrecognized_message_type_from_a_node_that_may_have_a_binding_is_ignored() -> None:
+    driver = CorrespondentDriver()
+    driver.establish()
+    driver.binding_error(1)
+    assert driver.binding_error(2) == []
+    assert driver.registration.state is CorrespondentState.TESTING
+    assert driver.registration.drops[DropReason.UNEXPECTED_MESSAGE] == 1
+
+
+@requirement("RFC6275-11.3.6", "MN-47")
+def test_unknown_binding_that_may_be_forged_leaves_a_binding_to_be_told_of_movements() -> None:
+    driver = CorrespondentDriver()
+    driver.establish()
+    driver.binding_error(1)
+    assert driver.registration.must_be_told(CARE_OF_B, driver.now)
+    driver.now += 420
+    assert not driver.registration.must_be_told(CARE_OF_B, driver.now)
+
+
 @requirement("RFC6275-11.7.4", "MN-50")
 def test_refresh_request_with_young_tokens_sends_an_update_at_once() -> None:
     driver = CorrespondentDriver()

@@ -25,16 +25,22 @@ def longest_gap(net: TwoHomeAgents, host: Host, start: float) -> float:
     return max(later - earlier for earlier, later in pairwise([start, *times]))
 
 
-@requirement("RFC6275-10.5", "HA-48", "HA-52", "DHA-01", "DHA-04")
-def test_mobile_node_discovers_the_preferred_home_agent_and_registers() -> None:
+@requirement("RFC6275-10.5", "HA-48", "HA-52", "HA-56", "DHA-01", "DHA-04")
+@pytest.mark.parametrize("preferences", [(1, 2), (2, 1), (0, 65535)])
+def test_mobile_node_discovers_the_preferred_home_agent_and_registers(
+    preferences: tuple[int, int],
+) -> None:
     with World(seed=21) as world:
-        options = ({"preference": "1"}, {"preference": "2"})
+        first, second = preferences
+        options = ({"preference": str(first)}, {"preference": str(second)})
         net = TwoHomeAgents(world, home_agents=(), options=options)
         world.run_for(5.0)
         (heard,) = net.status_of(0).home_agents
-        assert heard.addresses == (str(HOME_AGENTS[1]),) and heard.preference == 2
-        net.register(1)
-        assert net.status.discovered_home_agents == (str(HOME_AGENTS[1]), str(HOME_AGENTS[0]))
+        assert heard.addresses == (str(HOME_AGENTS[1]),) and heard.preference == second
+        best = 0 if first > second else 1
+        net.register(best)
+        expected = (str(HOME_AGENTS[best]), str(HOME_AGENTS[1 - best]))
+        assert net.status.discovered_home_agents == expected
         assert net.status_of(0).advertising
 
 
@@ -86,6 +92,54 @@ def test_home_agent_that_comes_back_is_not_returned_to() -> None:
         world.run_for(30.0)
         assert net.is_served_by(1) and net.status_of(0).bindings == ()
         assert net.mobile_node.reported("former-binding-ended")
+        assert longest_gap(net, net.mobile_node, back_at) < 1.0
+
+
+@requirement("RFC6275-10.4.1", "OPS-03")
+@pytest.mark.parametrize("seed", [251, 252])
+def test_home_agent_back_with_its_bindings_leaves_the_traffic_to_the_one_that_serves(
+    seed: int,
+) -> None:
+    with World(seed=seed) as world:
+        net = TwoHomeAgents(world)
+        world.run_for(3.0)
+        net.register(0)
+        net.exchange()
+        net.agents[0].kill()
+        world.run_until(lambda: net.is_served_by(1), timeout=15)
+        world.run_for(2.0)
+        # What it hears of the mobile node comes later than its own question.
+        net.mobile_node.refused_actions = lambda action: (
+            isinstance(action, SendPacket) and action.packet.destination == HOME_AGENTS[0]
+        )
+        net.agents[0].start(net.new_home_agent(0))
+        back_at = world.now
+        world.run_for(20.0)
+        assert net.agents[0].reported("bindings-restored")
+        (removed,) = net.agents[0].reported("binding-removed")
+        assert removed["reason"] == "served-elsewhere"
+        assert net.is_served_by(1) and net.status_of(0).bindings == ()
+        for host in (net.correspondent, net.mobile_node):
+            assert longest_gap(net, host, back_at) < 0.5
+
+
+@requirement("RFC6275-10.4.1", "OPS-03")
+@pytest.mark.parametrize("seconds", [0.0, 1.0])
+def test_home_agent_back_with_its_bindings_serves_on_where_nobody_else_does(
+    seconds: float,
+) -> None:
+    with World(seed=253) as world:
+        net = TwoHomeAgents(world, home_agents=HOME_AGENTS[:1])
+        world.run_for(3.0)
+        net.register(0)
+        net.exchange()
+        net.agents[0].kill()
+        world.run_for(seconds)
+        net.agents[0].start(net.new_home_agent(0))
+        back_at = world.now
+        world.run_for(10.0)
+        assert net.is_served_by(0)
+        assert not net.agents[0].reported("binding-removed")
         assert longest_gap(net, net.mobile_node, back_at) < 1.0
 
 

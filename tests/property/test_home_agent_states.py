@@ -41,6 +41,7 @@ from mnagent.core.events import (
 )
 from mnagent.mobility.addresses import derived_link_local, solicited_node_group
 from mnagent.mobility.home_agent import HOST_FAILURE_DELAY, HomeAgent
+from mnagent.mobility.restored_bindings import MAX_WAIT
 from mnagent.mobility.sequence import sequence_newer
 from mnagent.wire.ipv6 import DestinationOptions, HomeAddressOption, IPv6Packet, RawPayload
 from mnagent.wire.mobility import (
@@ -451,6 +452,7 @@ class HomeAgentMachine(RuleBasedStateMachine):
         self.host.feed(INPUTS["link-down"])
         self.host.advance(seconds)
         self.host.feed(INPUTS["link-up"])
+        self.host.advance(MAX_WAIT)  # until nobody else can be serving our mobile nodes
 
     @rule(action=st.sampled_from((INTERCEPT, GROUP)))
     def host_fails(self, action: Action) -> None:

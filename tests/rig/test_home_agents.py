@@ -171,7 +171,13 @@ def test_home_agent_that_comes_back_is_told_that_its_binding_is_over() -> None:
             await traffic.resumed(killed_at, timeout=20)
             await pair.agents[0].start()
             back_at = boottime()
-            # It kept the binding over its death, and intercepts until it hears otherwise.
+            # It kept the binding over its death, and asks the home link who serves by now.
+            removed = await pair.agents[0].wait_for("binding-removed", after=back_at - 5, timeout=5)
+            restored = await pair.agents[0].wait_for(
+                "bindings-restored", after=back_at - 5, timeout=5
+            )
+            assert removed.details["reason"] in ("served-elsewhere", "deregistered")
+            assert removed.at - restored.at < 1.5
             await roaming.mobile_node.wait_for("former-binding-ended", after=back_at, timeout=40)
             first = (await pair.agents[0].status())["home_agent"]
             second = (await pair.agents[1].status())["home_agent"]
@@ -183,5 +189,35 @@ def test_home_agent_that_comes_back_is_told_that_its_binding_is_over() -> None:
             assert Traffic.survived(traffic.incoming)
             status = (await roaming.mobile_node.status())["mobile_node"]
             assert status["home_agent"] == named[1]
+
+    run_scenario(scenario)
+
+
+@requirement("RFC5142-5.1", "EXT-05", "EXT-06")
+def test_home_agent_sends_its_mobile_node_to_the_other_under_traffic(
+    record_property: Callable[[str, object], None],
+) -> None:
+    async def scenario() -> None:
+        named = [str(address) for address in ADDRESSES]
+        async with two_home_agents(named, retransmission_timer=0.1) as (roaming, pair, _):
+            traffic = await Traffic.start(roaming)
+            first = pair.agents[0]
+            asked_at = boottime()
+            command = [*MNAGENT, "bindings", "switch", "--socket", str(first.socket)]
+            process = await asyncio.create_subprocess_exec(*command, "--wait", "10")
+            assert await process.wait() == 0
+            chosen = await roaming.mobile_node.wait_for(
+                "home-agent-chosen", after=asked_at, timeout=5
+            )
+            assert chosen.details["home_agent"] == named[1]
+            accepted = await roaming.mobile_node.wait_for(
+                "binding-accepted", after=chosen.at, timeout=5
+            )
+            record_property("accepted_after", round(accepted.at - asked_at, 3))
+            assert (await first.status())["home_agent"]["bindings"] == []
+            await traffic.resumed(accepted.at, timeout=5)
+            await traffic.finish()
+            assert Traffic.survived(traffic.outgoing)
+            assert Traffic.survived(traffic.incoming)
 
     run_scenario(scenario)

@@ -23,6 +23,7 @@ from mnagent.core.actions import (
     InterceptHomeAddress,
     JoinAnycast,
     JoinGroup,
+    JournalRecord,
     LeaveAnycast,
     LeaveGroup,
     LeaveHomeLink,
@@ -57,6 +58,7 @@ from mnagent.core.events import (
     TrafficSeen,
     TunnelActivity,
 )
+from mnagent.core.records import KeptRecord
 from mnagent.ipsec.association import SecurityAssociationDatabase
 from mnagent.ipsec.esp_reference import EspError, ReferenceEsp, protect_tunnel
 from mnagent.ipsec.keys import KeySet
@@ -462,6 +464,7 @@ class AgentNode(Router):
         )
         self.actions: list[tuple[float, Action]] = []
         self.records: dict[str, str] = {}
+        self.journal: dict[str, KeptRecord] = {}
         self.is_finished = False
         self.verdicts: dict[str, int] = {}
         self.handed_up: list[DatagramReceived] = []
@@ -598,6 +601,10 @@ class AgentNode(Router):
                 self.anycast.get(action.interface, set()).discard(action.address)
             case PersistRecord():
                 self.records[action.key] = action.value
+            case JournalRecord(key=key, value=None):
+                self.journal.pop(key, None)
+            case JournalRecord(key=key, value=str() as value):
+                self.journal[key] = KeptRecord(value=value, kept_at=self.world.now)
             case Finish():
                 self.is_finished = True
             case ReportEvent():

@@ -67,6 +67,14 @@ class ScriptedAgent:
     ) -> list[Action] | None:
         return None
 
+    def ask_to_switch(
+        self,
+        home_addresses: tuple[ipaddress.IPv6Address, ...],
+        home_agents: tuple[ipaddress.IPv6Address, ...],
+        now: float,
+    ) -> tuple[tuple[ipaddress.IPv6Address, ...], list[Action]]:
+        return (), []
+
     def snapshot(self, now: float) -> ScriptedAgent:
         """Nothing to show."""
         return self

@@ -100,7 +100,8 @@ class TwoHomeAgents:
         port = self.correspondent.add_port(self.core, f"{CORRESPONDENT}/64")
         self._add_core_routes(self.correspondent, "c")
         assert port.link is self.core
-        self.agents = [self._home_agent(which) for which in (0, 1)]
+        self.agents: list[AgentNode] = []
+        self.agents += [self._home_agent(which) for which in (0, 1)]
         self.mobile_node = AgentNode(
             world,
             "mobile-node",
@@ -120,11 +121,12 @@ class TwoHomeAgents:
         )
 
     def new_home_agent(self, which: int) -> Agent:
-        """A fresh agent without bindings."""
+        """A fresh agent that finds the bindings its last one kept."""
         return build_agent(
             self._agent_configurations[which],
             random=Random(self.world.random.random()),
             persisted={},
+            kept=dict(self.agents[which].journal) if which < len(self.agents) else {},
             associations=[self._key_sets[which][1]],
         )
 

@@ -134,6 +134,9 @@ cdef void coalesce(
         head = mergeable_header(packet, length)
     if head and packet[6] == PROTOCOL_UDP and not worker.merges_datagrams:
         head = 0
+    if packet[24] == 0xFF:
+        # A group's packets are also read as they are from the device, to be passed on.
+        head = 0
     if packet[6] == PROTOCOL_UDP or packet[6] == PROTOCOL_TCP:
         flow = flow_of(packet, length)
         open_run = coalescer.flows[flow]

@@ -56,6 +56,9 @@ from mnagent.datapath.protocols cimport (
     AGENT_DISCOVERY_FIRST,
     AGENT_DISCOVERY_LAST,
     ENCAPSULATION_LIMIT_OPTION,
+    LISTENER_DISCOVERY_FIRST,
+    LISTENER_DISCOVERY_LAST,
+    LISTENER_REPORT_VERSION_2,
     MINIMUM_MTU,
     NEIGHBOUR_DISCOVERY_FIRST,
     NEIGHBOUR_DISCOVERY_LAST,
@@ -63,6 +66,7 @@ from mnagent.datapath.protocols cimport (
     PROTOCOL_DESTINATION_OPTIONS,
     PROTOCOL_ESP,
     PROTOCOL_FRAGMENT,
+    PROTOCOL_HOP_BY_HOP,
     PROTOCOL_ICMPV6,
     PROTOCOL_IPV6,
     PROTOCOL_MOBILITY,
@@ -126,7 +130,12 @@ cdef Verdict find_inbound_tunnel(
     if tunnel != NULL and not tunnel.mobile_end:
         found[0] = tunnel
         return DECAPSULATED
-    if remote_find(tables, outer + 8) != NULL:
+    tunnel = remote_find(tables, outer + 8)
+    if tunnel != NULL and tunnel.mobile_end and inner[24] == 0xFF:
+        # A group's packet (RFC 6275 11.3.4): the host takes it if it listens on the tunnel device.
+        found[0] = tunnel
+        return DECAPSULATED
+    if tunnel != NULL:
         return DROP_INNER_SOURCE
     return DROP_NO_BINDING
 
@@ -207,6 +216,44 @@ cdef Verdict check_protection(
     return DECAPSULATED
 
 
+cdef inline bint is_listener_message(const uint8_t* inner, uint32_t length) noexcept nogil:
+    """Behind a Router Alert alone, as all of them are (RFC 3810 5)."""
+    cdef uint8_t kind
+    if (
+        inner[6] != PROTOCOL_HOP_BY_HOP or length < IPV6_LENGTH + 8 + 4
+        or inner[IPV6_LENGTH] != PROTOCOL_ICMPV6 or inner[IPV6_LENGTH + 1] != 0
+    ):
+        return False
+    kind = inner[IPV6_LENGTH + 8]
+    return (
+        LISTENER_DISCOVERY_FIRST <= kind <= LISTENER_DISCOVERY_LAST
+        or kind == LISTENER_REPORT_VERSION_2
+    )
+
+
+cdef Verdict take_listener_message(
+    Worker* worker, Arrival* arrival, const uint8_t* outer, const uint8_t* inner, uint32_t length,
+    const Association* association
+) noexcept nogil:
+    """The one thing of link scope that goes through a tunnel (RFC 6275 10.4.3), for the control
+    plane. Its addresses tell nothing: whose it is the outer ones tell, or the association.
+    """
+    cdef Tables* tables = worker.tables
+    cdef int32_t at = -1
+    cdef Verdict verdict
+    if association != NULL:
+        at = address_find(&tables.homes, association.home_address)
+    if at < 0:
+        at = address_find(&tables.remotes, outer + 8)
+    if at < 0:
+        return DROP_NO_BINDING
+    verdict = check_protection(&tables.tunnels[at], outer, inner, length, association)
+    if verdict != DECAPSULATED:
+        return verdict
+    mark_tunnelled(arrival, outer)
+    return hand_up(worker, arrival, inner, length)
+
+
 cdef Verdict decapsulate(
     Worker* worker, Arrival* arrival, const uint8_t* outer, uint8_t* inner, uint32_t length,
     Association* association
@@ -221,6 +268,8 @@ cdef Verdict decapsulate(
     length = get16(inner + 4) + IPV6_LENGTH
     if is_link_scope(outer + 8) or outer[8] == 0xFF:
         return DROP_OUTER_SOURCE
+    if is_link_scope(inner + 24) and inner[24] == 0xFF and is_listener_message(inner, length):
+        return take_listener_message(worker, arrival, outer, inner, length, association)
     if is_link_scope(inner + 8) or is_link_scope(inner + 24) or inner[8] == 0xFF:
         return DROP_INNER_SCOPE
     verdict = find_inbound_tunnel(worker.tables, outer, inner, &tunnel)
@@ -235,7 +284,7 @@ cdef Verdict decapsulate(
     if verdict != DECAPSULATED:
         return verdict
     tunnel.activity.packets_in += 1
-    if tunnel.mobile_end:
+    if tunnel.mobile_end and inner[24] != 0xFF:
         return take_inner(worker, arrival, outer, inner, length)
     if is_control(inner, worker.tables):
         mark_tunnelled(arrival, outer)

@@ -18,6 +18,10 @@ cdef enum:
     PROTOCOL_UDP_LITE = 136
     # Message types of ICMPv6; those below 128 are errors.
     ICMP_INFORMATIONAL = 128
+    # Multicast listener discovery: queries, reports and leaving; reports of version 2.
+    LISTENER_DISCOVERY_FIRST = 130
+    LISTENER_DISCOVERY_LAST = 132
+    LISTENER_REPORT_VERSION_2 = 143
     NEIGHBOUR_DISCOVERY_FIRST = 133
     NEIGHBOUR_DISCOVERY_LAST = 137
     AGENT_DISCOVERY_FIRST = 144

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mnagent.cli import status
+from mnagent.cli import bindings, status
 from mnagent.cli.main import main
 from mnagent.control.client import ControlError
 
@@ -83,6 +83,59 @@ def test_delete_ends_each_binding(agent: Agent, capsys: pytest.CaptureFixture[st
         ("delete-binding", {"home_address": "2001:db8:1::11"}),
     ]
     assert capsys.readouterr().out.count("has ended") == 2
+
+
+def test_switch_names_who_is_asked_and_where_to(
+    agent: Agent, capsys: pytest.CaptureFixture[str]
+) -> None:
+    agent.answers["switch-home-agent"] = {"home_addresses": ["2001:db8:1::10"]}
+    to = ("--home-agent", "2001:db8:1::3", "--home-agent", "2001:db8:1::2")
+    assert main(["bindings", "switch", "2001:db8:1::10", "2001:db8:1::11", *to]) == 0
+    arguments = {
+        "home_addresses": "2001:db8:1::10 2001:db8:1::11",
+        "home_agents": "2001:db8:1::3 2001:db8:1::2",
+    }
+    assert agent.asked == [("switch-home-agent", arguments)]
+    assert capsys.readouterr().out.startswith("2001:db8:1::10: asked to switch")
+
+
+def test_switch_of_nobody_says_so(agent: Agent, capsys: pytest.CaptureFixture[str]) -> None:
+    agent.answers["switch-home-agent"] = {"home_addresses": []}
+    assert main(["bindings", "switch"]) == 0
+    assert agent.asked == [("switch-home-agent", {"home_addresses": "", "home_agents": ""})]
+    assert "No mobile node" in capsys.readouterr().out
+
+
+def test_switch_waits_until_those_asked_have_left(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        looks.append(seconds)
+        agent.answers["bindings"] = {"bindings": [{"home_address": "2001:db8:1::11"}]}
+
+    monkeypatch.setattr(bindings.time, "sleep", sleep)
+    agent.answers |= {
+        "switch-home-agent": {"home_addresses": ["2001:db8:1::10"]},
+        "bindings": BINDINGS,
+    }
+    assert main(["bindings", "switch", "--wait", "60"]) == 0
+    assert looks == [bindings.POLL_INTERVAL]
+
+
+def test_switch_that_somebody_does_not_follow_in_time_fails(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter((0.0, 0.1, 0.2))
+    monkeypatch.setattr(bindings.time, "sleep", lambda _: None)
+    monkeypatch.setattr(bindings.time, "monotonic", lambda: next(clock))
+    agent.answers |= {
+        "switch-home-agent": {"home_addresses": ["2001:db8:1::10"]},
+        "bindings": BINDINGS,
+    }
+    assert main(["bindings", "switch", "--wait", "0.2"]) == 1
+    assert capsys.readouterr().err == "still here: 2001:db8:1::10\n"
 
 
 def test_delete_of_what_is_no_address_is_bad_input(agent: Agent) -> None:

@@ -52,6 +52,14 @@ class FakeAgent:
             raise Refused(f"{home_address} has no binding here")
         self.deleted.append(home_address)
 
+    def ask_to_switch(
+        self, home_addresses: tuple[IPv6Address, ...], home_agents: tuple[IPv6Address, ...]
+    ) -> tuple[IPv6Address, ...]:
+        if self.failing:
+            raise Refused("none of these has a binding")
+        self.suggested = home_agents
+        return home_addresses[:1]
+
     def shutdown(self) -> None:
         self.shutdowns += 1
 
@@ -401,6 +409,27 @@ def test_client_has_the_configuration_read_again(path: Path) -> None:
             with pytest.raises(ControlError, match="cannot change while running: role") as refused:
                 await Client(path).reload()
             assert refused.value.code == "refused"
+
+    run(test)
+
+
+def test_client_sends_mobile_nodes_to_another_home_agent(path: Path) -> None:
+    async def test() -> None:
+        agent = FakeAgent()
+        async with serving(path, agent):
+            client = Client(path)
+            asked = await client.switch_home_agent(
+                ["2001:db8::1", "2001:db8::2"], home_agents=["2001:db8::a", "2001:db8::b"]
+            )
+            assert asked == ["2001:db8::1"]
+            assert agent.suggested == (IPv6Address("2001:db8::a"), IPv6Address("2001:db8::b"))
+            assert await client.switch_home_agent() == []
+            assert agent.suggested == ()
+            with pytest.raises(ControlError, match="expected IPv6 addresses as home_agents"):
+                await client.switch_home_agent(home_agents=["x"])
+            agent.failing = True
+            with pytest.raises(ControlError, match="none of these has a binding"):
+                await client.switch_home_agent(["2001:db8::1"])
 
     run(test)
 

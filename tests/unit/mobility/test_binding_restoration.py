@@ -11,28 +11,34 @@ from mnagent.core.actions import (
     InterceptHomeAddress,
     JoinGroup,
     JournalRecord,
+    LeaveGroup,
     SendPacket,
     SetTunnel,
+    StopIntercepting,
 )
-from mnagent.core.events import ShutdownRequested
+from mnagent.core.events import LinkDown, LinkUp, ShutdownRequested
 from mnagent.core.records import KeptRecord
 from mnagent.mobility import binding_record
 from mnagent.mobility.home_agent import HomeAgent, HomePrefix
 from mnagent.wire.mobility import BindingAcknowledgement, BindingStatus
-from mnagent.wire.ndisc import NeighborAdvertisement
+from mnagent.wire.ndisc import NeighborAdvertisement, NeighborSolicitation
 from tests.support.home_link import (
     CARE_OF_ADDRESS,
     HOME_ADDRESS,
+    HOME_AGENT_MAC,
+    HOME_LINK,
     HOME_LINK_LOCAL,
     OTHER_CARE_OF_ADDRESS,
     OTHER_HOME_ADDRESS,
     actions_of,
+    advertisement,
     binding_update,
     make_home_agent,
     only_acknowledgement,
     register,
     reports,
     sent,
+    solicitation,
 )
 from tests.support.requirement import requirement
 
@@ -91,10 +97,98 @@ def test_home_agent_restored_defends_addresses_on_the_home_link() -> None:
     before = make_home_agent()
     journal.take(register(before, link_local_compatibility=True), 1.0)
     after = make_home_agent()
-    actions = after.restore(journal.records, 2.0)
-    assert len(actions_of(actions, JoinGroup)) == 1  # one group for both: same identifier
-    targets = {each.packet.payload.target for each in sent(actions, NeighborAdvertisement)}  # type: ignore[union-attr]
-    assert targets == {HOME_ADDRESS, HOME_LINK_LOCAL}
+    asked = after.restore(journal.records, 2.0)
+    assert len(actions_of(asked, JoinGroup)) == 1  # one group for both: same identifier
+    assert actions_of(asked, InterceptHomeAddress)
+    assert not sent(asked, NeighborAdvertisement)
+    assert targets_of(asked, NeighborSolicitation) == {HOME_ADDRESS, HOME_LINK_LOCAL}
+    assert after.handle(solicitation(), 2.1) == []
+    actions = after.handle_timer(2.9)
+    assert targets_of(actions, NeighborAdvertisement) == {HOME_ADDRESS, HOME_LINK_LOCAL}
+    assert sent(after.handle(solicitation(), 3.0), NeighborAdvertisement)
+
+
+def targets_of(actions: list[Action], kind: type) -> set[IPv6Address]:
+    return {each.packet.payload.target for each in sent(actions, kind)}  # type: ignore[union-attr]
+
+
+def restored(journal: Journal) -> HomeAgent:
+    """One binding of a killed home agent, taken up at 100 on a physical home link."""
+    before = make_home_agent()
+    journal.take(register(before), 1.0)
+    after = make_home_agent()
+    journal.take(after.restore(journal.records, 100.0), 100.0)
+    return after
+
+
+@requirement("RFC6275-10.4.1", "OPS-03")
+def test_home_agent_restored_leaves_the_address_to_another_that_serves_it() -> None:
+    journal = Journal()
+    after = restored(journal)
+    actions = journal.take(after.handle(advertisement(), 100.2), 100.2)
+    assert actions_of(actions, StopIntercepting)
+    assert actions_of(actions, LeaveGroup)
+    assert not sent(actions, NeighborAdvertisement)
+    (report,) = reports(actions, "binding-removed")
+    assert ("reason", "served-elsewhere") in report.details
+    assert after.bindings == ()
+    assert not sent(after.handle_timer(101.0), NeighborAdvertisement)
+    # The number is kept: what was sent to the former home agent is no news to this one.
+    stale = only_acknowledgement(after.handle(binding_update(sequence=1), 102.0))
+    assert stale.status == BindingStatus.SEQUENCE_NUMBER_OUT_OF_WINDOW
+    ended = only_acknowledgement(after.handle(binding_update(sequence=2, lifetime=0), 103.0))
+    assert ended.is_accepted
+
+
+@pytest.mark.parametrize("link_local", [False, True])
+def test_home_agent_restored_defends_at_once_for_a_mobile_node_that_updates(
+    link_local: bool,
+) -> None:
+    after = restored(Journal())
+    update = binding_update(sequence=2, link_local_compatibility=link_local)
+    actions = after.handle(update, 100.2)
+    expected = {HOME_ADDRESS, HOME_LINK_LOCAL} if link_local else {HOME_ADDRESS}
+    assert targets_of(actions, NeighborAdvertisement) == expected
+    assert after.handle(advertisement(), 100.3) == []
+    assert len(after.bindings) == 1
+
+
+def test_home_agent_restored_forgets_the_question_with_the_binding() -> None:
+    after = restored(Journal())
+    after.handle(binding_update(sequence=2, lifetime=0), 100.2)
+    assert not sent(after.handle_timer(101.0), NeighborAdvertisement)
+
+
+def test_home_agent_restored_asks_again_when_the_link_was_down_meanwhile() -> None:
+    after = restored(Journal())
+    after.handle(LinkDown(interface=HOME_LINK), 100.2)
+    assert after.handle_timer(101.0) == []
+    actions = after.handle(home_link_up(), 101.5)
+    assert targets_of(actions, NeighborSolicitation) == {HOME_ADDRESS}
+    assert not sent(actions, NeighborAdvertisement)
+    assert targets_of(after.handle_timer(102.4), NeighborAdvertisement) == {HOME_ADDRESS}
+
+
+def test_home_agent_restored_does_not_ask_twice_when_the_link_is_told_of_again() -> None:
+    after = restored(Journal())
+    assert not sent(after.handle(home_link_up(), 100.2), NeighborSolicitation)
+
+
+@requirement("RFC6275-10.4.1", "OPS-03")
+def test_home_agent_whose_link_was_gone_for_long_asks_who_serves_by_now() -> None:
+    home_agent = make_home_agent()
+    register(home_agent)
+    home_agent.handle(LinkDown(interface=HOME_LINK), 5.0)
+    actions = home_agent.handle(home_link_up(), 7.0)
+    assert targets_of(actions, NeighborSolicitation) == {HOME_ADDRESS}
+    assert not sent(actions, NeighborAdvertisement)
+    taken = home_agent.handle(advertisement(), 7.1)
+    assert actions_of(taken, StopIntercepting)
+    assert home_agent.bindings == ()
+
+
+def home_link_up() -> LinkUp:
+    return LinkUp(interface=HOME_LINK, name="eth0", link_layer_address=HOME_AGENT_MAC)
 
 
 def test_home_agent_restored_after_the_binding_ended_forgets_it() -> None:

@@ -8,21 +8,32 @@ from ipaddress import IPv6Address, IPv6Network
 import pytest
 
 from mnagent.core.actions import (
+    DeliverPacket,
     Finish,
     PersistRecord,
     RemoveHomeAddress,
     RemoveTunnel,
     ReportEvent,
+    SendThroughTunnel,
     SetHomeAddress,
     SetTunnel,
     UseHomeLink,
 )
-from mnagent.core.events import ActionFailed, ShutdownRequested, TrafficSeen, TunnelActivity
+from mnagent.core.events import (
+    ActionFailed,
+    MembershipReported,
+    PacketReceived,
+    ShutdownRequested,
+    TrafficSeen,
+    TunnelActivity,
+)
 from mnagent.core.indications import RouterLost
+from mnagent.mobility.addresses import ALL_NODES, UNSPECIFIED_ADDRESS
 from mnagent.mobility.home_addresses import HOME_ADDRESSES_KEY, MAX_HOME_ADDRESSES
 from mnagent.mobility.movement import AtHome
 from mnagent.wire.icmp6 import MobilePrefixSolicitation
 from mnagent.wire.ipv6 import IPv6Packet
+from mnagent.wire.mld import ListenerQuery, ListenerReport
 from mnagent.wire.mobility import BindingUpdate, HomeTest
 from mnagent.wire.ndisc import RouterAdvertisement
 from tests.support.driver import (
@@ -373,3 +384,20 @@ def test_acknowledgement_while_the_link_is_in_doubt_asks_nothing() -> None:
     driver.node(HOME_ADDRESS)._is_doubtful = True
     driver.tell(RouterLost(interface=INTERFACE, router=ROUTER))
     assert sent(driver.acknowledge(), MobilePrefixSolicitation) == []
+
+
+@requirement("RFC6275-11.3.4", "MN-40")
+def test_groups_of_the_host_are_reported_by_one_home_address() -> None:
+    driver = HomeAddressesDriver(BOTH)
+    driver.establish()
+    query = PacketReceived(
+        packet=IPv6Packet(ROUTER, ALL_NODES, ListenerQuery(500, UNSPECIFIED_ADDRESS), hop_limit=1),
+        interface=INTERFACE,
+        tunnel_source=HOME_AGENT,
+        data=b"query",
+    )
+    assert driver.tell(query) == [DeliverPacket(data=b"query")]
+    report = IPv6Packet(ROUTER, ALL_NODES, ListenerReport(IPv6Address("ff0e::1")), hop_limit=1)
+    assert driver.tell(MembershipReported(packet=report)) == [
+        SendThroughTunnel(home_address=HOME_ADDRESS, packet=report)
+    ]

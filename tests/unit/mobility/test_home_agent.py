@@ -188,13 +188,13 @@ def test_home_agent_link_down_and_up_keeps_bindings_and_announces_anew() -> None
     assert home_agent.next_deadline() == 601.0
     assert home_agent.handle_timer(2.0) == []
     assert home_agent.bindings
-    actions = home_agent.handle(link_up(), 10.0)
+    actions = home_agent.handle(link_up(), 3.4)
     assert actions_of(actions, JoinGroup)
     (announcement,) = sent(actions, NeighborAdvertisement)
     payload = announcement.packet.payload
     assert isinstance(payload, NeighborAdvertisement)
     assert payload.options == (TargetLinkLayerAddress(NEW_MAC),)
-    assert home_agent.next_deadline() == 11.0
+    assert home_agent.next_deadline() == 4.4
 
 
 def test_home_agent_other_links_do_not_matter() -> None:

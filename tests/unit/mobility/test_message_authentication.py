@@ -290,6 +290,13 @@ def test_revocation_is_not_sent_where_nothing_could_protect_it() -> None:
     assert pair.home_agent.bindings == ()
 
 
+def test_switch_is_not_sent_where_nothing_could_protect_it() -> None:
+    pair = Pair()
+    pair.register()
+    assert pair.home_agent.ask_to_switch((), (), 20.0) == ((), [])
+    assert len(pair.home_agent.bindings) == 1
+
+
 def test_update_that_is_replayed_after_a_restart_is_refused() -> None:
     pair, again = Pair(), Pair()
     update = update_of(pair)

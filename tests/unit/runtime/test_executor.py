@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 from mnagent.core.actions import (
+    Action,
     AddAddress,
     AddDefaultRouter,
+    DeliverPacket,
     Finish,
+    ForwardGroups,
     HoldTunnel,
     InterceptHomeAddress,
     JoinGroup,
@@ -26,6 +29,7 @@ from mnagent.core.actions import (
     ReportEvent,
     SendDhcpMessage,
     SendPacket,
+    SendThroughTunnel,
     SetDirectPath,
     SetPeerBinding,
     SetTunnel,
@@ -76,6 +80,22 @@ class RememberingDhcp:
         self.sent.append(action)
 
 
+class RememberingTunnels:
+    """Sends through tunnels, delivers, and forwards groups."""
+
+    def __init__(self) -> None:
+        self.done: list[Action] = []
+
+    def send(self, action: SendThroughTunnel) -> None:
+        self.done.append(action)
+
+    def deliver(self, action: DeliverPacket) -> None:
+        self.done.append(action)
+
+    def set_groups(self, action: ForwardGroups) -> None:
+        self.done.append(action)
+
+
 class RefusingStore(MemoryStore):
     def put(self, key: str, value: str) -> None:
         raise OSError(errno.ENOSPC, "no space left on device")
@@ -84,7 +104,13 @@ class RefusingStore(MemoryStore):
 class Bench:
     """An executor over fakes, of a mobile node unless told otherwise."""
 
-    def __init__(self, *, home_agent: bool = False, store: MemoryStore | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        home_agent: bool = False,
+        store: MemoryStore | None = None,
+        multicast: RememberingTunnels | None = None,
+    ) -> None:
         self.kernel = FakeKernel()
         for index in (LINK, LINK + 1):
             self.kernel.links[index] = LinkInformation(
@@ -136,6 +162,8 @@ class Bench:
             report=self.reports.append,
             finish=self._finish,
             silence=self._silence,
+            through=multicast,
+            groups=multicast,
         )
 
     def _silence(self, addresses: frozenset[IPv6Address]) -> None:
@@ -376,3 +404,22 @@ def test_dhcp_message_goes_to_its_sockets() -> None:
     message = SendDhcpMessage(interface=LINK, data=b"solicit")
     assert bench.perform(message) == []
     assert bench.dhcp.sent == [message]
+
+
+MULTICAST: tuple[Action, ...] = (
+    SendThroughTunnel(home_address=HOME, packet=PACKET.packet),
+    DeliverPacket(data=b"query"),
+    ForwardGroups(home_address=HOME, groups=(IPv6Address("ff0e::1"),)),
+)
+
+
+def test_multicast_goes_to_who_carries_it() -> None:
+    carrier = RememberingTunnels()
+    assert Bench(multicast=carrier).executor.perform(MULTICAST) == []
+    assert carrier.done == [*MULTICAST]
+
+
+@pytest.mark.parametrize("action", MULTICAST)
+def test_multicast_without_who_carries_it_fails(action: Action) -> None:
+    (failure,) = Bench().executor.perform([action])
+    assert (failure.action, failure.errno) == (action, errno.EOPNOTSUPP)
