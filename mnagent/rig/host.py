@@ -23,7 +23,9 @@ from mnagent.rig.namespace import Namespace, RigError
 
 PR_SET_PDEATHSIG = 1
 STREAM_LIMIT = 1 << 20
-START_TIMEOUT = 10.0
+PATIENCE = float(os.environ.get("MNAGENT_RIG_PATIENCE", "1"))
+"""How many times as long as usual programs may take where the processor is emulated."""
+START_TIMEOUT = 10.0 * PATIENCE
 """Seconds a program may take to say that it is ready."""
 
 _libc = ctypes.CDLL(None)
