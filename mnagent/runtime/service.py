@@ -33,6 +33,8 @@ from mnagent.control.schema import ControlEvent
 from mnagent.control.server import ControlServer, Refused
 from mnagent.core.actions import Action, ReportEvent
 from mnagent.core.events import (
+    Association,
+    AssociationChanged,
     DatagramReceived,
     Event,
     LinkDown,
@@ -76,6 +78,11 @@ REFRESH_DELAY = 0.02
 """Seconds that route changes are gathered before paths are asked for again."""
 REFRESH_PAUSE = 0.005
 """Seconds between two lots of paths, for everything else that waits."""
+ASSOCIATIONS = {
+    AssociationChange.CONNECTED: Association.CONNECTED,
+    AssociationChange.ROAMED: Association.ROAMED,
+    AssociationChange.DISCONNECTED: Association.DISCONNECTED,
+}
 SIGNAL_INTERVAL = 5.0
 """Seconds between two looks at how well Wi-Fi hears its access points."""
 ACTIVITY_INTERVAL = 1.0
@@ -660,10 +667,16 @@ class Service:
     def _on_association(self, message: AssociationMessage) -> list[Event]:
         if message.interface not in self._monitor.interfaces:
             return []
+        events: list[Event] = [
+            AssociationChanged(
+                interface=message.interface,
+                change=ASSOCIATIONS[message.change],
+                access_point=message.access_point,
+            )
+        ]
         if message.change is AssociationChange.DISCONNECTED:
             self._monitor.dissociated(message.interface)
-            return []
-        events: list[Event] = []
+            return events
         # The carrier's notifications come by another socket: what we know may be older than this.
         for link in self._parts.kernel.links():
             if link.interface == message.interface:

@@ -246,12 +246,14 @@ class _Builder:
             shutil.copyfile(path, tree / "modules" / f"{number:02}-{path.name}")
         (tree / "init").write_text(self._description.early)
         (tree / "init").chmod(0o755)
-        names = "\n".join(
-            str(path.relative_to(tree)) for path in (tree, *sorted(tree.rglob("*")))
-        )
+        names = "\n".join(str(path.relative_to(tree)) for path in (tree, *sorted(tree.rglob("*"))))
         archive = (self._folder / "initramfs").resolve()
-        run("sh", "-c", f"cd {shlex.quote(str(tree))} && cpio --quiet -o -H newc"
-            f" > {shlex.quote(str(archive))}", stdin=names + "\n")
+        run(
+            "sh",
+            "-c",
+            f"cd {shlex.quote(str(tree))} && cpio --quiet -o -H newc > {shlex.quote(str(archive))}",
+            stdin=names + "\n",
+        )
         shutil.rmtree(tree)
 
     def _write_disk(self) -> None:

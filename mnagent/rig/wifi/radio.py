@@ -243,7 +243,11 @@ class Station:
 
 
 async def until(
-    condition: Callable[[], bool], complaint: str, *, timeout: float, interval: float = POLL_INTERVAL
+    condition: Callable[[], bool],
+    complaint: str,
+    *,
+    timeout: float,
+    interval: float = POLL_INTERVAL,
 ) -> None:
     """Wait for what can only be looked at. Raises RigError with the complaint after ``timeout``
     seconds."""
