@@ -22,8 +22,8 @@ NETWORK = "mnagent"
 OPEN_NETWORK = "captive"
 SECRET = "one secret for all"
 STATION_INTERFACE = "wlan0"
-STRONG, WEAK, AWAY = -50, -85, -120
-"""dBm that the station hears of an access point."""
+STRONG, WEAK = -50, -80
+"""dBm that the station hears of an access point; simulated radios cannot be heard worse."""
 TRANSMIT_POWER = 20
 """dBm of a simulated radio; what is heard is that more than what is set."""
 POLL_INTERVAL = 0.02
@@ -58,7 +58,7 @@ network={{
     ssid="{network}"
     scan_freq={frequencies}
     key_mgmt={key_management}
-    ieee80211w=1
+    ieee80211w=0
     psk="{secret}"
 }}
 network={{
