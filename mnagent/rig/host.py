@@ -177,7 +177,9 @@ class Host:
 
     async def start_module(self, name: str, module: str, *arguments: str) -> Process:
         """Start a Python module of the rig as a program. Raises RigError."""
-        return await self.start(name, (sys.executable, "-m", module, *arguments))
+        # On an emulated processor they give way to the programs that are tested.
+        priority = ("nice",) if PATIENCE > 1 else ()
+        return await self.start(name, (*priority, sys.executable, "-m", module, *arguments))
 
     async def stop(self) -> None:
         """End all its processes, latest first."""

@@ -1,4 +1,5 @@
 #!/bin/busybox sh
+# shellcheck shell=dash
 # First program of the machine: finds the disk, puts memory over it, goes on there.
 /bin/busybox --install -s /bin
 mount -t proc proc /proc

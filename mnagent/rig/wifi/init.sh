@@ -20,7 +20,7 @@ options=trans=virtio,version=9p2000.L,msize=524288
 mount -t 9p -o $options,cache=loose,ro project /project
 mount -t 9p -o $options,cache=loose,ro packages /packages
 mount -t 9p -o $options,cache=none job /job
-export PYTHONPATH=/project:/packages MNAGENT_RIG_PATIENCE=6
+export PYTHONPATH=/project:/packages MNAGENT_RIG_PATIENCE=6 MNAGENT_RIG_INTERVAL=0.05 MNAGENT_RIG_LOG_LEVEL=info
 stty -F /dev/ttyS1 raw 2>/dev/null
 cd /project || echo "no project" >&2
 touch /job/up

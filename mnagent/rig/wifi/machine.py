@@ -284,8 +284,12 @@ class Machine:
     image: Image
     memory: int = 768
     """Mebibytes."""
-    processors: int = 2
-    accelerator: str = "tcg,thread=multi,tb-size=256"
+    processors: int = 1
+    accelerator: str = "tcg,tb-size=256"
+    clock: str = "shift=0,sleep=on"
+    """Time inside is counted in instructions (QEMU's ``-icount``): 1 ns each, a processor of a
+    small board. How busy the host is then changes how long a run takes, and little of what it
+    measures."""
 
     def command(self, job: Path) -> list[str]:
         """The command line of one run; the job's output is standard output, the console a file."""
@@ -293,6 +297,7 @@ class Machine:
         command = [
             "qemu-system-x86_64",
             *("-M", "pc", "-accel", self.accelerator, "-cpu", "max"),
+            *("-icount", self.clock, "-rtc", "clock=vm"),
             *("-smp", str(self.processors), "-m", str(self.memory)),
             *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
             *("-monitor", "none", "-serial", f"file:{job / 'console.log'}"),

@@ -523,7 +523,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("output", type=Path)
     parser.add_argument("--roams", type=int, default=10)
     parser.add_argument("names", nargs="*")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     try:
         results = asyncio.run(play(options.names, options.roams, options.output))
     except RigError as error:
