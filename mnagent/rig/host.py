@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mnagent.rig.namespace import Namespace, RigError
+from mnagent.rig.namespace import Namespace, RigError, run
 
 PR_SET_PDEATHSIG = 1
 STREAM_LIMIT = 1 << 20
@@ -180,6 +180,10 @@ class Host:
         # On an emulated processor they give way to the programs that are tested.
         priority = ("nice",) if PATIENCE > 1 else ()
         return await self.start(name, (*priority, sys.executable, "-m", module, *arguments))
+
+    async def run(self, *command: str) -> str:
+        """Run a tool in the namespace to its end; returns what it printed. Raises RigError."""
+        return await asyncio.to_thread(run, "ip", "netns", "exec", self.namespace.name, *command)
 
     async def stop(self) -> None:
         """End all its processes, latest first."""

@@ -178,6 +178,7 @@ class Station:
     def __init__(self, host: Host, frequencies: tuple[int, ...]) -> None:
         self._host = host
         self._frequencies = frequencies
+        self._process: Process | None = None
         folder = host.directory / "supplicant"
         folder.mkdir(exist_ok=True)
         self.control = ControlSocket(folder / STATION_INTERFACE)
@@ -197,7 +198,7 @@ class Station:
         )
         log = str(self._host.directory / "station.supplicant")
         options = ("-t", "-D", "nl80211", "-i", STATION_INTERFACE, "-c", str(path), "-f", log)
-        await self._host.start("supplicant", ("wpa_supplicant", *options))
+        self._process = await self._host.start("supplicant", ("wpa_supplicant", *options))
         await until(
             lambda: self.control.exists and self.control.ask("PING") == "PONG",
             "wpa_supplicant does not start",
@@ -208,6 +209,12 @@ class Station:
         """Whether it is associated there, keys and all."""
         status = self.control.fields("STATUS")
         return status.get("bssid") == bssid and status.get("wpa_state") == "COMPLETED"
+
+    async def stop(self) -> None:
+        """End it: the interface is another's."""
+        if self._process is not None:
+            await self._process.stop(timeout=30.0)
+            self._process = None
 
     async def associated(self, *, timeout: float = 60.0) -> None:
         """Wait until it is at whatever access point. Raises RigError."""

@@ -31,6 +31,7 @@ from mnagent.rig.namespace import RigError, run
 from mnagent.rig.roaming import Move, RoamingSettings, Traffic
 from mnagent.rig.topology import HOME_AGENT, LINK_A, LINK_B, MOBILE
 from mnagent.rig.wifi.bench import ACCESS_POINTS, CAPTIVE, WirelessRoaming
+from mnagent.rig.wifi.managers import Manager, Networkd, NetworkManager
 from mnagent.rig.wifi.radio import (
     OPEN_ID,
     PROTECTED_ID,
@@ -88,6 +89,14 @@ class Stage:
         await until(elsewhere, f"the station stays at {origin.name}", timeout=timeout)
         return await self.finish(means, origin, self.arrived(began_at))
 
+    def place(self) -> AccessPointPlan:
+        """The access point the station is at. Raises RigError when it is at none."""
+        bssid = self.roaming.station.control.fields("STATUS").get("bssid", "")
+        plan = next((one for one in ACCESS_POINTS.values() if one.bssid == bssid), None)
+        if plan is None:
+            raise RigError("the station has left again")
+        return plan
+
     async def reconnected(self, began_at: float) -> None:
         """Wait until the station has joined an access point since an instant. Raises RigError."""
         await until(lambda: self._connected_at(began_at) is not None, "not connected", timeout=60.0)
@@ -95,17 +104,12 @@ class Stage:
 
     def arrived(self, began_at: float) -> Move:
         """The move to where the station is now."""
-        bssid = self.roaming.station.control.fields("STATUS").get("bssid", "")
-        plan = next((one for one in ACCESS_POINTS.values() if one.bssid == bssid), None)
-        if plan is None:
-            raise RigError("the station has left again")
-        return self.roaming.note_move(plan, began_at)
+        return self.roaming.note_move(self.place(), began_at)
 
     async def finish(self, means: str, origin: AccessPointPlan, move: Move) -> Roam:
         """Wait for registration and traffic after a move, and measure it."""
         roaming = self.roaming
-        bssid = roaming.station.control.fields("STATUS").get("bssid", "")
-        self.position = next(one for one in ACCESS_POINTS.values() if one.bssid == bssid)
+        self.position = self.place()
         if move.origin != move.destination:
             await roaming.settled(move, timeout=SETTLE_TIMEOUT)
         connected_at = self._connected_at(move.link_up_at)
@@ -273,6 +277,15 @@ async def by_signal(stage: Stage, outcome: Outcome) -> None:
         for plan in ACCESS_POINTS.values():
             set_strength(plan, STRONG)
     _claim_noticed(outcome)
+    told = [event.at for event in stage.roaming.mobile_node.events if event.name == "signal-weak"]
+    warned = [
+        roam
+        for roam in outcome.roams
+        if any(roam.began_at <= at < (roam.connected_at or 0.0) for at in told)
+    ]
+    text = "the agent told of the weak signal before each roam"
+    detail = f"{len(warned)} of {len(outcome.roams)}"
+    outcome.claims.append(Claim(text, len(warned) == len(outcome.roams), detail))
 
 
 async def access_point_dies(stage: Stage, outcome: Outcome) -> None:
@@ -374,6 +387,48 @@ async def captive(stage: Stage, outcome: Outcome) -> None:
     )
 
 
+async def network_manager(stage: Stage, outcome: Outcome) -> None:
+    """With NetworkManager owning the interface"""
+    await _managed(stage, outcome, NetworkManager)
+
+
+async def networkd(stage: Stage, outcome: Outcome) -> None:
+    """With systemd-networkd owning the interface"""
+    await _managed(stage, outcome, Networkd)
+
+
+async def _managed(stage: Stage, outcome: Outcome, kind: type[Manager]) -> None:
+    roaming = stage.roaming
+    manager = kind(roaming.hosts[MOBILE], roaming.station)
+    began_at = boottime()
+    try:
+        await manager.start()
+        stage.arrived(began_at)
+        stage.position = stage.place()
+        await stage.traffic.resumed(boottime(), timeout=SETTLE_TIMEOUT)
+        for _ in range(2):
+            for name in ("ap-2", "ap-3", "ap-1"):
+                if stage.position.name != name:
+                    outcome.roams.append(await stage.roam(name))
+    finally:
+        began_at = boottime()
+        await manager.stop()
+        await roaming.station.associated()
+        stage.arrived(began_at)
+        stage.position = stage.place()
+        await stage.traffic.resumed(boottime(), timeout=SETTLE_TIMEOUT)
+    crossed = [roam for roam in outcome.roams if roam.changes_link]
+    registered = sum(roam.acknowledged_at is not None for roam in crossed)
+    outcome.claims.append(
+        Claim(
+            "the node registered from each link under its interface's new owner",
+            bool(crossed) and registered == len(crossed),
+            f"{registered} of {len(crossed)}",
+        )
+    )
+    _claim_noticed(outcome)
+
+
 def _claim_noticed(outcome: Outcome) -> None:
     """The agent told the right access point of each roam, at the time of the kernel's event."""
     missed = [
@@ -426,6 +481,8 @@ SCENARIOS = (
     Scenario("reauthentication", reauthentication),
     Scenario("wpa3", wpa3),
     Scenario("captive", captive),
+    Scenario("network-manager", network_manager),
+    Scenario("networkd", networkd),
 )
 
 
