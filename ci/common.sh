@@ -33,3 +33,17 @@ quietly() {
     rm -f "$log"
     return "$status"
 }
+
+# Installs those Debian packages of its arguments that are not there.
+install_missing() {
+    local package missing=""
+    for package in "$@"; do
+        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' \
+            || missing="$missing $package"
+    done
+    [ -n "$missing" ] || return 0
+    say "installing Debian packages:$missing"
+    # shellcheck disable=SC2086
+    as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -q --no-install-recommends $missing >/dev/null
+}

@@ -36,6 +36,7 @@ from mnagent.core.events import (
     ActionFailed,
     AddressAppeared,
     AddressVanished,
+    AssociationChanged,
     DatagramReceived,
     Event,
     LinkDown,
@@ -92,6 +93,8 @@ class Agent:
             actions += [] if admitted is None else self._deliver(admitted, now)
             return self._finish(actions, now)
         actions += self._observe(event, now)
+        if isinstance(event, AssociationChanged):
+            return self._finish(actions, now)
         return self._finish([*actions, *self.role.handle(event, now)], now)
 
     def handle_timer(self, now: float) -> list[Action]:
@@ -191,6 +194,9 @@ class Agent:
                 self._handovers.link_changed(event, now)
                 details = (("interface", known.name), ("index", str(event.interface)))
                 return [ReportEvent(name="link-down", details=details)]
+            case AssociationChanged():
+                self._handovers.associated(event, now)
+                return [self._report_association(event)]
             case AddressAppeared():
                 addresses = self._addresses.setdefault(event.interface, {})
                 addresses[str(event.address)] = _state_of(event)
@@ -203,6 +209,16 @@ class Agent:
             case ActionFailed():
                 return [self._report_failure(event)]
         return []
+
+    def _report_association(self, event: AssociationChanged) -> ReportEvent:
+        known = self._interfaces.get(event.interface)
+        details = (
+            ("interface", "" if known is None else known.name),
+            ("index", str(event.interface)),
+            ("change", event.change.value),
+            ("access_point", event.access_point.hex(":")),
+        )
+        return ReportEvent(name="access-point-changed", details=details)
 
     def _report_failure(self, event: ActionFailed) -> ReportEvent:
         self._counts["actions-failed"] += 1

@@ -16,13 +16,25 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from mnagent.core.actions import ReportEvent, SendPacket
-from mnagent.core.events import LinkCause, LinkDown, LinkUp, TrafficSeen, TunnelActivity
+from mnagent.core.events import (
+    Association,
+    AssociationChanged,
+    LinkCause,
+    LinkDown,
+    LinkUp,
+    TrafficSeen,
+    TunnelActivity,
+)
 from mnagent.wire.mobility import BindingUpdate, CareOfTestInit, HomeTestInit
 
 MAX_HANDOVERS: Final = 128
 """Handovers remembered; the oldest goes first."""
 MAX_OPEN_TIME: Final = 60.0
 """Seconds after which a link event is no longer taken for the cause of what happens."""
+NOTICE_TIME: Final = 0.5
+"""Seconds after a link came up within which a notice of Wi-Fi speaks of the same event."""
+ASSOCIATION_TIME: Final = 5.0
+"""Seconds before a link can be used within which its association began: keys are exchanged."""
 CORRESPONDENT_START_TIME: Final = 5.0
 """Seconds from the attachment within which a registration with a correspondent is part of the
 handover: a full table of them starts within two."""
@@ -87,6 +99,11 @@ class HandoverRecord:
     """When the tunnel had carried something out, to some percent of the time since link up."""
     first_packet_in_at: float | None = None
     at_home: bool = False
+    access_point: str = ""
+    """BSSID on Wi-Fi, where the driver tells it."""
+    associated_at: float | None = None
+    """When Wi-Fi told of the association; before ``link_up_at`` but for the time in which two
+    notices of the kernel overtake each other."""
     correspondents: dict[str, dict[str, float]] = field(default_factory=dict)
     """By correspondent: a value of CORRESPONDENT_PHASES to its instant; missing what was not
     reached, or not needed."""
@@ -116,6 +133,7 @@ class HandoverLog:
         self._baseline = (0, 0)
         self._names: dict[int, str] = {}
         self._open_interface: int | None = None
+        self._associations: dict[int, tuple[str, float]] = {}
         self._count = 0
         self._attached_at = 0.0
         self._phases = {name: _Distribution() for name in (*PHASES, *CORRESPONDENT_PHASES)}
@@ -151,9 +169,31 @@ class HandoverLog:
         elif self._attached is not None and self._attached[0] == event.interface:
             self._begin(None, "link-lost", now)
 
+    def associated(self, event: AssociationChanged, now: float) -> None:
+        """An interface is at another access point, or at none."""
+        interface = event.interface
+        if event.change is Association.DISCONNECTED:
+            self._associations.pop(interface, None)
+            return
+        self._associations[interface] = (event.access_point.hex(":"), now)
+        if self._open is not None and self._open_interface == interface:
+            self._open = self._with_access_point(self._open, interface)
+        elif self._records and self._attached is not None and self._attached[0] == interface:
+            newest = self._records[-1]
+            if newest.associated_at is None and now - newest.link_up_at < NOTICE_TIME:
+                self._records[-1] = self._with_access_point(newest, interface)
+
+    def _with_access_point(self, record: HandoverRecord, interface: int | None) -> HandoverRecord:
+        if interface not in self._associations:
+            return record
+        access_point, at = self._associations[interface]
+        is_its_own = abs(record.link_up_at - at) < ASSOCIATION_TIME
+        return replace(record, access_point=access_point, associated_at=at if is_its_own else None)
+
     def _begin(self, interface: int | None, cause: str, now: float) -> None:
         name = "" if interface is None else self._names.get(interface, "")
-        self._open = HandoverRecord(link_up_at=now, interface=name, cause=cause)
+        opened = HandoverRecord(link_up_at=now, interface=name, cause=cause)
+        self._open = self._with_access_point(opened, interface)
         self._open_interface = interface
         self._baseline = self._activity
 
@@ -249,7 +289,9 @@ class HandoverLog:
         if where == before:
             return
         if record is None or now - record.link_up_at > MAX_OPEN_TIME:
-            record = HandoverRecord(link_up_at=now, cause="address")
+            record = self._with_access_point(
+                HandoverRecord(link_up_at=now, cause="address"), where[0]
+            )
             self._baseline = self._activity
         interface, address = where
         is_home = interface is None

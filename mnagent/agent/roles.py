@@ -35,6 +35,7 @@ from mnagent.core.actions import (
 from mnagent.core.drops import DropReason
 from mnagent.core.events import (
     AddressAppeared,
+    AssociationChanged,
     DatagramReceived,
     DefaultRouterAppeared,
     DefaultRouterVanished,
@@ -169,13 +170,22 @@ class MobileNodeRole:
                 actions += correspondent.handle(event, now)
         if not isinstance(
             event,
-            DatagramReceived | DhcpMessageReceived | DefaultRouterAppeared | DefaultRouterVanished,
+            DatagramReceived
+            | DhcpMessageReceived
+            | DefaultRouterAppeared
+            | DefaultRouterVanished
+            | AssociationChanged,
         ):
             # Before autoconfiguration: an interface is known before there are addresses on it, and
             # its loss is one loss, not one for each address.
             actions += self._pass_on(self.home_addresses.handle(event, now), now)
         if not isinstance(
-            event, DatagramReceived | MembershipReported | TrafficSeen | ShutdownRequested
+            event,
+            DatagramReceived
+            | MembershipReported
+            | TrafficSeen
+            | ShutdownRequested
+            | AssociationChanged,
         ):
             actions += self._pass_on(self.autoconfiguration.handle(event, now), now)
         return _questions_first(actions) if isinstance(event, LinkUp) else actions

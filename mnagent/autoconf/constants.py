@@ -43,8 +43,11 @@ MAX_KNOWN_DUPLICATES: Final = 16
 
 MAX_PROBED_ROUTERS: Final = 6
 """Routers asked on a link event (RFC 6059 5.5.3)."""
-PROBE_INTERVALS: Final = (0.02, 0.06)
-"""Between these probes: they go again twice at most (RFC 6059 5.11)."""
+PROBE_INTERVALS: Final = (0.005, 0.035)
+"""Between these probes: they go again twice at most (RFC 6059 5.11).
+
+The first is lost where an access point has not yet taken the last message of the key exchange: it
+is behind the station by the time of one frame. A question by unicast costs next to nothing."""
 PROBE_LIFETIME: Final = 3.0
 """After a link event, how long answers to its probes count: the host may check its link-local
 address for two seconds before we may ask from it."""

@@ -55,6 +55,8 @@ def render(answer: Mapping[str, Any]) -> Iterator[str]:
         start = float(one["link_up_at"])
         times = "".join(f"{_since(start, one.get(name)):>{WIDTH}}" for _, name in COLUMNS)
         where = "(home)" if one.get("at_home") else one.get("care_of_address") or "-"
+        if one.get("access_point"):
+            where += f" at {one['access_point']}"
         yield (
             f"{one.get('number', 0):>4}  {duration(now - start):>11}  "
             f"{one.get('interface') or '-':<10}  {one.get('cause', ''):<11}{times}  {where}"

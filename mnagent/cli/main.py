@@ -113,7 +113,11 @@ def _is_configuration_error(error: Exception) -> bool:
 
 def _dispatch(argv: list[str]) -> int:
     if argv[:1] == ["demo"]:
-        return _demo(argv[1:])
+        return _rig("the demo", "mnagent.rig.demo", argv[1:])
+    if argv[:1] == ["rig"]:
+        if argv[1:2] not in (["wifi"],):
+            raise CommandError("`mnagent rig` needs to know which rig: wifi")
+        return _rig("the rig", "mnagent.rig.wifi.command", argv[2:])
     try:
         arguments = build_parser().parse_args(argv)
     except SystemExit as ending:  # --help and --version
@@ -122,18 +126,18 @@ def _dispatch(argv: list[str]) -> int:
     return status
 
 
-def _demo(argv: list[str]) -> int:
-    """The demo has options of its own, and libraries that a board does not have."""
+def _rig(what: str, module: str, argv: list[str]) -> int:
+    """A rig has options of its own, and libraries that a board does not have."""
     try:
-        demo = importlib.import_module("mnagent.rig.demo")
+        rig = importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise CommandError(
-            f"the demo needs {error.name}, which is not installed; "
+            f"{what} needs {error.name}, which is not installed; "
             "`pip install 'mnagent[rig]'` brings it",
             EXIT_FAILED,
         ) from None
     try:
-        status: int = demo.main(argv)
+        status: int = rig.main(argv)
     except SystemExit as ending:
         return ending.code if isinstance(ending.code, int) else EXIT_FAILED
     return status
@@ -160,6 +164,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_doctor(commands)
     _add_bench(commands)
     commands.add_parser("demo", help="watch a mobile node roam, in namespaces on this machine")
+    commands.add_parser("rig", help="let a mobile node roam over Wi-Fi, in a virtual machine")
     commands.add_parser("version", help="print the version")
     return parser
 

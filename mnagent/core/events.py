@@ -170,6 +170,26 @@ class SignalMeasured:
     """dBm."""
 
 
+class Association(enum.Enum):
+    """What Wi-Fi told of an interface and an access point."""
+
+    CONNECTED = "connected"
+    ROAMED = "roamed"
+    """By the adapter's own firmware; a roam that the kernel makes is told as another connect."""
+    DISCONNECTED = "disconnected"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssociationChanged:
+    """An interface joined or left an access point. For the record: `LinkUp` says when it can be
+    used."""
+
+    interface: int
+    change: Association
+    access_point: bytes = b""
+    """BSSID, six octets; empty where the driver does not say, and once it was left."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TunnelActivity:
     """What a home address's tunnel has carried since the start; counters never go back."""
@@ -209,6 +229,7 @@ Event = (
     | DefaultRouterVanished
     | TrafficSeen
     | SignalMeasured
+    | AssociationChanged
     | TunnelActivity
     | ActionFailed
     | ShutdownRequested

@@ -33,10 +33,15 @@ NL80211_CMD_NEW_STATION = 19
 NL80211_CMD_CONNECT = 46
 NL80211_CMD_ROAM = 47
 NL80211_CMD_DISCONNECT = 48
+NL80211_CMD_NOTIFY_CQM = 64
 NL80211_ATTR_IFINDEX = 3
 NL80211_ATTR_MAC = 6
 NL80211_ATTR_STA_INFO = 21
 NL80211_ATTR_STATUS_CODE = 72
+NL80211_ATTR_CQM = 94
+NL80211_ATTR_CQM_RSSI_THRESHOLD_EVENT = 3
+NL80211_ATTR_CQM_RSSI_LEVEL = 9
+NL80211_CQM_RSSI_THRESHOLD_EVENT_LOW = 0
 NL80211_STA_INFO_SIGNAL = 7
 NL80211_STA_INFO_SIGNAL_AVG = 13
 
@@ -77,6 +82,9 @@ class SignalMessage:
     interface: int
     level: float
     """dBm."""
+    is_falling: bool | None = None
+    """Whether it fell below the threshold that the supplicant watches, or rose above it; None where
+    it is an answer to our question."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +129,8 @@ def decode(message_type: int, data: bytes, *, family: int | None) -> WirelessMes
         return None
     if command == NL80211_CMD_NEW_STATION:
         return _decode_signal(interface, attributes)
+    if command == NL80211_CMD_NOTIFY_CQM:
+        return _decode_threshold(interface, attributes)
     try:
         change = AssociationChange(command)
     except ValueError:
@@ -209,3 +219,16 @@ def _decode_signal(interface: int, attributes: dict[int, bytes]) -> SignalMessag
     if not level:
         return None
     return SignalMessage(interface=interface, level=float(struct.unpack("=b", level[:1])[0]))
+
+
+def _decode_threshold(interface: int, attributes: dict[int, bytes]) -> SignalMessage | None:
+    quality = _attributes(attributes.get(NL80211_ATTR_CQM, b""))
+    event = _number(quality.get(NL80211_ATTR_CQM_RSSI_THRESHOLD_EVENT))
+    level = quality.get(NL80211_ATTR_CQM_RSSI_LEVEL, b"")
+    if event is None or len(level) != 4:
+        return None  # lost beacons or packets, or a kernel that does not tell the level
+    return SignalMessage(
+        interface=interface,
+        level=float(struct.unpack("=i", level)[0]),
+        is_falling=event == NL80211_CQM_RSSI_THRESHOLD_EVENT_LOW,
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -103,7 +104,7 @@ class AgentDaemon:
         machine = {
             "state_directory": str(self.state),
             "control_socket": str(self.socket),
-            "log_level": "debug",
+            "log_level": os.environ.get("MNAGENT_RIG_LOG_LEVEL", "debug"),
         }
         self.write({**settings, "host": {**machine, **settings.get("host", {})}})
 

@@ -19,11 +19,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mnagent.rig.namespace import Namespace, RigError
+from mnagent.rig.namespace import Namespace, RigError, run
 
 PR_SET_PDEATHSIG = 1
 STREAM_LIMIT = 1 << 20
-START_TIMEOUT = 10.0
+PATIENCE = float(os.environ.get("MNAGENT_RIG_PATIENCE", "1"))
+"""How many times as long as usual programs may take where the processor is emulated."""
+START_TIMEOUT = 10.0 * PATIENCE
 """Seconds a program may take to say that it is ready."""
 
 _libc = ctypes.CDLL(None)
@@ -175,7 +177,13 @@ class Host:
 
     async def start_module(self, name: str, module: str, *arguments: str) -> Process:
         """Start a Python module of the rig as a program. Raises RigError."""
-        return await self.start(name, (sys.executable, "-m", module, *arguments))
+        # On an emulated processor they give way to the programs that are tested.
+        priority = ("nice",) if PATIENCE > 1 else ()
+        return await self.start(name, (*priority, sys.executable, "-m", module, *arguments))
+
+    async def run(self, *command: str) -> str:
+        """Run a tool in the namespace to its end; returns what it printed. Raises RigError."""
+        return await asyncio.to_thread(run, "ip", "netns", "exec", self.namespace.name, *command)
 
     async def stop(self) -> None:
         """End all its processes, latest first."""

@@ -156,6 +156,11 @@ class Topology:
         return self._namespaces[role]
 
     @property
+    def namespaces(self) -> list[Namespace]:
+        """All of them."""
+        return list(self._namespaces.values())
+
+    @property
     def position(self) -> str | None:
         """The link the first mobile node is plugged into, or None."""
         return self.positions[MOBILE]

@@ -30,8 +30,9 @@ import sys
 import time
 from typing import Any
 
-INTERVAL = 0.02
-"""Seconds between probes, and between writes to a connection."""
+INTERVAL = float(os.environ.get("MNAGENT_RIG_INTERVAL", "0.02"))
+"""Seconds between probes, and between writes to a connection; more where the processor is emulated,
+so that measuring does not cost what is measured."""
 CHUNK = 1000
 """Octets of one write."""
 PATTERN = bytes(random.Random(6275).choices(b"abcdefghijklmnopqrstuvwxyz", k=65521))

@@ -33,6 +33,8 @@ from mnagent.control.schema import ControlEvent
 from mnagent.control.server import ControlServer, Refused
 from mnagent.core.actions import Action, ReportEvent
 from mnagent.core.events import (
+    Association,
+    AssociationChanged,
     DatagramReceived,
     Event,
     LinkDown,
@@ -78,8 +80,15 @@ REFRESH_DELAY = 0.02
 """Seconds that route changes are gathered before paths are asked for again."""
 REFRESH_PAUSE = 0.005
 """Seconds between two lots of paths, for everything else that waits."""
+ASSOCIATIONS = {
+    AssociationChange.CONNECTED: Association.CONNECTED,
+    AssociationChange.ROAMED: Association.ROAMED,
+    AssociationChange.DISCONNECTED: Association.DISCONNECTED,
+}
 SIGNAL_INTERVAL = 5.0
 """Seconds between two looks at how well Wi-Fi hears its access points."""
+LOW_SIGNAL_INTERVAL = 0.5
+"""The same while a signal is below the threshold its supplicant watches."""
 ACTIVITY_INTERVAL = 1.0
 """Seconds between two looks at what the tunnel carried."""
 FIRST_PACKET_PATIENCE = 3.0
@@ -197,6 +206,7 @@ class Service:
         self._control = ControlServer(configuration.host.control_socket, self, lock=lock)
         self._started_at = self._clock.now()
         self._wireless: WirelessSocket | None = None
+        self._signal_interval = SIGNAL_INTERVAL
         self._metrics = (
             MetricsServer(configuration.host.metrics_port, self.status)
             if configuration.host.metrics_port
@@ -505,7 +515,7 @@ class Service:
                 self._timers.set("refresh", now + REFRESH_PAUSE)
         elif name == "signal":
             self._ask_for_signals()
-            self._timers.set("signal", now + SIGNAL_INTERVAL)
+            self._timers.set("signal", now + self._signal_interval)
         elif name == "activity":
             self._pending.extend(self._read_activity())
             self._pending.extend(self._read_traffic())
@@ -687,18 +697,37 @@ class Service:
         events: list[Event] = []
         for message in messages:
             if isinstance(message, SignalMessage):
+                self._follow_signal(message)
                 events.append(SignalMeasured(interface=message.interface, level=message.level))
             else:
                 events += self._on_association(message)
         self._feed(events)
 
+    def _follow_signal(self, message: SignalMessage) -> None:
+        """Where the signal falls we look more often: another interface may have to take over."""
+        if message.is_falling is None or message.interface not in self._monitor.interfaces:
+            return
+        self._signal_interval = LOW_SIGNAL_INTERVAL if message.is_falling else SIGNAL_INTERVAL
+        if "signal" in self._timers:
+            self._timers.set("signal", self._clock.now() + self._signal_interval)
+        name = "signal-weak" if message.is_falling else "signal-good"
+        interface = self._monitor.interfaces[message.interface].name
+        details = (("interface", interface), ("level", f"{message.level:.0f}"))
+        self._report(ReportEvent(name=name, details=details))
+
     def _on_association(self, message: AssociationMessage) -> list[Event]:
         if message.interface not in self._monitor.interfaces:
             return []
+        events: list[Event] = [
+            AssociationChanged(
+                interface=message.interface,
+                change=ASSOCIATIONS[message.change],
+                access_point=message.access_point,
+            )
+        ]
         if message.change is AssociationChange.DISCONNECTED:
             self._monitor.dissociated(message.interface)
-            return []
-        events: list[Event] = []
+            return events
         # The carrier's notifications come by another socket: what we know may be older than this.
         for link in self._parts.kernel.links():
             if link.interface == message.interface:

@@ -17,7 +17,15 @@ from mnagent.agent.handovers import (
     HandoverRecord,
 )
 from mnagent.core.actions import ReportEvent, SendPacket
-from mnagent.core.events import LinkCause, LinkDown, LinkUp, TrafficSeen, TunnelActivity
+from mnagent.core.events import (
+    Association,
+    AssociationChanged,
+    LinkCause,
+    LinkDown,
+    LinkUp,
+    TrafficSeen,
+    TunnelActivity,
+)
 from mnagent.wire.ipv6 import IPv6Packet
 from mnagent.wire.mobility import BindingUpdate, CareOfTestInit, HomeTestInit, MobilityMessage
 
@@ -275,3 +283,58 @@ def test_correspondents_without_a_handover_are_ignored() -> None:
     story = Story()
     story.send(HomeTestInit(bytes(8)), 1.0)
     assert story.log.records == ()
+
+
+def associated(
+    story: Story, now: float, *, index: int = 3, change: Association = Association.CONNECTED
+) -> None:
+    access_point = b"" if change is Association.DISCONNECTED else bytes.fromhex("020000000200")
+    event = AssociationChanged(interface=index, change=change, access_point=access_point)
+    story.log.associated(event, now)
+
+
+@pytest.mark.parametrize("instant", [9.9, 10.001])
+def test_handover_on_wifi_names_the_access_point_whichever_notice_comes_first(
+    story: Story, instant: float
+) -> None:
+    if instant < 10.0:
+        associated(story, instant)
+    story.link_up(10.0, index=3)
+    if instant > 10.0:
+        associated(story, instant)
+    story.register("2001:db8:b::1", 10.02, index=3)
+    assert (story.last.access_point, story.last.associated_at) == ("02:00:00:00:02:00", instant)
+
+
+def test_handover_on_wifi_takes_a_late_notice_while_it_is_new(story: Story) -> None:
+    story.link_up(10.0, index=3)
+    story.register("2001:db8:b::1", 10.02, index=3)
+    associated(story, 10.1, index=2)
+    assert story.last.access_point == ""
+    associated(story, 10.1)
+    assert (story.last.access_point, story.last.associated_at) == ("02:00:00:00:02:00", 10.1)
+    associated(story, 10.2)
+    assert story.last.associated_at == 10.1
+
+
+def test_roam_within_a_link_long_after_leaves_the_record_alone(story: Story) -> None:
+    story.link_up(10.0, index=3)
+    story.register("2001:db8:b::1", 10.02, index=3)
+    associated(story, 20.0)
+    assert (story.last.access_point, story.last.associated_at) == ("", None)
+
+
+def test_renumbering_names_the_access_point_but_no_association(story: Story) -> None:
+    associated(story, 5.0)
+    story.link_up(5.1, index=3)
+    story.register("2001:db8:b::1", 5.2, index=3)
+    story.register("2001:db8:d::1", 30.0, index=3)
+    assert (story.last.access_point, story.last.associated_at) == ("02:00:00:00:02:00", None)
+
+
+def test_access_point_that_was_left_is_forgotten(story: Story) -> None:
+    associated(story, 9.0)
+    associated(story, 9.1, change=Association.DISCONNECTED)
+    story.link_up(10.0, index=3)
+    story.register("2001:db8:b::1", 10.02, index=3)
+    assert story.last.access_point == ""

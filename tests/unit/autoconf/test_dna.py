@@ -132,7 +132,7 @@ def test_lost_probe_goes_again_twice() -> None:
     driver.dna.link_came_up(driver.now)
     assert driver.dna.handle_timer(driver.now) == []
     assert len(driver.advance(1)) == 2
-    assert [round(at - 1000, 3) for at, _ in driver.log] == [0.02, 0.08]
+    assert [round(at - 1000, 3) for at, _ in driver.log] == [0.005, 0.04]
 
 
 def test_probe_waits_for_the_link_local_address() -> None:

@@ -385,6 +385,17 @@ def test_demo_arguments_go_to_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen == [["--json", "x"]]
 
 
+def test_rig_arguments_go_to_the_rig(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rig = SimpleNamespace(main=lambda argv: len(argv))
+    monkeypatch.setitem(sys.modules, "mnagent.rig.wifi.command", rig)
+    assert main(["rig", "wifi", "--roams", "3"]) == 2
+    assert main(["rig", "wifi", "captive", "--roams", "3"]) == 3
+    assert main(["rig"]) == 2
+    assert "which rig: wifi" in one_line(capsys)
+
+
 def test_demo_without_its_libraries_says_how_to_get_them(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,6 +16,9 @@ from mnagent.link.wireless import (
     CTRL_CMD_DELFAMILY,
     CTRL_CMD_NEWFAMILY,
     GENL_ID_CTRL,
+    NL80211_ATTR_CQM,
+    NL80211_ATTR_CQM_RSSI_LEVEL,
+    NL80211_ATTR_CQM_RSSI_THRESHOLD_EVENT,
     NL80211_ATTR_IFINDEX,
     NL80211_ATTR_MAC,
     NL80211_ATTR_STA_INFO,
@@ -23,6 +26,7 @@ from mnagent.link.wireless import (
     NL80211_CMD_CONNECT,
     NL80211_CMD_DISCONNECT,
     NL80211_CMD_NEW_STATION,
+    NL80211_CMD_NOTIFY_CQM,
     NL80211_CMD_ROAM,
     NL80211_STA_INFO_SIGNAL,
     AssociationChange,
@@ -89,6 +93,31 @@ def test_signal_of_the_station_is_read() -> None:
     expected = SignalMessage(interface=3, level=-67.0)
     assert read(NL80211_CMD_NEW_STATION, INDEX, information) == expected
     assert read(NL80211_CMD_NEW_STATION, INDEX) is None
+
+
+@pytest.mark.parametrize(("event", "is_falling"), [(0, True), (1, False)])
+def test_signal_that_passes_the_threshold_is_told_with_its_level(
+    event: int, is_falling: bool
+) -> None:
+    quality = attributes(
+        (NL80211_ATTR_CQM_RSSI_THRESHOLD_EVENT, struct.pack("=I", event)),
+        (NL80211_ATTR_CQM_RSSI_LEVEL, struct.pack("=i", -81)),
+    )
+    told = read(NL80211_CMD_NOTIFY_CQM, INDEX, (NL80211_ATTR_CQM | NESTED, quality))
+    assert told == SignalMessage(interface=3, level=-81.0, is_falling=is_falling)
+
+
+@pytest.mark.parametrize(
+    "quality",
+    [
+        attributes((NL80211_ATTR_CQM_RSSI_THRESHOLD_EVENT, struct.pack("=I", 0))),
+        attributes((NL80211_ATTR_CQM_RSSI_LEVEL, struct.pack("=i", -81))),
+        attributes((8, b"")),
+        b"",
+    ],
+)
+def test_quality_without_a_level_is_of_no_interest(quality: bytes) -> None:
+    assert read(NL80211_CMD_NOTIFY_CQM, INDEX, (NL80211_ATTR_CQM | NESTED, quality)) is None
 
 
 @pytest.mark.parametrize("command", [1, 33, 64, 200])
