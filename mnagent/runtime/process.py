@@ -15,8 +15,8 @@ from pathlib import Path
 PRIORITY = -10
 """Nice value."""
 COLLECTION_THRESHOLD = 20_000
-"""New objects before the garbage collector looks: hardly any of ours are in cycles, and a home agent
-makes thousands for each batch of Binding Updates."""
+"""New objects before the garbage collector looks: hardly any of ours are in cycles, and a home
+agent makes thousands for each batch of Binding Updates."""
 PR_SET_DUMPABLE = 4
 PR_CAPBSET_DROP = 24
 PR_SET_NO_NEW_PRIVS = 38

@@ -239,15 +239,15 @@ cdef Verdict take_listener_message(
     plane. Its addresses tell nothing: whose it is the outer ones tell, or the association.
     """
     cdef Tables* tables = worker.tables
-    cdef int32_t at = -1
+    cdef Tunnel* tunnel = NULL
     cdef Verdict verdict
     if association != NULL:
-        at = address_find(&tables.homes, association.home_address)
-    if at < 0:
-        at = address_find(&tables.remotes, outer + 8)
-    if at < 0:
+        tunnel = tunnel_find(tables, association.home_address)
+    if tunnel == NULL:
+        tunnel = remote_find(tables, outer + 8)
+    if tunnel == NULL:
         return DROP_NO_BINDING
-    verdict = check_protection(&tables.tunnels[at], outer, inner, length, association)
+    verdict = check_protection(tunnel, outer, inner, length, association)
     if verdict != DECAPSULATED:
         return verdict
     mark_tunnelled(arrival, outer)
