@@ -119,6 +119,7 @@ def configuration(nodes: int, *, directory: FilePath = FilePath("/nonexistent"))
             max_lifetime=3600,
             max_bindings=max(nodes, 1),
             revocation=False,
+            switch_rate=10.0,
             early_forwarding=False,
             payload_protection=PayloadProtection.NONE,
             nodes_directory=directory / "mobile-nodes.d",
