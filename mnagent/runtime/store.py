@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,32 +57,3 @@ class FileStore:
         """Keep ``value`` under ``key``; OSError when it cannot be made safe."""
         check_key(key)
         write_atomically(self._directory / f"{key}{_SUFFIX}", value)
-
-    def put_all(self, records: Mapping[str, str]) -> None:
-        """Keep many records, synced together: each is old or new after a crash, and all are new
-        once this returns."""
-        written = []
-        for key, value in records.items():
-            check_key(key)
-            path = self._directory / f"{key}{_SUFFIX}"
-            temporary = path.with_name(path.name + ".new")
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-            descriptor = os.open(temporary, flags, 0o600)
-            try:
-                os.write(descriptor, value.encode())
-            finally:
-                os.close(descriptor)
-            written.append((temporary, path))
-        self._sync_file_system()
-        for temporary, path in written:
-            temporary.replace(path)
-        self._sync_file_system()
-
-    def _sync_file_system(self) -> None:
-        directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            if ctypes.CDLL(None, use_errno=True).syncfs(directory) != 0:
-                code = ctypes.get_errno()
-                raise OSError(code, os.strerror(code))
-        finally:
-            os.close(directory)

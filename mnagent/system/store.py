@@ -26,10 +26,6 @@ class Store(Protocol):
         """Keep ``value`` under ``key``; OSError when it cannot be made safe."""
         ...
 
-    def put_all(self, records: Mapping[str, str]) -> None:
-        """The same of many at once, for little more than one costs."""
-        ...
-
 
 class MemoryStore:
     """A store that lives as long as the test."""
@@ -45,8 +41,3 @@ class MemoryStore:
         """Keep ``value`` under ``key``."""
         check_key(key)
         self.records[key] = value
-
-    def put_all(self, records: Mapping[str, str]) -> None:
-        """Keep many."""
-        for key, value in records.items():
-            self.put(key, value)

@@ -67,21 +67,6 @@ def test_file_store_refuses_a_key_that_is_a_path(tmp_path: Path) -> None:
         FileStore(tmp_path).put("../x", "1")
 
 
-def test_file_store_keeps_many_records_at_once(tmp_path: Path) -> None:
-    store = FileStore(tmp_path / "records")
-    store.put("kept", "1")
-    store.put_all({f"record-{number}": str(number) for number in range(50)} | {"kept": "2"})
-    found = FileStore(tmp_path / "records").load()
-    assert found == {"kept": "2", **{f"record-{number}": str(number) for number in range(50)}}
-    for file in (tmp_path / "records").iterdir():
-        assert stat.S_IMODE(file.stat().st_mode) == 0o600
-
-
-def test_file_store_refuses_one_bad_key_of_many(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="record key"):
-        FileStore(tmp_path).put_all({"../x": "1"})
-
-
 def kept(store: MemoryStore) -> dict[int, int]:
     """The numbers kept, by SPI."""
     pairs = (entry.split("=") for entry in store.records[LEDGER_KEY].split())
