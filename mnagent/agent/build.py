@@ -415,12 +415,15 @@ def _home_agent_settings(
     configuration: HomeAgentConfiguration, keys: Sequence[KeySet], wall_clock: WallClock
 ) -> HomeAgentSettings:
     """All but the home link."""
+    from mnagent.mobility.constants import TWO_HOURS
     from mnagent.mobility.home_agent import AuthorisedMobileNode, HomeAgentSettings, HomePrefix
 
     by_address = {key_set.home_address: key_set for key_set in keys}
     return HomeAgentSettings(
         address=configuration.address,
         home_prefixes=tuple(HomePrefix(prefix=each) for each in configuration.home_prefixes),
+        # Where a router advertises them, its lifetimes count.
+        prefix_retirement=TWO_HOURS if configuration.advertise else None,
         mobile_nodes=tuple(
             AuthorisedMobileNode(
                 home_address=node.home_address,
@@ -466,6 +469,7 @@ def build_reconfiguration(
         change = HomeAgentChange(
             settings=(settings := _home_agent_settings(agent, associations, wall_clock)),
             factory=_home_agent_factory(settings, random=random),
+            directory_factory=_home_agent_directory_factory(agent, random=random),
         )
         policies = _home_agent_policies(agent, associations)
         return Reconfiguration(policies=policies, home_agent=change, rekeyed=rekeyed)

@@ -66,11 +66,7 @@ def changed_keys(old: Configuration, new: Configuration) -> tuple[str, ...]:
     keys = ["role"] if old.role is not new.role else []
     for table in _TABLES:
         keys += _changes_of(table, getattr(old, table), getattr(new, table))
-    changes_live = CHANGES_LIVE
-    if new.home_agent is not None and new.home_agent.advertise:
-        # What is advertised on the home link is made once.
-        changes_live -= {"home_agent.home_prefixes"}
-    fixed = tuple(key for key in keys if key not in changes_live)
+    fixed = tuple(key for key in keys if key not in CHANGES_LIVE)
     if fixed:
         raise NeedsRestart(fixed)
     return tuple(keys)

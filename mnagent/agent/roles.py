@@ -356,6 +356,7 @@ class HomeAgentChange:
     """Home link and link-layer address in it do not count."""
     factory: HomeAgentFactory
     """Makes home agents of these settings."""
+    directory_factory: HomeAgentDirectoryFactory | None
 
 
 class HomeAgentRole:
@@ -450,10 +451,14 @@ class HomeAgentRole:
     ) -> list[Action]:
         """See `HomeAgent.reconfigure`."""
         self._factory = change.factory
-        agent = self.home_agent
-        if agent is None:
-            return []
-        return agent.reconfigure(change.settings, rekeyed=rekeyed, now=now)
+        self._directory_factory = change.directory_factory
+        actions: list[Action] = []
+        if self._directory is not None:
+            prefixes = (each.prefix for each in change.settings.home_prefixes)
+            actions += self._directory.use_prefixes(prefixes, now)
+        if self.home_agent is not None:
+            actions += self.home_agent.reconfigure(change.settings, rekeyed=rekeyed, now=now)
+        return actions
 
     def delete_binding(self, home_address: IPv6Address, now: float) -> list[Action] | None:
         """None where there is none; see `HomeAgent.delete_binding`."""

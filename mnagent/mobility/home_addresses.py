@@ -49,8 +49,9 @@ from mnagent.core.events import (
 )
 from mnagent.core.indications import BindingAccepted, Output
 from mnagent.core.timers import earliest
+from mnagent.mobility.constants import TWO_HOURS
 from mnagent.mobility.home_link import HomeLinkState
-from mnagent.mobility.home_prefixes import TWO_HOURS, KnownPrefix, address_in
+from mnagent.mobility.home_prefixes import KnownPrefix, address_in
 from mnagent.mobility.home_registration import CareOf
 from mnagent.mobility.mobile_node import (
     MobileNode,

@@ -161,6 +161,9 @@ class HomeAgentSettings:
     """Interface index; None for a virtual home link (no probing, no neighbour discovery)."""
     link_layer_address: bytes = b""
     """Of the home link's interface; `LinkUp` replaces it."""
+    prefix_retirement: float | None = None
+    """Seconds for which a home prefix that is no longer configured stays, deprecated; None: it ends
+    at once unless somebody advertises it."""
     max_lifetime: float = DEFAULT_MAX_LIFETIME
     """Seconds, at least one unit of 4."""
     max_bindings: int = MAX_BINDINGS
@@ -423,7 +426,9 @@ class HomeAgent:
         (RFC 6275 10.6.2). ``rekeyed`` are home addresses whose tunnels have other associations.
         """
         actions = self._expire(now)
-        if self._prefixes.configure(settings.home_prefixes):
+        retirement = settings.prefix_retirement
+        retire_at = None if retirement is None else now + retirement
+        if self._prefixes.configure(settings.home_prefixes, retire_at=retire_at):
             self._prefix_advertiser.changed(now)
         self._settings = replace(
             settings,

@@ -32,7 +32,7 @@ from mnagent.mobility.addresses import (
     NEIGHBOR_DISCOVERY_HOP_LIMIT,
     UNSPECIFIED_ADDRESS,
 )
-from mnagent.mobility.constants import MIN_DELAY_BETWEEN_RAS
+from mnagent.mobility.constants import MIN_DELAY_BETWEEN_RAS, TWO_HOURS
 from mnagent.wire.ipv6 import IPv6Packet
 from mnagent.wire.ndisc import (
     AdvertisementInterval,
@@ -98,6 +98,8 @@ class HomeAgentAdvertiser:
         self._settings = settings
         self._random = random
         self._timers: Timers[_Timer] = Timers()
+        self._retired: dict[IPv6Network, float] = {}
+        """Prefixes that were, and the instants at which they end."""
         self._link_local: IPv6Address | None = None
         self._initial_left = 0
         self._multicast_at = -math.inf
@@ -107,7 +109,19 @@ class HomeAgentAdvertiser:
         return self._link_local is not None
 
     def use_prefixes(self, prefixes: tuple[AdvertisedPrefix, ...], now: float) -> None:
-        """Say other prefixes, soon: as on an interface that begins to advertise (6.2.4)."""
+        """Say other prefixes, soon: as on an interface that begins to advertise (6.2.4).
+
+        Of those that are no longer among them it is said for two hours that they are deprecated:
+        hosts let none end earlier (RFC 4862 5.5.3).
+        """
+        wanted = {each.prefix for each in prefixes}
+        former = {each.prefix: now + TWO_HOURS for each in self._settings.prefixes}
+        retired = former | self._retired
+        self._retired = {
+            prefix: until
+            for prefix, until in retired.items()
+            if until > now and prefix not in wanted
+        }
         self._settings = replace(self._settings, prefixes=prefixes)
         if self._link_local is not None:
             self._begin(now)
@@ -125,11 +139,11 @@ class HomeAgentAdvertiser:
         self._link_local = None
         self._timers.clear()
 
-    def stop(self) -> list[Action]:
+    def stop(self, now: float) -> list[Action]:
         """Cease to advertise (RFC 4861 6.2.5)."""
         if self._link_local is None:
             return []
-        last = self._send(ALL_NODES, is_last=True)
+        last = self._send(ALL_NODES, now, is_last=True)
         self.pause()
         return [last, LeaveGroup(interface=self._settings.home_link, group=ALL_ROUTERS)]
 
@@ -158,7 +172,7 @@ class HomeAgentAdvertiser:
         self._initial_left = max(0, self._initial_left - 1)
         self._timers.cancel(_Timer.SOLICITED)
         self._timers.set(_Timer.PERIODIC, now + self._next_interval())
-        return [self._send(ALL_NODES)]
+        return [self._send(ALL_NODES, now)]
 
     def next_deadline(self) -> float | None:
         return self._timers.next_deadline()
@@ -188,13 +202,13 @@ class HomeAgentAdvertiser:
 
     # What.
 
-    def _send(self, destination: IPv6Address, *, is_last: bool = False) -> SendPacket:
+    def _send(self, destination: IPv6Address, now: float, *, is_last: bool = False) -> SendPacket:
         assert self._link_local is not None
         lifetime = 0 if is_last or not self._settings.is_default_router else self._lifetime
         advertisement = RouterAdvertisement(
             home_agent=not is_last,
             router_lifetime=lifetime,
-            options=self._options(lifetime, is_last=is_last),
+            options=self._options(lifetime, now, is_last=is_last),
         )
         packet = IPv6Packet(
             self._link_local, destination, advertisement, hop_limit=NEIGHBOR_DISCOVERY_HOP_LIMIT
@@ -207,10 +221,10 @@ class HomeAgentAdvertiser:
         lifetime = math.ceil(self._settings.max_interval * LIFETIME_INTERVALS)
         return min(lifetime, MAX_ROUTER_LIFETIME)
 
-    def _options(self, router_lifetime: int, *, is_last: bool) -> tuple[NdOption, ...]:
+    def _options(self, router_lifetime: int, now: float, *, is_last: bool) -> tuple[NdOption, ...]:
         settings = self._settings
         options: list[NdOption] = [SourceLinkLayerAddress(settings.link_layer_address)]
-        options += [self._prefix_option(each) for each in settings.prefixes]
+        options += [self._prefix_option(each) for each in (*settings.prefixes, *self._last(now))]
         interval = settings.max_interval
         if interval < SHORT_INTERVAL:
             interval += INTERVAL_SLACK
@@ -219,6 +233,14 @@ class HomeAgentAdvertiser:
         if not is_last and (settings.preference or router_lifetime != self._lifetime):
             options.append(HomeAgentInformation(settings.preference, self._lifetime))
         return tuple(options)
+
+    def _last(self, now: float) -> list[AdvertisedPrefix]:
+        """Those that were, as long as they are."""
+        return [
+            AdvertisedPrefix(prefix=prefix, valid_lifetime=until - now, preferred_lifetime=0.0)
+            for prefix, until in self._retired.items()
+            if until > now
+        ]
 
     def _prefix_option(self, prefix: AdvertisedPrefix) -> PrefixInformation:
         is_ours = self._settings.address in prefix.prefix

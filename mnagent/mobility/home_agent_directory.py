@@ -11,8 +11,9 @@ Several home agents of one link do so for the same address, whence it is no unic
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, IPv6Network
 from random import Random
 
 from mnagent.core.actions import Action, JoinAnycast, LeaveAnycast
@@ -113,9 +114,18 @@ class HomeAgentDirectory:
             for address in self._anycast_addresses
         ]
 
-    def stop(self) -> list[Action]:
+    def use_prefixes(self, prefixes: Iterable[IPv6Network], now: float) -> list[Action]:
+        """The home link's prefixes are these from now on."""
+        prefixes = tuple(prefixes)
+        if self._advertiser is not None:
+            advertised = tuple(AdvertisedPrefix(prefix=each) for each in prefixes)
+            self._advertiser.use_prefixes(advertised, now)
+        new = frozenset() if self._list is None else self._list.use_prefixes(prefixes)
+        return [JoinAnycast(interface=self._home_link, address=each) for each in sorted(new)]
+
+    def stop(self, now: float) -> list[Action]:
         """Leave the home link as it was."""
-        last = [] if self._advertiser is None else self._advertiser.stop()
+        last = [] if self._advertiser is None else self._advertiser.stop(now)
         return last + [
             LeaveAnycast(interface=self._home_link, address=address)
             for address in self._anycast_addresses
@@ -134,7 +144,7 @@ class HomeAgentDirectory:
                 if is_ours and self._advertiser is not None:
                     self._advertiser.pause()
             case ShutdownRequested():
-                return self.stop()
+                return self.stop(now)
         return []
 
     def handle_timer(self, now: float) -> list[Action]:

@@ -94,6 +94,13 @@ class HomeAgentList:
         """The others, as they were heard first."""
         return tuple(self._known.values())
 
+    def use_prefixes(self, home_prefixes: Iterable[IPv6Network]) -> frozenset[IPv6Address]:
+        """Be asked in these home prefixes too; returns the anycast addresses that are new. Mobile
+        nodes that were away when a prefix ended still ask in that one."""
+        new = frozenset(map(home_agents_anycast, home_prefixes)) - self.anycast_addresses
+        self.anycast_addresses |= new
+        return new
+
     def handle(self, event: PacketReceived, now: float) -> list[SendPacket | ReportEvent]:
         """A Router Advertisement, or a Home Agent Address Discovery Request."""
         self._expire(now)

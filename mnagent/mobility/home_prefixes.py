@@ -17,12 +17,11 @@ from ipaddress import IPv6Address, IPv6Network
 from typing import Final
 
 from mnagent.mobility.addresses import is_routable_unicast
+from mnagent.mobility.constants import TWO_HOURS
 from mnagent.wire.ndisc import NdOption, PrefixInformation
 
 MAX_HOME_PREFIXES: Final = 16
 """Prefixes learnt; a further one is ignored until one ends."""
-TWO_HOURS: Final = 7200.0
-"""Seconds to which an advertisement that nobody signed can cut a valid lifetime."""
 CLOCK_TOLERANCE: Final = 2.0
 """Seconds by which the end of a lifetime may differ while only time went by."""
 
@@ -74,22 +73,31 @@ class HomePrefixes:
         """At which instant, and which: one packet asks several times."""
         self.configure(configured)
 
-    def configure(self, configured: Iterable[HomePrefix]) -> bool:
+    def configure(
+        self, configured: Iterable[HomePrefix], *, retire_at: float | None = None
+    ) -> bool:
         """Take these for the configured ones; True when that changed something.
 
-        One that is no longer configured stays as long as it is advertised.
+        One that is no longer configured stays as long as it is advertised, or else, deprecated,
+        until the instant ``retire_at``.
         """
         before = dict(self._known)
         self._current = None
         wanted = {each.prefix: each for each in configured}
         for prefix, known in before.items():
             if known.configured is not None and prefix not in wanted:
-                if known.advertised is None:
-                    del self._known[prefix]
-                else:
+                if known.advertised is not None:
                     self._known[prefix] = replace(known, configured=None)
+                elif retire_at is not None:
+                    self._known[prefix] = KnownPrefix(
+                        prefix=prefix, valid_until=retire_at, preferred_until=-math.inf
+                    )
+                else:
+                    del self._known[prefix]
         for prefix, each in wanted.items():
             known = self._known.get(prefix, KnownPrefix(prefix=prefix))
+            if known.advertised is None:
+                known = KnownPrefix(prefix=prefix)  # it may have been about to retire
             self._known[prefix] = replace(known, configured=each)
         return before != self._known
 

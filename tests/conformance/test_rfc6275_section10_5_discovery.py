@@ -15,6 +15,8 @@ from mnagent.core.drops import DropReason
 from mnagent.core.events import PacketReceived
 from mnagent.mobility.addresses import ALL_NODES, home_agents_anycast
 from mnagent.mobility.home_agent_advertiser import (
+    PREFERRED_LIFETIME,
+    VALID_LIFETIME,
     AdvertisedPrefix,
     AdvertiserSettings,
     HomeAgentAdvertiser,
@@ -442,12 +444,12 @@ def test_solicitation_that_is_not_valid_is_dropped(
 def test_last_advertisement_takes_everything_back() -> None:
     driver, advertiser = started(is_default_router=True)
     driver.advance(1.0)
-    outputs = advertiser.stop()
+    outputs = advertiser.stop(driver.now)
     ((_, message),) = sent(outputs, RouterAdvertisement)
     assert not message.home_agent and message.router_lifetime == 0
     assert option_of(message, HomeAgentInformation) is None  # 7.4: not without the H bit
     assert only(outputs, LeaveGroup).group == IPv6Address("ff02::2")
-    assert advertiser.next_deadline() is None and advertiser.stop() == []
+    assert advertiser.next_deadline() is None and advertiser.stop(driver.now) == []
     listed = make_list(address=OTHER)
     listed.handle(advertised(source=IPv6Address("fe80::1")), NOW)
     packet = only(outputs, SendPacket).packet
@@ -472,15 +474,44 @@ def test_advertiser_without_its_link_is_silent_and_begins_anew() -> None:
     assert len(driver.times_of(RouterAdvertisement)) == 1
 
 
-def test_changed_prefixes_are_advertised_soon() -> None:
+def prefixes_said(driver: Driver) -> dict[IPv6Network, tuple[float, float]]:
+    """Valid and preferred lifetimes of the latest advertisement."""
+    messages = [message for _, message in sent([o for _, o in driver.log], RouterAdvertisement)]
+    return {
+        each.prefix: (round(each.valid_lifetime), round(each.preferred_lifetime))
+        for each in messages[-1].options
+        if isinstance(each, PrefixInformation)
+    }
+
+
+def test_changed_prefixes_are_advertised_soon_and_the_former_as_deprecated() -> None:
     driver, advertiser = started()
     new = AdvertisedPrefix(prefix=IPv6Network("2001:db8:9::/64"))
     driver.advance(60.0)
     driver.log.clear()
+    changed_at = driver.now
     advertiser.use_prefixes((new,), driver.now)
     driver.advance(3.0)
-    messages = [message for _, message in sent([o for _, o in driver.log], RouterAdvertisement)]
-    assert option_of(messages[-1], PrefixInformation).prefix == new.prefix
+    said = prefixes_said(driver)
+    assert said[new.prefix] == (new.valid_lifetime, new.preferred_lifetime)
+    (_, (left, preferred)) = said.popitem()
+    assert 7190 <= left <= 7200 and preferred == 0
+    driver.advance(changed_at + 7200.0 - driver.now + 30.0)
+    assert list(prefixes_said(driver)) == [new.prefix]
+
+
+def test_prefix_that_comes_back_is_said_as_ever() -> None:
+    driver, advertiser = started()
+    own, new = IPv6Network("2001:db8:1::/64"), IPv6Network("2001:db8:9::/64")
+    advertiser.use_prefixes((AdvertisedPrefix(prefix=new),), driver.now)
+    advertiser.use_prefixes((AdvertisedPrefix(prefix=own),), driver.now)
+    driver.advance(3.0)
+    lifetimes = prefixes_said(driver)
+    assert lifetimes[own] == (VALID_LIFETIME, PREFERRED_LIFETIME) and lifetimes[new][1] == 0
+
+
+def test_changed_prefixes_of_a_silent_advertiser_wait_for_its_link() -> None:
+    driver, advertiser = started()
     advertiser.pause()
     advertiser.use_prefixes((), driver.now)
     assert advertiser.next_deadline() is None

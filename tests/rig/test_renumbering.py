@@ -7,7 +7,9 @@ from ipaddress import IPv6Address, IPv6Interface, IPv6Network
 
 import pytest
 
+from mnagent.control.client import Client
 from mnagent.rig.host import Host, Process
+from mnagent.rig.namespace import Namespace
 from mnagent.rig.roaming import Roaming, RoamingSettings, Traffic
 from mnagent.rig.topology import (
     CORRESPONDENT,
@@ -173,3 +175,48 @@ async def tell_of_the_new_prefix(roaming: Roaming) -> None:
     for process in new:
         await process.wait(timeout=15)
     assert Traffic.survived(new)
+
+
+async def formed_in(neighbour: Namespace, prefix: IPv6Network, options: str = "") -> None:
+    """Wait until an ordinary host has an address there."""
+    start = str(prefix.network_address).removesuffix("::")
+    async with asyncio.timeout(20):
+        while start not in neighbour.show("-6", "addr", "show", *options.split()):
+            await asyncio.sleep(0.1)
+
+
+def test_home_agent_that_advertises_by_itself_renumbers_by_a_reload() -> None:
+    async def scenario() -> None:
+        both = f'home_prefixes = ["{HOME_PREFIX}", "{NEW_PREFIX}"]'
+        settings = RoamingSettings(
+            home_agent={
+                "advertise": True,
+                "advertisement_interval": 4.0,
+                "min_prefix_advertisement_interval": 1.0,
+                "max_prefix_advertisement_interval": 3.0,
+            },
+        )
+        async with Roaming(settings) as roaming:
+            neighbour = roaming.topology.add_host(
+                "neighbour", HOME, IPv6Interface("2001:db8:1::77/64")
+            )
+            neighbour.sysctl(ipv6__conf__eth0__autoconf=1)
+            roaming.topology["core"].ip(f"route add {NEW_PREFIX} via 2001:db8:f0::2")
+            await roaming.home_agent.start()
+            move = roaming.move(LINK_A)
+            await roaming.mobile_node.start()
+            await roaming.settled(move)
+            file = roaming.home_agent.configuration
+            old = file.read_text()
+            (line,) = [each for each in old.splitlines() if each.startswith("home_prefix ")]
+            file.write_text(old.replace(line, both))
+            assert await Client(roaming.home_agent.socket).reload() == ["home_agent.home_prefixes"]
+            await told(roaming, "binding-accepted", NEW_HOME_ADDRESS, 20)
+            await formed_in(neighbour, NEW_PREFIX)
+            file.write_text(old)
+            assert await Client(roaming.home_agent.socket).reload() == ["home_agent.home_prefixes"]
+            await told(roaming, "home-address-deprecated", NEW_HOME_ADDRESS, 20)
+            await formed_in(neighbour, NEW_PREFIX, "deprecated")
+            assert len((await roaming.home_agent.status())["home_agent"]["bindings"]) == 2
+
+    asyncio.run(scenario())

@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 
+from mnagent.core.actions import JoinAnycast, LeaveAnycast
 from mnagent.core.events import AddressAppeared, AddressVanished, LinkDown, PacketReceived
 from mnagent.mobility.home_agent_advertiser import AdvertisedPrefix
 from mnagent.mobility.home_agent_directory import DirectorySettings, HomeAgentDirectory
@@ -18,6 +19,7 @@ LINK = 2
 OWN = IPv6Address("2001:db8:1::1")
 LINK_LOCAL = IPv6Address("fe80::1")
 ANYCAST = IPv6Address("2001:db8:1:0:fdff:ffff:ffff:fffe")
+ANYCAST_THERE = IPv6Address("2001:db8:9:0:fdff:ffff:ffff:fffe")
 NOW = 1000.0
 
 
@@ -74,6 +76,16 @@ def test_directory_without_answers_takes_no_anycast_address_and_ignores_requests
     request = HomeAgentAddressDiscoveryRequest(1)
     assert one.handle(packet(request), NOW) == []  # type: ignore[arg-type]
     assert one.handle_timer(NOW) == []
+
+
+def test_directory_of_other_prefixes_is_asked_in_those_too() -> None:
+    one = directory()
+    new = IPv6Network("2001:db8:9::/64")
+    assert one.use_prefixes([new], NOW) == [JoinAnycast(interface=LINK, address=ANYCAST_THERE)]
+    assert one.use_prefixes([new], NOW) == []
+    left = [each.address for each in one.stop(NOW) if isinstance(each, LeaveAnycast)]
+    assert left == [ANYCAST, ANYCAST_THERE]
+    assert directory(answers=False, advertises=False).use_prefixes([new], NOW) == []
 
 
 def test_directory_ignores_what_is_not_its_own() -> None:

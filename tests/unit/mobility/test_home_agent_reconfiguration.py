@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import IPv6Network
 
 from mnagent.core.actions import (
     InterceptHomeAddress,
@@ -12,6 +13,7 @@ from mnagent.core.actions import (
     StopIntercepting,
 )
 from mnagent.mobility.home_agent import AuthorisedMobileNode, HomeAgent, HomeAgentSettings
+from mnagent.mobility.home_prefixes import HomePrefix
 from mnagent.wire.mobility import BindingStatus
 from tests.support.home_link import (
     CARE_OF_ADDRESS,
@@ -128,4 +130,16 @@ def test_binding_deleted_while_probing_comes_to_nothing() -> None:
     home_agent.handle(binding_update(), 0.0)
     assert home_agent.delete_binding(HOME_ADDRESS, 0.5) is not None
     assert home_agent.handle_timer(2.0) == []
+    assert home_agent.bindings == ()
+
+
+def test_change_of_prefixes_lets_the_former_one_retire() -> None:
+    home_agent = with_both_registered()
+    new = HomePrefix(prefix=IPv6Network("2001:db8:9::/64"))
+    settings = replace(SETTINGS, home_prefixes=(new,), prefix_retirement=7200.0)
+    changed(home_agent, settings)
+    refreshed = only_acknowledgement(home_agent.handle(binding_update(sequence=2), 11.0))
+    assert refreshed.status == BindingStatus.ACCEPTED_BUT_PREFIX_DISCOVERY_NECESSARY
+    later = 10.0 + 7200.0
+    home_agent.handle_timer(later)
     assert home_agent.bindings == ()

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from mnagent.mobility.constants import TWO_HOURS
 from mnagent.mobility.home_prefixes import (
     MAX_HOME_PREFIXES,
-    TWO_HOURS,
     HomePrefix,
     HomePrefixes,
     address_in,
@@ -49,6 +49,25 @@ def test_prefix_no_longer_configured_stays_while_it_is_advertised() -> None:
     assert valid(prefixes) == {HOME_PREFIX: 100}
     assert prefixes.expire(NOW + 100) == (HOME_PREFIX,)
     assert not prefixes.configure([])
+
+
+def test_prefix_no_longer_configured_is_deprecated_until_it_retires() -> None:
+    prefixes = HomePrefixes([HomePrefix(prefix=HOME_PREFIX), HomePrefix(prefix=NEW_PREFIX)])
+    kept = [HomePrefix(prefix=NEW_PREFIX)]
+    assert prefixes.configure(kept, retire_at=NOW + 100)
+    (retired, other) = prefixes.current(NOW)
+    assert (retired.valid_lifetime(NOW), retired.preferred_lifetime(NOW)) == (100, 0)
+    assert other.preferred_lifetime(NOW) == math.inf
+    assert prefixes.next_deadline(NOW) == NOW + 100
+    assert not prefixes.configure(kept, retire_at=NOW + 200)
+    assert prefixes.expire(NOW + 100) == (HOME_PREFIX,)
+
+
+def test_prefix_configured_again_retires_no_more() -> None:
+    prefixes = HomePrefixes([HomePrefix(prefix=HOME_PREFIX)])
+    prefixes.configure([], retire_at=NOW + 100)
+    assert prefixes.configure([HomePrefix(prefix=HOME_PREFIX)])
+    assert valid(prefixes, NOW + 500) == {HOME_PREFIX: math.inf}
 
 
 def test_same_configuration_again_changes_nothing() -> None:
