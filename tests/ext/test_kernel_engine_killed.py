@@ -37,6 +37,7 @@ from tests.ext.kernel_topology import (
     tunnel_tables,
 )
 from tests.ext.namespaces import Namespaces, entered
+from tests.support import mounts
 
 pytestmark = pytest.mark.root
 
@@ -45,11 +46,8 @@ fork = multiprocessing.get_context("fork")
 
 @pytest.fixture
 def bpf_file_system(tmp_path: Path) -> Iterator[Path]:
-    where = tmp_path / "bpf"
-    where.mkdir()
-    subprocess.run(["mount", "-t", "bpf", "bpf", str(where)], check=True)
-    yield where
-    subprocess.run(["umount", str(where)], check=True)
+    with mounts.bpf_file_system(tmp_path) as where:
+        yield where
 
 
 def live(namespace: str, pins: Path, tables: Tables | None, pipe: Connection) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import subprocess
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from ipaddress import IPv6Address, IPv6Interface
 from pathlib import Path
@@ -29,7 +28,7 @@ from mnagent.rig.topology import (
     MOBILE,
     MOBILE_INTERFACE,
 )
-from mnagent.runtime.engines import pin_directory
+from tests.support import mounts
 from tests.support.requirement import requirement
 
 EXIT_ALREADY_RUNNING = 3
@@ -85,30 +84,15 @@ def test_mobile_node_killed_and_restarted_mid_connection_keeps_tcp_alive() -> No
 def bpf_file_system(tmp_path: Path) -> Iterator[Path]:
     """Where the in-kernel engine can leave things; ``ip netns exec`` hides the usual place."""
     pytest.importorskip("mnagent.datapath._kernel", reason="built without libbpf")
-    where = tmp_path / "bpf"
-    where.mkdir()
-    subprocess.run(["mount", "-t", "bpf", "bpf", str(where)], check=True)
-    yield where
-    subprocess.run(["umount", str(where)], check=True)
-
-
-def pins_of(roaming: Roaming, bpf_file_system: Path) -> list[Path]:
-    """Where the daemons of this scenario pin; those of others may find the file system too."""
-    found = []
-    for name in (MOBILE, "home-agent"):
-        with roaming.topology[name].inside():
-            found.append(pin_directory("mnagent0", bpf_file_system))
-    return [directory for directory in found if directory is not None]
+    with mounts.bpf_file_system(tmp_path) as where:
+        yield where
 
 
 @pytest.mark.parametrize("role", [MOBILE, "home-agent"])
 def test_traffic_goes_on_while_a_killed_daemon_is_dead(bpf_file_system: Path, role: str) -> None:
-    left: list[Path] = []
-
     async def scenario() -> None:
         async with away() as roaming:
             victim = roaming.mobile_node if role == MOBILE else roaming.home_agent
-            left.extend(pins_of(roaming, bpf_file_system))
             status = await victim.status()
             assert status["engine"]["kind"] == "kernel"
             assert status["engine"]["survives_restart"]
@@ -116,7 +100,7 @@ def test_traffic_goes_on_while_a_killed_daemon_is_dead(bpf_file_system: Path, ro
             traffic = await Traffic.start(roaming)
             await victim.kill()
             await traffic.resumed(boottime(), timeout=5)
-            assert any(pins.exists() for pins in left)
+            assert list(bpf_file_system.glob("mnagent-*"))
             restarted_at = boottime()
             await victim.start()
             if role == MOBILE:
@@ -129,7 +113,7 @@ def test_traffic_goes_on_while_a_killed_daemon_is_dead(bpf_file_system: Path, ro
             await roaming.home_agent.stop()
 
     run(scenario)
-    assert not any(pins.exists() for pins in left)
+    assert list(bpf_file_system.glob("mnagent-*")) == []
 
 
 @requirement("RFC6275-11.7.1", "OPS-04")
