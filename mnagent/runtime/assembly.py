@@ -434,6 +434,7 @@ class _Assembler:
             mtu_changed=mtu_changed,
             optimized=self._make_optimized_paths(resolver, routing),
             encapsulation_limit=self._configuration.host.tunnel_encapsulation_limit,
+            sends_directly=not is_node and self._configuration.correspondent is not None,
         )
         tunnels.publish()
         return tunnels
