@@ -631,6 +631,10 @@ class Service:
             logger.warning("netlink notifications were lost; reading everything again")
             self._resynchronize(after_loss=True)
             return
+        if any(isinstance(message, LinkMessage) for message in messages):
+            # What has come so far is of the former link: a router's advertisement read after the
+            # link's return would put us on a link that we have left.
+            self._on_handed_up()
         events: list[Event] = []
         for message in messages:
             events += self._take(message)

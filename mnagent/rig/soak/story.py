@@ -268,6 +268,7 @@ class Soak:
         fault = faults.Fault(rig, step, Random(step.seed))
         packets = await fault.do()
         done_at = boottime()
+        broken = len(self.findings.broken)
         try:
             await self._recovered(rig, done_at)
             self.findings.judged[RESUMED] += 1
@@ -295,6 +296,8 @@ class Soak:
         rig.moves += len(step.links)
         await self._check_daemons(rig)
         self._listen(rig)
+        if len(self.findings.broken) > broken:
+            await self._keep_evidence(rig)
 
     async def _recovered(self, rig: Rig, since: float) -> None:
         """A ping is answered, and the mobile node is registered from where it is."""
@@ -345,12 +348,12 @@ class Soak:
         self._break(record["rule"], f"{record['link']}: {record['detail']}")
 
     async def _keep_evidence(self, rig: Rig) -> None:
-        """The daemons' logs and status, and what their kernels hold at this moment."""
-        if self._evidence is None:
-            return
+        """The daemons' logs and status, and what their kernels hold, as early as it is known."""
         stage, number, step = self._where
-        folder = self._evidence / f"{stage}-{number}-{step}".replace(" ", "-")
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = (self._evidence or Path()) / f"{stage}-{number}-{step}".replace(" ", "-")
+        if self._evidence is None or folder.exists():
+            return
+        folder.mkdir(parents=True)
         for role, name in ROLES.items():
             shutil.copy(rig.roaming.directory / f"{name}.log", folder)
             with contextlib.suppress(OSError):
