@@ -20,7 +20,7 @@ from mnagent.agent.roles import (
     MobileNodeRole,
     correspondent_snapshot,
 )
-from mnagent.agent.snapshot import AgentSnapshot, InterfaceSnapshot
+from mnagent.agent.snapshot import AgentSnapshot, BindingPage, InterfaceSnapshot
 from mnagent.core.actions import (
     Action,
     RemoveHomeAddress,
@@ -123,6 +123,12 @@ class Agent:
             outputs = role.reconfigure(change.mobile_node, rekeyed=change.rekeyed, now=now)
             return self._finish(outputs, now)
         return []
+
+    def bindings(self, after: IPv6Address | None, limit: int, now: float) -> BindingPage | None:
+        """A home agent's bindings, see `HomeAgentRole.bindings`; None where this is none."""
+        if not isinstance(self.role, HomeAgentRole):
+            return None
+        return self.role.bindings(after, limit, now)
 
     def delete_binding(self, home_address: IPv6Address, now: float) -> list[Action] | None:
         """End a mobile node's binding; None where it has none, or this is no home agent."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from mnagent.agent.handovers import HandoverLog
 from mnagent.agent.snapshot import (
+    SHOWN_BINDINGS,
+    BindingPage,
     BindingSnapshot,
     CorrespondentNodeSnapshot,
     CorrespondentSnapshot,
@@ -72,6 +75,7 @@ from mnagent.wire.mobility import CareOfTestInit, HomeTestInit, MobilityMessage
 from mnagent.wire.ndisc import NeighborSolicitation, RouterSolicitation
 
 if TYPE_CHECKING:  # a mobile node goes without what only home agents need
+    from mnagent.mobility.binding_cache import BindingCacheEntry
     from mnagent.mobility.home_agent import HomeAgent, HomeAgentSettings
     from mnagent.mobility.home_agent_directory import HomeAgentDirectory
 
@@ -500,22 +504,25 @@ class HomeAgentRole:
         """The view for people and programs."""
         if self.home_agent is None:
             return HomeAgentSnapshot(state="waiting-for-home-link", bindings=(), probing=())
-        bindings = tuple(
-            BindingSnapshot(
-                home_address=str(entry.home_address),
-                care_of_address=str(entry.care_of_address),
-                lifetime_remaining=round(max(0.0, entry.expires_at - now), 3),
-                sequence=entry.sequence,
-            )
-            for entry in self.home_agent.bindings
-        )
-        probing = tuple(str(address) for address in self.home_agent.probing)
+        bindings, probing = self.home_agent.bindings, self.home_agent.probing
         return HomeAgentSnapshot(
             state="serving",
-            bindings=bindings,
-            probing=probing,
+            bindings=tuple(_binding(entry, now) for entry in bindings[:SHOWN_BINDINGS]),
+            probing=tuple(map(str, probing[:SHOWN_BINDINGS])),
+            binding_count=len(bindings),
+            probing_count=len(probing),
             home_agents=self._listed(now),
             advertising=self._directory is not None and self._directory.is_advertising,
+        )
+
+    def bindings(self, after: IPv6Address | None, limit: int, now: float) -> BindingPage:
+        """The first ``limit`` bindings of home addresses greater than ``after``."""
+        entries = () if self.home_agent is None else self.home_agent.bindings
+        least = -1 if after is None else int(after)
+        rest = [each for each in entries if int(each.home_address) > least]
+        shown = heapq.nsmallest(limit, rest, key=lambda each: int(each.home_address))
+        return BindingPage(
+            bindings=tuple(_binding(entry, now) for entry in shown), left=len(rest) - len(shown)
         )
 
     def _listed(self, now: float) -> tuple[ListedHomeAgentSnapshot, ...]:
@@ -562,6 +569,15 @@ class HomeAgentRole:
         return outputs
 
 
+def _binding(entry: BindingCacheEntry, now: float) -> BindingSnapshot:
+    return BindingSnapshot(
+        home_address=str(entry.home_address),
+        care_of_address=str(entry.care_of_address),
+        lifetime_remaining=round(max(0.0, entry.expires_at - now), 3),
+        sequence=entry.sequence,
+    )
+
+
 def _remaining(until: float, now: float) -> float | None:
     return None if math.isinf(until) else round(max(0.0, until - now), 3)
 
@@ -586,6 +602,7 @@ def _rounded(seconds: float | None) -> float | None:
 
 def correspondent_snapshot(node: CorrespondentNode, now: float) -> CorrespondentNodeSnapshot:
     """The view for people and programs."""
+    bindings = node.bindings
     return CorrespondentNodeSnapshot(
         addresses=tuple(str(address) for address in sorted(node.addresses)),
         bindings=tuple(
@@ -597,8 +614,9 @@ def correspondent_snapshot(node: CorrespondentNode, now: float) -> Correspondent
                 sequence=entry.sequence,
                 unused_for=round(now - entry.used_at, 3),
             )
-            for entry in node.bindings
+            for entry in bindings[:SHOWN_BINDINGS]
         ),
+        binding_count=len(bindings),
     )
 
 

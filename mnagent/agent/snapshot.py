@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from mnagent.agent.handovers import HandoverRecord
+
+SHOWN_BINDINGS: Final = 100
+"""Most that are listed in a snapshot: there may be very many, and making it holds up the agent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +114,19 @@ class BindingSnapshot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BindingPage:
+    """Some of a home agent's bindings, in the order of their home addresses."""
+
+    bindings: tuple[BindingSnapshot, ...]
+    left: int
+    """How many come after them."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As `AgentSnapshot.to_json`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ListedHomeAgentSnapshot:
     """Another home agent that was heard on the home link."""
 
@@ -127,8 +143,11 @@ class HomeAgentSnapshot:
 
     state: str
     bindings: tuple[BindingSnapshot, ...]
+    """The oldest `SHOWN_BINDINGS`."""
     probing: tuple[str, ...]
-    """Home addresses whose uniqueness is being checked."""
+    """Home addresses whose uniqueness is being checked, no more than that."""
+    binding_count: int = 0
+    probing_count: int = 0
     home_agents: tuple[ListedHomeAgentSnapshot, ...] = ()
     """The Home Agents List (RFC 6275 10.1), without ourselves."""
     advertising: bool = False
@@ -157,6 +176,8 @@ class CorrespondentNodeSnapshot:
     addresses: tuple[str, ...]
     """Ours that are served."""
     bindings: tuple[PeerBindingSnapshot, ...]
+    """The oldest `SHOWN_BINDINGS`."""
+    binding_count: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,9 @@ What was found is remembered for the next visit (link_memory).
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, IPv6Network
 from random import Random
 
 from mnagent.autoconf.announcement import AddressAnnouncer
@@ -215,9 +216,11 @@ class AgentInterface:
         is_from_link = event.packet.hop_limit == NEIGHBOR_DISCOVERY_HOP_LIMIT
         outputs: list[Output] = []
         if isinstance(message, RouterAdvertisement):
+            others = self.routers.routers(now)
             advertised = self.routers.handle(event, now)
             if advertised is not None:
                 outputs = self._on_advertisement(advertised, message, now)
+                outputs += self._compare(advertised, others, now)
         elif is_from_link and isinstance(message, NeighborSolicitation | NeighborAdvertisement):
             outputs = self._on_neighbor_message(event, now)
         if not event.packet.destination.is_multicast:
@@ -274,6 +277,19 @@ class AgentInterface:
             outputs += self._check_link_local(now)
         return outputs
 
+    def _compare(
+        self, advertised: Advertised, others: list[KnownRouter], now: float
+    ) -> list[Output]:
+        """A router came that has no prefix of those that were there: one of them may be of a link
+        that we left, its advertisement overtaken by our move. Who is here answers."""
+        newcomer = advertised.router
+        if advertised.is_contradiction or any(each.router == newcomer.router for each in others):
+            return []
+        here, there = _prefixes_of([newcomer]), _prefixes_of(others)
+        if not here or not there or not here.isdisjoint(there):
+            return []
+        return [*self._reachability.suspect(now)]
+
     def _watch(self, router: KnownRouter, message: RouterAdvertisement, now: float) -> None:
         intervals = [o.interval for o in message.options if isinstance(o, AdvertisementInterval)]
         self._reachability.router_advertised(
@@ -315,8 +331,13 @@ class AgentInterface:
     def _on_unreachable(self, router: IPv6Address, now: float) -> list[Output]:
         details = (("router", str(router)), ("interface", self._name))
         report = ReportEvent(name="router-unreachable", details=details, warning=True)
-        if any(each.router != router for each in self.routers.routers(now)):
-            return [report, *self.routers.forget(router)]
+        known = self.routers.routers(now)
+        others = [each for each in known if each.router != router]
+        if others:
+            # What it alone advertised leads nowhere, least of all to neighbours on this link: it
+            # goes first, for the loss of the router may have a Binding Update sent.
+            own = _prefixes_of(known) - _prefixes_of(others)
+            return [report, *self.slaac.prefixes_gone(own), *self.routers.forget(router)]
         # It was the last one: this may be another link (RFC 6275 11.5.1).
         return [report, *self._doubt(now)]
 
@@ -377,3 +398,7 @@ class AgentInterface:
     def _stop_link_local_detection(self) -> list[Output]:
         detection, self._link_local_detection = self._link_local_detection, None
         return [] if detection is None else detection.stop()
+
+
+def _prefixes_of(routers: Iterable[KnownRouter]) -> set[IPv6Network]:
+    return {prefix for router in routers for prefix, _ in router.prefixes}

@@ -24,6 +24,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
 from random import Random
@@ -176,6 +177,10 @@ class Slaac:
     def remove_all(self) -> list[Output]:
         """Take every address off the interface."""
         return self._remove_where(lambda _: True)
+
+    def prefixes_gone(self, prefixes: AbstractSet[IPv6Network]) -> list[Output]:
+        """The router of these prefixes is not on this link, or not any more."""
+        return self._remove_where(lambda entry: entry.prefix in prefixes)
 
     def advertised(
         self,

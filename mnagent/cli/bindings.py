@@ -27,7 +27,7 @@ def main(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.action == "switch":
         return _switch(arguments, path)
-    answer = ask(path, "bindings")
+    answer = _all(path)
     if arguments.json:
         print(json.dumps(answer, indent=2, ensure_ascii=False))
     else:
@@ -58,7 +58,19 @@ def _switch(arguments: argparse.Namespace, path: Path) -> int:
 
 
 def _bound(path: Path) -> set[str]:
-    return {each["home_address"] for each in ask(path, "bindings")["bindings"]}
+    return {each["home_address"] for each in _all(path)["bindings"]}
+
+
+def _all(path: Path) -> dict[str, Any]:
+    """All bindings; the agent tells them page by page."""
+    bindings: list[Any] = []
+    after = ""
+    while True:
+        answer = ask(path, "bindings", after=after)
+        bindings += answer.get("bindings") or ()
+        if not answer.get("left"):
+            return {"now": answer.get("now", 0.0), "bindings": bindings}
+        after = bindings[-1]["home_address"]
 
 
 def render(answer: Mapping[str, Any]) -> Iterator[str]:

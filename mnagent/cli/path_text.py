@@ -67,8 +67,9 @@ def peers(node: Table | None, *, alone: bool) -> Iterator[str]:
     if not bindings and not alone:
         return
     yield ""
+    number = node.get("binding_count", len(bindings))
     count = {0: "No mobile node sends", 1: "One mobile node sends"}.get(
-        len(bindings), f"{len(bindings)} mobile nodes send"
+        number, f"{number} mobile nodes send"
     )
     yield f"{count} to this host directly."
     width = max((len(str(one.get("home_address"))) for one in bindings[:PEERS_SHOWN]), default=0)
@@ -78,7 +79,8 @@ def peers(node: Table | None, *, alone: bool) -> Iterator[str]:
             f"  {one.get('home_address')!s:<{width}}  at {one.get('care_of_address')}, "
             f"for another {left}, to {one.get('correspondent')}"
         )
-    yield from _rest(len(bindings))
+    if number > PEERS_SHOWN:
+        yield f"  and {number - PEERS_SHOWN} more"
 
 
 def _rest(count: int) -> Iterator[str]:

@@ -164,8 +164,9 @@ def _home_agent(agent: Table | None) -> Iterator[str]:
     yield ""
     if agent.get("state") == "waiting-for-home-link":
         yield "Waiting for the home link: its interface is missing or has no carrier."
+    number = agent.get("binding_count", len(bindings))
     count = {0: "No mobile node is", 1: "One mobile node is"}.get(
-        len(bindings), f"{len(bindings)} mobile nodes are"
+        number, f"{number} mobile nodes are"
     )
     yield f"{count} away from home and registered."
     width = max((len(str(one.get("home_address"))) for one in bindings), default=0)
@@ -173,8 +174,13 @@ def _home_agent(agent: Table | None) -> Iterator[str]:
         left = duration(one.get("lifetime_remaining", 0.0))
         home = str(one.get("home_address"))
         yield f"  {home:<{width}}  at {one.get('care_of_address')}, for another {left}"
-    for address in agent.get("probing") or ():
+    if number > len(bindings):
+        yield f"  and {number - len(bindings)} more (`mnagent bindings list` shows all)"
+    probing = agent.get("probing") or ()
+    for address in probing:
         yield f"  {address}  being checked for duplicates"
+    if (more := agent.get("probing_count", 0) - len(probing)) > 0:
+        yield f"  and {more} more being checked"
     yield from _home_agents_list(agent.get("home_agents") or ())
 
 

@@ -35,7 +35,7 @@ def _lines(status: Mapping[str, Any]) -> Iterator[str]:
         yield from _mobile_node(node)
     if (agent := status.get("home_agent")) is not None:
         yield from _metric("bindings", "gauge", "Mobile nodes that are registered.")
-        yield _sample("bindings", len(agent.get("bindings") or ()))
+        yield _sample("bindings", agent.get("binding_count", 0))
 
 
 def _mobile_node(node: Mapping[str, Any]) -> Iterator[str]:

@@ -39,6 +39,8 @@ MAX_QUEUED_LINES = 1024
 """Lines waiting for one client; more than the event history, so that it fits."""
 MAX_EVENT_HISTORY = 256
 """Events remembered for those who ask later; the oldest go first."""
+MAX_BINDINGS = 500
+"""In one answer; for more the client asks again with ``after``."""
 LAST_WORDS_TIMEOUT = 1.0
 """Seconds a client that has no more requests gets to read what is still on its way to it."""
 SEND_BUFFER_LENGTH = 64 * 1024
@@ -62,6 +64,10 @@ class Handler(Protocol):
 
     async def reload(self) -> list[str]:
         """Read the configuration again; the keys that changed. Raises `Refused`."""
+
+    def bindings(self, after: IPv6Address | None, limit: int) -> Mapping[str, Any]:
+        """As many of a home agent's bindings as ``limit``, in the order of their home addresses,
+        those that come after ``after``. Raises `Refused`."""
 
     def delete_binding(self, home_address: IPv6Address) -> None:
         """End a mobile node's binding. Raises `Refused`."""
@@ -192,6 +198,12 @@ class ControlServer:
             if request.method == "events":
                 client.follow(self._history)
 
+    def _bindings(self, request: Request) -> dict[str, Any]:
+        after = _addresses_in(request, "after")
+        if len(after) > 1:
+            raise Refused("expected one home address as after")
+        return dict(self._handler.bindings(after[0] if after else None, MAX_BINDINGS))
+
     def _ask_to_switch(self, request: Request) -> dict[str, Any]:
         home_addresses = _addresses_in(request, "home_addresses")
         home_agents = _addresses_in(request, "home_agents")
@@ -202,7 +214,7 @@ class ControlServer:
         try:
             match request.method:
                 case "bindings":
-                    return result(request.id, _bindings_of(self._handler.status()))
+                    return result(request.id, self._bindings(request))
                 case "delete-binding":
                     self._handler.delete_binding(_home_address_in(request))
                     return result(request.id, {})
@@ -234,13 +246,6 @@ class ControlServer:
             "events or shutdown"
         )
         return failure(request.id, ErrorCode.UNKNOWN_METHOD, message)
-
-
-def _bindings_of(status: Mapping[str, Any]) -> dict[str, Any]:
-    agent = status.get("home_agent")
-    if agent is None:
-        raise Refused("this is no home agent")
-    return {"now": status.get("now", 0.0), "bindings": list(agent.get("bindings") or ())}
 
 
 def _home_address_in(request: Request) -> IPv6Address:

@@ -64,7 +64,7 @@ from mnagent.mobility.prefix_discovery import PrefixDiscovery
 from mnagent.wire.icmp6 import MobilePrefixAdvertisement
 from mnagent.wire.mld import ListenerQuery
 from mnagent.wire.mobility import BindingStatus, MobilityMessage
-from mnagent.wire.ndisc import RouterAdvertisement
+from mnagent.wire.ndisc import PrefixInformation, RouterAdvertisement
 
 HOME_ADDRESSES_KEY: Final = "home-addresses"
 """Record of the home addresses that were formed: one, and the configured one it is like, a word."""
@@ -290,7 +290,9 @@ class HomeAddresses:
         return self.discovery.handle(event, now) + self._renumber(now)
 
     def _on_router_advertisement(self, event: PacketReceived, now: float) -> list[Output]:
-        """At home the routers themselves tell (RFC 6275 11.4.3: in the same way)."""
+        """At home the routers themselves tell (RFC 6275 11.4.3: in the same way): the one that says
+        that this is home, and others that say so. Anybody else may be of a link that we just
+        came to."""
         attachment = self._surroundings.movement.attachment
         is_settled = self.leader.home_link.state is HomeLinkState.IN_USE
         if not isinstance(attachment, AtHome) or not is_settled:
@@ -298,6 +300,10 @@ class HomeAddresses:
         message = event.packet.payload
         is_of_link = event.interface == attachment.interface and event.packet.source.is_link_local
         if not is_of_link or not isinstance(message, RouterAdvertisement):
+            return []
+        told = {each.prefix for each in message.options if isinstance(each, PrefixInformation)}
+        is_ours = event.packet.source == attachment.router.router
+        if not is_ours and self._surroundings.home_prefixes.isdisjoint(told):
             return []
         self.discovery.learn(message.options, now, is_authentic=False)
         return self._renumber(now)

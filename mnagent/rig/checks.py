@@ -54,6 +54,7 @@ class OuterPacket:
     """In a Home Address option."""
     routed_to: IPv6Address | None = None
     """In a type 2 routing header not consumed yet."""
+    hop_limit: int = 64
 
     @property
     def logical_source(self) -> IPv6Address:
@@ -110,6 +111,7 @@ def open_packet(packet: bytes, at: float) -> OuterPacket:
         at,
         home_address,
         routed_to,
+        packet[7],
     )
 
 

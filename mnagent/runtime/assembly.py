@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mnagent.agent.reconfiguration import Reconfiguration
+from mnagent.agent.snapshot import BindingPage
 from mnagent.config import Autoconfiguration, Configuration, Dhcp6, NewConnections, Role
 from mnagent.config.loading import MAX_ROUTE_TABLE, RESERVED_ROUTE_TABLES
 from mnagent.core.actions import Action, ReportEvent, TunnelEnd
@@ -72,6 +73,8 @@ class AgentMachine(Protocol):
     def snapshot(self, now: float) -> Any: ...
 
     def reconfigure(self, change: Reconfiguration, now: float) -> list[Action]: ...
+
+    def bindings(self, after: IPv6Address | None, limit: int, now: float) -> BindingPage | None: ...
 
     def delete_binding(self, home_address: IPv6Address, now: float) -> list[Action] | None: ...
 
@@ -434,6 +437,7 @@ class _Assembler:
             mtu_changed=mtu_changed,
             optimized=self._make_optimized_paths(resolver, routing),
             encapsulation_limit=self._configuration.host.tunnel_encapsulation_limit,
+            sends_directly=not is_node and self._configuration.correspondent is not None,
         )
         tunnels.publish()
         return tunnels

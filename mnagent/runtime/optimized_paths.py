@@ -66,6 +66,10 @@ class OptimizedPaths:
         """See `SetPeerBinding`."""
         self._bindings[action.home_address] = action
 
+    def has_peer_binding(self, home_address: IPv6Address) -> bool:
+        """Whether one is wanted."""
+        return home_address in self._bindings
+
     def remove_peer_binding(self, home_address: IPv6Address) -> bool:
         """See `RemovePeerBinding`; True when there was one."""
         return self._bindings.pop(home_address, None) is not None

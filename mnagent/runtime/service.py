@@ -327,6 +327,14 @@ class Service:
         logging.getLogger().setLevel(change.configuration.host.log_level.value.upper())
         self._feed(())
 
+    def bindings(self, after: IPv6Address | None, limit: int) -> dict[str, Any]:
+        """See `mnagent.control.server.Handler.bindings`."""
+        now = self._clock.now()
+        page = self._agent.bindings(after, limit, now)
+        if page is None:
+            raise Refused("this is no home agent")
+        return {"now": now, **page.to_json()}
+
     def delete_binding(self, home_address: IPv6Address) -> None:
         """See `mnagent.control.server.Handler.delete_binding`."""
         actions = self._agent.delete_binding(home_address, self._clock.now())
@@ -623,6 +631,10 @@ class Service:
             logger.warning("netlink notifications were lost; reading everything again")
             self._resynchronize(after_loss=True)
             return
+        if any(isinstance(message, LinkMessage) for message in messages):
+            # What has come so far is of the former link: a router's advertisement read after the
+            # link's return would put us on a link that we have left.
+            self._on_handed_up()
         events: list[Event] = []
         for message in messages:
             events += self._take(message)

@@ -27,7 +27,7 @@ from mnagent.datapath import (
     TunnelEntry,
 )
 from mnagent.runtime.next_hop import MINIMUM_MTU, NextHopResolver, TunnelPath
-from mnagent.runtime.optimized_paths import OptimizedPaths
+from mnagent.runtime.optimized_paths import INSERTED_HEADER, OptimizedPaths
 from mnagent.system.datapath import Datapath
 
 logger = logging.getLogger(__name__)
@@ -107,7 +107,11 @@ class TunnelKeeper:
         mtu_changed: Callable[[IPv6Address, int], None],
         optimized: OptimizedPaths | None = None,
         encapsulation_limit: int | None = None,
+        sends_directly: bool = False,
     ) -> None:
+        """``sends_directly``: a home agent's own packets to the mobile nodes it serves take no
+        tunnel (RFC 6275 9.3.2)."""
+        self._sends_directly = sends_directly
         self._datapath = datapath
         self._resolver = resolver
         self._shield = shield
@@ -132,6 +136,8 @@ class TunnelKeeper:
         self._entries: dict[IPv6Address, TunnelEntry] = {}
         """What the engine has, as the next two."""
         self._peers: dict[IPv6Address, PeerBindingEntry] = {}
+        self._served: dict[IPv6Address, PeerBindingEntry] = {}
+        """Of those that have a tunnel; no others are in `_peers`."""
         self._paths: dict[_PathKey, DirectPathEntry] = {}
         self._led: dict[IPv6Address, TunnelPath] = {}
         """The path of each tunnel, and whose tunnels take a path."""
@@ -318,12 +324,21 @@ class TunnelKeeper:
             self._lead(home)
         tunnels = {home: self._entry(home, self._wishes[home]) for home in self._wished(homes)}
         optimized = self._tell_of_tunnel(homes, tunnels) or optimized
+        served = self._ways_of(tunnels)
+        optimized = self._tell_of_served(homes, served) or optimized
         changes = Changes(
             tunnels=_new(self._entries, tunnels),
             removed_tunnels=tuple(
                 home for home in homes if home not in tunnels and home in self._entries
             ),
+            peer_bindings=_new(self._served, served),
+            removed_peer_bindings=tuple(
+                home for home in homes if home not in served and home in self._served
+            ),
         )
+        for home in changes.removed_peer_bindings:
+            del self._served[home]
+        self._served.update(served)
         self._entries.update(tunnels)
         for home in changes.removed_tunnels:
             del self._entries[home]
@@ -347,8 +362,36 @@ class TunnelKeeper:
             tunnels=tuple(self._entries.values()),
             associations=self._associations,
             local_addresses=self._all_local(),
-            peer_bindings=tuple(self._peers.values()),
+            peer_bindings=(*self._peers.values(), *self._served.values()),
             direct_paths=tuple(self._paths.values()),
+        )
+
+    def _ways_of(
+        self, tunnels: Mapping[IPv6Address, TunnelEntry]
+    ) -> dict[IPv6Address, PeerBindingEntry]:
+        """How a home agent's own packets go where the tunnel would protect and hold nothing."""
+        if not self._sends_directly:
+            return {}
+        return {
+            home: PeerBindingEntry(
+                home_address=home,
+                care_of_address=entry.remote,
+                next_hop=entry.next_hop,
+                mtu=entry.path_mtu - INSERTED_HEADER,
+            )
+            for home, entry in tunnels.items()
+            if not entry.hold
+            and entry.outbound_spi is None
+            and entry.path_mtu >= MINIMUM_MTU + INSERTED_HEADER
+        }
+
+    def _tell_of_served(
+        self, homes: Iterable[IPv6Address], served: Collection[IPv6Address]
+    ) -> bool:
+        """Whether one of them begins or ceases to stand in for a binding as a correspondent."""
+        return any(
+            (home in served) != (home in self._served) and self._optimized.has_peer_binding(home)
+            for home in homes
         )
 
     def _lead(self, home_address: IPv6Address) -> None:
@@ -383,12 +426,19 @@ class TunnelKeeper:
         self._resolver.follow(wanted)
         peer_entries, path_entries = self._optimized.peer_bindings(), self._optimized.direct_paths()
         self._optimized.withdraw_routes(peer_entries, path_entries)
-        peers = {entry.home_address: entry for entry in peer_entries}
+        # A home registration comes before a binding made as a correspondent (9.5.1).
+        peers = {
+            entry.home_address: entry
+            for entry in peer_entries
+            if entry.home_address not in self._served
+        }
         paths = {(entry.home_address, entry.correspondent): entry for entry in path_entries}
         changes = replace(
             changes,
-            peer_bindings=_new(self._peers, peers),
-            removed_peer_bindings=tuple(self._peers.keys() - peers.keys()),
+            peer_bindings=changes.peer_bindings + _new(self._peers, peers),
+            removed_peer_bindings=tuple(
+                {*changes.removed_peer_bindings, *self._peers} - peers.keys() - self._served.keys()
+            ),
             direct_paths=_new(self._paths, paths),
             removed_direct_paths=tuple(self._paths.keys() - paths.keys()),
         )

@@ -142,6 +142,10 @@ class Bench:
         """The daemon's counters. Raises OSError."""
         return request(self._socket, "counters")
 
+    def control(self, method: str, **arguments: str) -> Any:
+        """What an administrator asks for. Raises OSError."""
+        return request(self._socket, method, arguments=arguments)
+
     def log_tail(self, lines: int = 12) -> str:
         """The end of what the daemon wrote."""
         log = self.directory / "agent.log"

@@ -176,7 +176,7 @@ class MobileNode:
 class HomeAgent:
     """The node under test and the mobile nodes that nobody has met yet."""
 
-    def __init__(self, *, virtual: bool) -> None:
+    def __init__(self, *, virtual: bool, **settings: Any) -> None:
         uplink = Cable("out", ("2001:db8:f0::2/64",), str(ROUTER))
         cables = [uplink] if virtual else [uplink, Cable("home", (f"{AGENT}/64",))]
         self.bench = Bench.build(*cables)
@@ -185,7 +185,7 @@ class HomeAgent:
         self.nodes = [MobileNode(self.tester, 0x100 + number) for number in range(NODES)]
         self._unmet: Iterator[MobileNode] = iter(self.nodes)
         try:
-            self._start(virtual)
+            self._start(virtual, settings)
             witness = self.mobile_node()
             witness.register()
             for each in self.nodes:
@@ -194,7 +194,7 @@ class HomeAgent:
             self.bench.close()
             raise
 
-    def _start(self, virtual: bool) -> None:
+    def _start(self, virtual: bool, settings: dict[str, Any]) -> None:
         node = self.bench.node
         node.sysctl(ipv6__conf__all__forwarding=1)
         if virtual:
@@ -213,6 +213,7 @@ class HomeAgent:
                     "interfaces": ["out"],
                     "max_lifetime": MAX_LIFETIME,
                     **({} if virtual else {"home_link": "home"}),
+                    **settings,
                 },
                 "home_agent.mobile_nodes": tables,
             }

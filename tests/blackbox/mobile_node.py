@@ -77,11 +77,15 @@ class Correspondent:
 class MobileNode:
     """The node under test, its network and its home agent."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *others: IPv6Address, **settings: Any) -> None:
+        """``others`` are home agents that it has keys for besides; settings of None are left
+        out."""
         self.bench = Bench.build(Cable("eth0"))
         self.tester = self.bench.tester
         self.keys = Keys(HOME_ADDRESS, AGENT)
-        self.tester.ring.add(self.keys)
+        self.others = {address: Keys(HOME_ADDRESS, address) for address in others}
+        for each in (self.keys, *self.others.values()):
+            self.tester.ring.add(each)
         self.network: Network | None = None
         self.accepts = True
         """Whether the home agent answers Binding Updates by itself."""
@@ -95,18 +99,17 @@ class MobileNode:
         self.tester.reactions = [self._watch, self._route, self._defend, self._agree]
         try:
             self.bench.node.sysctl(ipv6__conf__eth0__accept_dad=1)
-            path = self.bench.directory / "keys.toml"
-            self.keys.write(path, "mobile-node")
+            settings = {
+                "home_address": str(HOME_ADDRESS),
+                "home_agent": str(AGENT),
+                "interfaces": ["eth0"],
+                "keys": self._key_files(),
+                "lifetime": LIFETIME,
+                **settings,
+            }
             self.settings = {
                 "role": "mobile-node",
-                "mobile_node": {
-                    "home_address": str(HOME_ADDRESS),
-                    "home_agent": str(AGENT),
-                    "interfaces": ["eth0"],
-                    "keys": str(path),
-                    "lifetime": LIFETIME,
-                    **settings,
-                },
+                "mobile_node": {key: value for key, value in settings.items() if value is not None},
                 "mobile_node.route_optimization_policy": [
                     {"prefix": f"{WITNESS}/128", "use": "never"}
                 ],
@@ -116,6 +119,14 @@ class MobileNode:
         except BaseException:
             self.bench.close()
             raise
+
+    def _key_files(self) -> list[str]:
+        paths = []
+        for number, keys in enumerate((self.keys, *self.others.values())):
+            path = self.bench.directory / f"keys-{number}.toml"
+            keys.write(path, "mobile-node")
+            paths.append(str(path))
+        return paths
 
     # Networks
 
@@ -272,6 +283,25 @@ class MobileNode:
         if not protect:
             return o.packet(source, to, message, *headers)
         sealed = self.keys[purpose].inbound.seal(message)
+        return o.packet(source, to, sealed, *headers, protocol=o.ESP)
+
+    def from_agent(
+        self,
+        message: bytes,
+        *,
+        protocol: int = o.MOBILITY,
+        purpose: str | None = BINDING,
+        source: IPv6Address = AGENT,
+        is_routed: bool = True,
+    ) -> bytes:
+        """A message to the home address at the care-of address, under the association for its
+        purpose or, for None, under nothing."""
+        headers = (o.routing_header(HOME_ADDRESS),) if is_routed else ()
+        to = self.care_of_address
+        if purpose is None:
+            return o.packet(source, to, message, *headers, protocol=protocol)
+        whole = o.packet(source, HOME_ADDRESS if is_routed else to, message, protocol=protocol)[40:]
+        sealed = self.keys[purpose].inbound.seal(whole, protocol)
         return o.packet(source, to, sealed, *headers, protocol=o.ESP)
 
     def acceptance(self, update: Packet) -> bytes:

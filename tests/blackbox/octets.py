@@ -19,7 +19,10 @@ IPV6, UDP, ICMP, MOBILITY = 41, 17, 58, 135
 
 REFRESH_REQUEST, HOME_TEST_INIT, CARE_OF_TEST_INIT, HOME_TEST, CARE_OF_TEST = 0, 1, 2, 3, 4
 BINDING_UPDATE, BINDING_ACKNOWLEDGEMENT, BINDING_ERROR = 5, 6, 7
+HOME_AGENT_SWITCH, BINDING_REVOCATION = 12, 16
 UNKNOWN_MESSAGE = 200
+REVOCATION_INDICATION, REVOCATION_ACKNOWLEDGEMENT = 1, 2
+"""Binding revocation types (RFC 5846 section 5)."""
 
 ACKNOWLEDGE, HOME, LINK_LOCAL, KEY_MANAGEMENT = 0x8000, 0x4000, 0x2000, 0x1000
 """Flags of a Binding Update."""
@@ -28,6 +31,7 @@ UNREACHABLE, TOO_BIG, TIME_EXCEEDED, PARAMETER_PROBLEM = 1, 2, 3, 4
 ECHO_REQUEST, ECHO_REPLY = 128, 129
 ROUTER_SOLICITATION, ROUTER_ADVERTISEMENT = 133, 134
 NEIGHBOR_SOLICITATION, NEIGHBOR_ADVERTISEMENT, REDIRECT = 135, 136, 137
+DISCOVERY_REQUEST, DISCOVERY_REPLY, PREFIX_SOLICITATION, PREFIX_ADVERTISEMENT = 144, 145, 146, 147
 
 ALL_NODES = IPv6Address("ff02::1")
 ALL_ROUTERS = IPv6Address("ff02::2")
@@ -143,6 +147,18 @@ def binding_error(status: int, home_address: IPv6Address) -> bytes:
     return mobility(BINDING_ERROR, bytes([status, 0]) + home_address.packed)
 
 
+def home_agent_switch(*home_agents: IPv6Address) -> bytes:
+    """RFC 5142 section 4."""
+    listed = b"".join(address.packed for address in home_agents)
+    return mobility(HOME_AGENT_SWITCH, bytes([len(home_agents), 0]) + listed)
+
+
+def binding_revocation(kind: int, detail: int, sequence: int, flags: int = 0) -> bytes:
+    """RFC 5846 sections 5.1 and 5.2; ``detail`` is the trigger or the status, flags P 0x8000,
+    V 0x4000, G 0x2000."""
+    return mobility(BINDING_REVOCATION, struct.pack("!BBHH", kind, detail, sequence, flags))
+
+
 def binding_key(home_token: bytes, care_of_token: bytes = b"") -> bytes:
     """Kbm (section 5.2.5)."""
     return hashlib.sha1(home_token + care_of_token).digest()
@@ -210,6 +226,16 @@ def router_advertisement(*options: bytes, lifetime: int = 1800, flags: int = 0) 
         0,
         struct.pack("!BBHII", 64, flags, lifetime, 0, 0) + b"".join(options),
     )
+
+
+def home_agent_information(preference: int, lifetime: int) -> bytes:
+    """Section 7.4, the lifetime in seconds."""
+    return struct.pack("!BBHHH", 8, 1, 0, preference, lifetime)
+
+
+def identified(kind: int, identifier: int, body: bytes = b"", *, flags: int = 0) -> bytes:
+    """Home agent address discovery and mobile prefix discovery (sections 6.5 to 6.8)."""
+    return icmp(kind, 0, struct.pack("!HH", identifier, flags) + body)
 
 
 def error(kind: int, code: int, value: int, quoted: bytes) -> bytes:
@@ -332,6 +358,16 @@ class Message:
         return self.body[0]
 
     @property
+    def revocation(self) -> tuple[int, int, int]:
+        """Of a binding revocation: its type, trigger or status, and sequence number."""
+        return self.body[0], self.body[1], int.from_bytes(self.body[2:4], "big")
+
+    @property
+    def home_agents(self) -> list[IPv6Address]:
+        """Of a Home Agent Switch."""
+        return addresses_of(self.body[2:])
+
+    @property
     def home_address(self) -> IPv6Address:
         """Of a Binding Error."""
         return IPv6Address(self.body[2:18])
@@ -357,8 +393,13 @@ class Message:
         return IPv6Address(self.options[3]) if 3 in self.options else None
 
 
-_FIXED = {0: 2, 1: 10, 2: 10, 3: 18, 4: 18, 5: 6, 6: 6, 7: 18}
+_FIXED = {0: 2, 1: 10, 2: 10, 3: 18, 4: 18, 5: 6, 6: 6, 7: 18, 16: 6}
 """Octets of a message's fixed part after the checksum."""
+
+
+def addresses_of(data: bytes) -> list[IPv6Address]:
+    """Those that follow each other in a message."""
+    return [IPv6Address(data[at : at + 16]) for at in range(0, len(data), 16)]
 
 
 def read_mobility(data: bytes) -> Message:
@@ -366,6 +407,8 @@ def read_mobility(data: bytes) -> Message:
     if len(data) != 8 * (data[1] + 1):
         raise ValueError("the header length is wrong")
     end = 6 + _FIXED.get(data[2], len(data) - 6)
+    if data[2] == HOME_AGENT_SWITCH:
+        end = 8 + 16 * data[6]
     options, offsets, at = {}, {}, end
     while at < len(data):
         if data[at] == 0:
@@ -426,6 +469,11 @@ class Packet:
     def icmp_type(self) -> int | None:
         """Of an ICMPv6 message."""
         return self.payload[0] if self.protocol == ICMP else None
+
+    @property
+    def identifier(self) -> int:
+        """Of a message of home agent address discovery or mobile prefix discovery."""
+        return int.from_bytes(self.payload[4:6], "big")
 
     @property
     def target(self) -> IPv6Address | None:

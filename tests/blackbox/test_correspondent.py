@@ -285,6 +285,23 @@ def test_home_address_before_ipsec_is_no_error_of_binding(
     mobile.refuses(mobile.is_error)
 
 
+@requirement("RFC6275-9.3.1", "CN-09")
+@pytest.mark.parametrize("is_bound", [False, True])
+def test_authentication_header_with_home_address_option_is_never_taken_unverified(
+    mobile: MobileNode, is_bound: bool
+) -> None:
+    if is_bound:
+        mobile.bind()
+    request = o.packet(mobile.home_address, NODE, o.echo_request(1), protocol=o.ICMP)[40:]
+    # 96 bits of integrity check value, which nobody here can verify (RFC 4302 section 2).
+    header = struct.pack("!BBHII", o.ICMP, 4, 0, 0x77777, 1) + bytes(12)
+    option = mobile.home_address_option
+    mobile.tester.send(
+        o.packet(mobile.care_of_address, NODE, header + request, option, protocol=51)
+    )
+    mobile.is_silent()
+
+
 @requirement("RFC6275-6.3", "CN-08")
 def test_home_address_options_alone_change_no_route(mobile: MobileNode) -> None:
     for _ in range(3):

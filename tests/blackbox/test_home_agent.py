@@ -10,7 +10,7 @@ from ipaddress import IPv6Address
 import pytest
 
 from tests.blackbox import octets as o
-from tests.blackbox.correspondent import is_icmp_error
+from tests.blackbox.correspondent import is_echo_reply, is_icmp_error
 from tests.blackbox.home_agent import AGENT, CORRESPONDENT, MAX_LIFETIME, HomeAgent, MobileNode
 from tests.blackbox.keys import BINDING, RETURN_ROUTABILITY
 from tests.support.requirement import requirement
@@ -277,6 +277,20 @@ def test_packets_for_the_home_address_are_tunnelled(mobile: MobileNode) -> None:
     inner = outer.inner
     assert inner.hop_limit == 63
     assert inner.octets == sent[:7] + b"\x3f" + sent[8:]
+
+
+@requirement("RFC6275-9.3.2", "HA-40", "CN-10")
+def test_home_agents_own_packets_take_a_routing_header_instead_of_the_tunnel(
+    mobile: MobileNode,
+) -> None:
+    request = o.packet(mobile.home_address, AGENT, o.echo_request(9), protocol=o.ICMP)
+    for source in (mobile.care_of_address, mobile.other_care_of_address):
+        mobile.register(source=source)
+        reply = mobile.tester.insist(mobile.tunnel(request, source), is_echo_reply, link="out")
+        assert (reply.source, reply.destination) == (AGENT, source)
+        assert reply.header_numbers == (o.ROUTING, o.ICMP)
+        assert reply.routed_to == mobile.home_address
+        assert reply.checksum_is_good
 
 
 @requirement("RFC6275-10.4.2", "HA-39")

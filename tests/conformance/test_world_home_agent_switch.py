@@ -50,6 +50,7 @@ def home_agent_of(net: TwoHomeAgents) -> IPv6Address:
         (0, (HOME_AGENTS[0], HOME_AGENTS[1]), 1),
         (1, (HOME_AGENTS[1],), 1),
         (1, (HOME_AGENTS[0],), 0),
+        (1, (), 0),
     ],
 )
 def test_mobile_node_follows_the_list_and_leaves_the_former_one(

@@ -19,6 +19,8 @@ from tests.support.requirement import requirement
 from tests.support.topology import CORRESPONDENT, HOME_ADDRESS, PREFIX_A, PREFIX_B, Topology
 from tests.support.world import Link, Port, World
 
+ROUTER_ADVERTISEMENT = 134
+
 
 @contextmanager
 def network(seed: int, **options: object) -> Iterator[Topology]:
@@ -59,6 +61,24 @@ def stream(net: Topology, *, duration: float, interval: float = 0.01) -> int:
             number * interval, lambda: net.correspondent.ping(CORRESPONDENT, HOME_ADDRESS)
         )
     return count
+
+
+@requirement("RFC6275-11.5.1", "MOV-02")
+def test_advertisement_of_the_home_link_read_only_on_the_next_link_costs_seconds_at_most() -> None:
+    with network(30) as net:
+        net.return_home()
+        advertised = net.home.frames[-1][1]
+        for _, frame in net.home.frames:
+            if frame.data[40] == ROUTER_ADVERTISEMENT:
+                advertised = frame
+        net.move(net.link_a)
+        net.world.after(0.001, lambda: net.mobile_node.receive(net.port, advertised))
+        net.world.run_for(0.05)
+        assert net.state.startswith("at-home"), "it was taken in"
+        net.world.run_until(lambda: net.is_registered_in(PREFIX_A), timeout=4.0)
+        assert snapshot(net).home_addresses[1:] == (), "the foreign prefix is none of the home link"
+        net.world.run_for(30.0)
+        assert net.is_registered_in(PREFIX_A)
 
 
 @requirement("RFC6275-11.5.4", "MOV-12")

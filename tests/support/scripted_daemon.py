@@ -62,6 +62,9 @@ class ScriptedAgent:
     def reconfigure(self, change: object, now: float) -> list[Action]:
         return []
 
+    def bindings(self, after: ipaddress.IPv6Address | None, limit: int, now: float) -> None:
+        return None
+
     def delete_binding(
         self, home_address: ipaddress.IPv6Address, now: float
     ) -> list[Action] | None:

@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import os
 import secrets
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -58,6 +59,13 @@ async def _run(soak: Soak, replay: str | None) -> None:
         await soak.run(stages, first_round=first, rounds=1)
 
 
+def _fresh(output: Path) -> Path:
+    """Where evidence goes, without that of an earlier run."""
+    evidence = output / "soak-evidence"
+    shutil.rmtree(evidence, ignore_errors=True)
+    return evidence
+
+
 def _give_back(*paths: Path) -> None:
     """Files made under sudo belong to who called it."""
     if (owner := os.environ.get("SUDO_UID")) is not None:
@@ -74,7 +82,8 @@ def main(arguments: list[str]) -> int:
         if os.geteuid() != 0:
             raise RigError("network namespaces need root: try `sudo`")
         remove_stale()
-        asyncio.run(_run(Soak(findings, lambda text: print(text, flush=True)), options.replay))
+        soak = Soak(findings, lambda text: print(text, flush=True), _fresh(options.output))
+        asyncio.run(_run(soak, options.replay))
     except RigError as error:
         print(f"ci/soak: {error}", file=sys.stderr)
         return 2

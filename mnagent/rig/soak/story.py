@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import shutil
 import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -61,6 +63,13 @@ FIRST_GROWTH_ALLOWANCE = 3072
 FULL = 400
 """Handovers after which histories and caches are full."""
 
+KERNEL_STATE = (
+    ("-6", "-s", "addr"),
+    ("-6", "route", "show", "table", "all"),
+    ("-6", "rule"),
+    ("-6", "-s", "neigh"),
+)
+
 CONNECTIONS = "connections survive, every octet in order"
 RESUMED = f"traffic resumes within {RECOVERY:.0f} s of whatever was done"
 UNDISTURBED = f"an attack interrupts nothing for {ATTACK_GAP} s"
@@ -95,7 +104,9 @@ class Rig:
 class Soak:
     """A run; `run` returns its findings."""
 
-    def __init__(self, findings: Findings, say: Say) -> None:
+    def __init__(self, findings: Findings, say: Say, evidence: Path | None = None) -> None:
+        """``evidence`` is where logs and kernel state go when an invariant was violated."""
+        self._evidence = evidence
         self.findings = findings
         self._say = say
         self._where = ("", 0, "")
@@ -243,6 +254,7 @@ class Soak:
                 await rig.traffic.resumed(boottime(), timeout=PATIENCE)
             except RigError as error:
                 self._break(CONNECTIONS, str(error))
+                await self._keep_evidence(rig)
             await rig.traffic.finish()
             for name in ("outgoing", "incoming"):
                 ends = getattr(rig.traffic, name)
@@ -256,11 +268,13 @@ class Soak:
         fault = faults.Fault(rig, step, Random(step.seed))
         packets = await fault.do()
         done_at = boottime()
+        broken = len(self.findings.broken)
         try:
             await self._recovered(rig, done_at)
             self.findings.judged[RESUMED] += 1
         except (RigError, TimeoutError) as error:
             self._hold(RESUMED, False, f"{error} {await _state(rig)}")
+            await self._keep_evidence(rig)
         if fault.killed_mobile_at is not None:
             rig.dead.append((fault.killed_mobile_at, boottime()))
         gap = _gap(rig.traffic, began, boottime())
@@ -282,6 +296,8 @@ class Soak:
         rig.moves += len(step.links)
         await self._check_daemons(rig)
         self._listen(rig)
+        if len(self.findings.broken) > broken:
+            await self._keep_evidence(rig)
 
     async def _recovered(self, rig: Rig, since: float) -> None:
         """A ping is answered, and the mobile node is registered from where it is."""
@@ -330,6 +346,22 @@ class Soak:
             self.findings.excused["from the home address while the daemon was dead"] += 1
             return
         self._break(record["rule"], f"{record['link']}: {record['detail']}")
+
+    async def _keep_evidence(self, rig: Rig) -> None:
+        """The daemons' logs and status, and what their kernels hold, as early as it is known."""
+        stage, number, step = self._where
+        folder = (self._evidence or Path()) / f"{stage}-{number}-{step}".replace(" ", "-")
+        if self._evidence is None or folder.exists():
+            return
+        folder.mkdir(parents=True)
+        for role, name in ROLES.items():
+            shutil.copy(rig.roaming.directory / f"{name}.log", folder)
+            with contextlib.suppress(OSError):
+                status = await rig.roaming.agents[name].status()
+                (folder / f"{name}.json").write_text(json.dumps(status, indent=1))
+            namespace = rig.roaming.topology[role]
+            shown = [f"# {' '.join(each)}\n{namespace.show(*each)}" for each in KERNEL_STATE]
+            (folder / f"{name}.kernel").write_text("\n".join(shown))
 
     # Between rounds
 

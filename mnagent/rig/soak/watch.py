@@ -57,6 +57,8 @@ ANSWERS_TO_ANYBODY = (3, 4, BINDING_ERROR)
 RETURN_ROUTABILITY_AT_HOME = (1, 3)
 """Home Test Init and Home Test."""
 PREFIX_DISCOVERY = (146, 147)
+OWN_HOP_LIMIT = 64
+"""Of what the home agent itself sends to other links; what it passes on has less left."""
 LINK_LOCAL = IPv6Network("fe80::/10")
 MAX_SHOWN = 20
 """Violations of one rule on one link that are told one by one; all are counted."""
@@ -160,8 +162,10 @@ class Judge:
     def _broken(self, link: str, sender: bytes, packet: OuterPacket, frame: bytes) -> Iterator[str]:
         if sender in self._mobile and link in self._foreign:
             yield from self._judge_visitor(link, packet)
-        if sender in self._mobile | self._agents and self._is_between(packet):
-            yield from self._judge_protection(packet, is_agent=sender in self._agents)
+        is_agent = sender in self._agents
+        is_own = sender in self._mobile or (is_agent and packet.hop_limit >= OWN_HOP_LIMIT)
+        if is_own and self._is_between(packet):
+            yield from self._judge_protection(packet, is_agent=is_agent)
         self.judged[REFLECTED] += 1
         if packet.destination == self._victim and not packet.stays_on_link:
             yield REFLECTED

@@ -10,6 +10,7 @@ import pytest
 from mnagent.agent.agent import Agent
 from mnagent.agent.build import DUID_KEY, IDENTIFIER_SECRET_KEY, build_agent
 from mnagent.agent.dispatch import Dispatcher
+from mnagent.agent.snapshot import SHOWN_BINDINGS, BindingPage
 from mnagent.autoconf.autoconfiguration import AgentAutoconfiguration, KernelAutoconfiguration
 from mnagent.autoconf.dhcp6 import DUID_LENGTH
 from mnagent.core.actions import (
@@ -31,6 +32,7 @@ from mnagent.core.events import (
     PacketReceived,
     ShutdownRequested,
 )
+from mnagent.core.records import KeptRecord
 from mnagent.ipsec.policy import SecurityPolicy, SecurityPolicyDatabase
 from mnagent.ipsec.purpose import Purpose
 from mnagent.ipsec.selectors import Selector
@@ -42,9 +44,11 @@ from tests.support.packets import binding_acknowledgement, router_advertisement
 from tests.support.topology import (
     HOME_ADDRESS,
     HOME_AGENT,
+    HOME_PREFIX,
     PREFIX_A,
     PREFIX_B,
     Topology,
+    configuration_of,
     home_agent_configuration,
     make_keys,
     mobile_node_configuration,
@@ -257,6 +261,58 @@ def test_home_agent_of_a_virtual_home_prefix_serves_from_the_start() -> None:
         associations=make_keys(1)[1:],
     )
     assert agent.snapshot(0.0).home_agent.state == "serving"  # type: ignore[union-attr]
+
+
+MANY = tuple(HOME_ADDRESS + number for number in range(SHOWN_BINDINGS + 20))
+
+
+@pytest.fixture(scope="module")
+def agent_of_many() -> Agent:
+    """A home agent that an earlier run left bindings of `MANY`, the last one first."""
+    served = "".join(
+        f'\n[[home_agent.mobile_nodes]]\nhome_address = "{each}"\nkeys = "/keys"\n' for each in MANY
+    )
+    text = f'role = "home-agent"\n[home_agent]\naddress = "{HOME_AGENT}"\n'
+    record = KeptRecord(value=f"{PEER} 7 600 540.000 60.000 -", kept_at=0.0)
+    return build_agent(
+        configuration_of(f'{text}home_prefix = "{HOME_PREFIX}"\n{served}'),
+        random=Random(1),
+        persisted={},
+        associations=[make_keys(1, home_address=each)[1] for each in MANY],
+        kept={f"home-binding.{each}": record for each in reversed(MANY)},
+    )
+
+
+def test_home_agent_of_many_shows_some_and_how_many_there_are(agent_of_many: Agent) -> None:
+    agent_of_many.handle_timer(1.0)
+    view = agent_of_many.snapshot(1.0).home_agent
+    assert view is not None
+    assert (len(view.bindings), view.binding_count) == (SHOWN_BINDINGS, len(MANY))
+    assert view.probing_count == 0
+
+
+def test_bindings_of_a_home_agent_are_told_page_by_page_in_order(agent_of_many: Agent) -> None:
+    agent_of_many.handle_timer(1.0)
+    told: list[str] = []
+    after, left = None, len(MANY)
+    while left:
+        page = agent_of_many.bindings(after, 50, 1.0)
+        assert page is not None and len(page.bindings) <= 50
+        told += [each.home_address for each in page.bindings]
+        after, left = IPv6Address(told[-1]), page.left
+        assert left == len(MANY) - len(told)
+    assert told == [str(each) for each in MANY]
+    assert page.to_json()["bindings"][0]["care_of_address"] == str(PEER)
+
+
+def test_bindings_of_an_agent_without_its_home_link_are_none_and_of_another_role_no_matter() -> (
+    None
+):
+    agent = build_agent(
+        home_agent_configuration(), random=Random(1), persisted={}, associations=make_keys(1)[1:]
+    )
+    assert agent.bindings(None, 10, 0.0) == BindingPage(bindings=(), left=0)
+    assert AgentDriver().agent.bindings(None, 10, 0.0) is None
 
 
 def test_home_link_made_anew_under_its_name_starts_afresh() -> None:

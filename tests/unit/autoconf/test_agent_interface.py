@@ -273,6 +273,45 @@ def test_silent_router_beside_another_one_is_forgotten_alone() -> None:
     assert not node.all(AddressLost)
 
 
+@requirement("RFC6275-11.5.1", "MOV-02")
+def test_router_overtaken_by_the_move_is_asked_and_forgotten_with_its_prefixes() -> None:
+    node = Node()
+    node.link_up()
+    node.know_own_address()
+    stale = only(node.hear(A), AddressUsable).address
+    outputs = node.hear(B, router=OTHER_ROUTER, mac=OTHER_MAC)
+    assert set(unicast_probes(outputs)) == {ROUTER, OTHER_ROUTER}
+    node.answer(OTHER_ROUTER, OTHER_MAC)
+    outputs = node.advance(1.5)
+    assert only(outputs, RouterLost).router == ROUTER
+    assert only(outputs, AddressLost).address == stale
+    assert only(outputs, RemoveAddress).address == stale
+    assert node.hear(B, router=OTHER_ROUTER, mac=OTHER_MAC)
+
+
+def test_prefix_that_another_router_has_too_outlives_a_silent_router() -> None:
+    node = Node()
+    node.link_up()
+    node.know_own_address()
+    node.hear(A, B)
+    node.hear("2001:db8:c::/64", B, router=OTHER_ROUTER, mac=OTHER_MAC)
+    suspected = node.link_up(cause=LinkCause.SUSPICION)
+    assert set(unicast_probes(suspected)) == {ROUTER, OTHER_ROUTER}
+    node.answer(OTHER_ROUTER, OTHER_MAC)
+    lost = of_type(node.advance(1.5), AddressLost)
+    assert [each.address in IPv6Network(A) for each in lost] == [True]
+
+
+@pytest.mark.parametrize("first", [(A,), ()], ids=["same prefix", "no prefix"])
+def test_second_router_that_says_nothing_else_makes_no_question(first: tuple[str, ...]) -> None:
+    node = Node()
+    node.link_up()
+    node.know_own_address()
+    node.hear(*first)
+    for _ in range(2):
+        assert not unicast_probes(node.hear(A, router=OTHER_ROUTER, mac=OTHER_MAC))
+
+
 def test_router_is_alive_as_long_as_anything_comes_from_it() -> None:
     node = Node()
     address = node.settle_on()

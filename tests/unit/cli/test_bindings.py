@@ -65,6 +65,24 @@ def test_list_shows_a_table(agent: Agent, capsys: pytest.CaptureFixture[str]) ->
     assert head.index("left") == line.index("7 min")
 
 
+def test_list_of_many_asks_page_by_page(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = BINDINGS["bindings"][0]
+    following = {**one, "home_address": "2001:db8:1::11"}
+    pages = {
+        "": {"now": 1.0, "bindings": [one], "left": 1},
+        "2001:db8:1::10": {"now": 2.0, "bindings": [following], "left": 0},
+    }
+
+    def request(path: Path, method: str, timeout: float, *, arguments: dict[str, str]) -> Any:
+        return pages[arguments["after"]]
+
+    monkeypatch.setattr(status, "request", request)
+    assert main(["bindings", "list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"now": 2.0, "bindings": [one, following]}
+
+
 def test_list_without_bindings_says_so(agent: Agent, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bindings", "list"]) == 0
     assert capsys.readouterr().out == "No bindings.\n"

@@ -162,6 +162,21 @@ def test_render_home_agent_lists_its_bindings(bindings: int, sentence: str) -> N
     assert "2001:db8:1::9  being checked" in text
 
 
+def test_render_home_agent_of_many_says_how_many_more() -> None:
+    entry = {"home_address": "1::1", "care_of_address": "1::2", "lifetime_remaining": 1.0}
+    home_agent = {
+        "state": "serving",
+        "bindings": [entry],
+        "probing": ["1::3"],
+        "binding_count": 1001,
+        "probing_count": 8,
+    }
+    text = render({"agent": {"home_agent": home_agent}})
+    assert "1001 mobile nodes are away" in text
+    assert "and 1000 more (`mnagent bindings list` shows all)" in text
+    assert "and 7 more being checked" in text
+
+
 def test_render_home_agent_without_its_link_waits() -> None:
     home_agent = {"state": "waiting-for-home-link", "bindings": [], "probing": []}
     assert "Waiting for the home link" in render({"agent": {"home_agent": home_agent}})
@@ -234,6 +249,13 @@ def test_render_correspondent_lists_its_bindings(count: int, sentence: str) -> N
     assert f"{sentence} to this host directly." in text
     line = "2001:db8:1::10  at 2001:db8:a::10, for another 1 min 40 s, to 2001:db8:c::1"
     assert text.count(line) == count
+
+
+def test_render_correspondent_of_many_says_how_many_more() -> None:
+    node = {"addresses": [], "bindings": [PEER] * (PEERS_SHOWN + 1), "binding_count": 2000}
+    text = render({"role": "correspondent", "correspondent_node": node})
+    assert "2000 mobile nodes send" in text
+    assert f"and {2000 - PEERS_SHOWN} more" in text
 
 
 def test_render_mobile_node_without_peers_has_nothing_to_say_about_them() -> None:

@@ -62,7 +62,7 @@ def test_histogram_of_a_phase_counts_up() -> None:
 
 
 def test_home_agent_and_bare_agent_have_metrics_too() -> None:
-    assert "mnagent_bindings 2\n" in exposition({"home_agent": {"bindings": [{}, {}]}})
+    assert "mnagent_bindings 2\n" in exposition({"home_agent": {"binding_count": 2}})
     assert "mnagent_uptime_seconds 0.0" in exposition({})
     assert "mnagent_handovers_total" in exposition({"mobile_node": {}})
 

@@ -31,6 +31,7 @@ class FakeAgent:
     def __init__(self) -> None:
         self.shutdowns = 0
         self.deleted: list[IPv6Address] = []
+        self.pages: dict[IPv6Address | None, list[str]] | None = None
         self.state: dict[str, Any] = {"role": "mobile-node"}
         self.failing = False
 
@@ -46,6 +47,11 @@ class FakeAgent:
         if self.failing:
             raise Refused("cannot change while running: role")
         return ["home_agent.mobile_nodes"]
+
+    def bindings(self, after: IPv6Address | None, limit: int) -> dict[str, Any]:
+        if self.pages is None:
+            raise Refused("this is no home agent")
+        return {"bindings": self.pages[after][:limit]}
 
     def delete_binding(self, home_address: IPv6Address) -> None:
         if home_address in self.deleted:
@@ -455,10 +461,15 @@ def test_bindings_are_those_of_a_home_agent(path: Path) -> None:
             answer = asyncio.to_thread(request, path, "bindings")
             with pytest.raises(ControlError, match="no home agent"):
                 await answer
-            agent.state = {"now": 5.0, "home_agent": {"bindings": [{"home_address": "1::1"}]}}
-            assert await asyncio.to_thread(request, path, "bindings") == {
-                "now": 5.0,
-                "bindings": [{"home_address": "1::1"}],
-            }
+            agent.pages = {None: ["1::1"], IPv6Address("1::1"): []}
+            assert await asyncio.to_thread(request, path, "bindings") == {"bindings": ["1::1"]}
+            after = {"after": "1:0::1"}
+            last = await asyncio.to_thread(request, path, "bindings", arguments=after)
+            assert last == {"bindings": []}
+            for nonsense, problem in (("x", "expected IPv6"), ("1::1 1::2", "one home address")):
+                with pytest.raises(ControlError, match=problem):
+                    await asyncio.to_thread(
+                        request, path, "bindings", arguments={"after": nonsense}
+                    )
 
     run(test)

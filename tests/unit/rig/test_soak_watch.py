@@ -105,6 +105,13 @@ def test_home_agent_answering_a_stranger_is_none(kind: int) -> None:
     assert broken((AGENT, message(HOME_AGENT, PEER, kind))) == []
 
 
+def test_forged_message_that_the_home_agent_passes_on_is_none() -> None:
+    forged = message(HOME_AGENT, HOME_ADDRESS, ACKNOWLEDGEMENT)
+    passed_on = forged[:7] + b"\x3e" + forged[8:]
+    assert broken((AGENT, passed_on), link="home") == []
+    assert broken((AGENT, forged), link="home") == [watch.MOBILITY_CLEAR]
+
+
 def test_mobility_message_under_esp_is_none() -> None:
     option = home_address_option(HOME_ADDRESS, ESP) + ESP_PACKET
     assert broken((MOBILE, ipv6(CARE_OF, HOME_AGENT, OPTIONS, option))) == []

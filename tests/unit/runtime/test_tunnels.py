@@ -7,17 +7,19 @@ from typing import Any
 
 import pytest
 
-from mnagent.core.actions import SetTunnel, TunnelEnd
+from mnagent.core.actions import RemovePeerBinding, SetPeerBinding, SetTunnel, TunnelEnd
 from mnagent.core.security import Direction, EspMode, EspTransform, SecurityAssociation
 from mnagent.link.messages import NeighbourMessage, Overrun, RuleMessage
 from mnagent.runtime.next_hop import NextHopResolver
 from mnagent.runtime.tunnels import TunnelKeeper, tunnel_mtu
 from mnagent.system.datapath import FakeDatapath
 from mnagent.system.kernel import FakeKernel, LinkInformation, Path
+from tests.support.requirement import requirement
 
 HOME = IPv6Address("2001:db8:1::10")
 AGENT = IPv6Address("2001:db8:1::1")
 CARE_OF = IPv6Address("2001:db8:a::5")
+OTHER_CARE_OF = IPv6Address("2001:db8:b::5")
 ROUTER = IPv6Address("fe80::1")
 ROUTER_MAC = bytes.fromhex("020000000001")
 OUR_MAC = bytes.fromhex("020000000002")
@@ -51,7 +53,9 @@ class RememberingGuard:
 
 
 class Bench:
-    def __init__(self) -> None:
+    def __init__(
+        self, *, end: TunnelEnd = TunnelEnd.MOBILE_NODE, sends_directly: bool = False
+    ) -> None:
         self.kernel = FakeKernel()
         self.datapath = FakeDatapath()
         self.guard = RememberingGuard()
@@ -62,8 +66,9 @@ class Bench:
             resolver=self.resolver,
             shield=self.guard,
             associations=(OUTBOUND, INBOUND),
-            end=TunnelEnd.MOBILE_NODE,
+            end=end,
             mtu_changed=lambda home, mtu: self.mtus.append((home, mtu)),
+            sends_directly=sends_directly,
         )
         self.kernel.links[3] = LinkInformation(
             interface=3, name="wlan0", link_layer_address=OUR_MAC, mtu=1500, needs_resolution=True
@@ -206,6 +211,85 @@ def test_path_mtu_that_shrinks_is_told(bench: Bench) -> None:
     bench.kernel.paths[AGENT] = replace(bench.kernel.paths[AGENT], mtu=1400)
     bench.keeper.refresh()
     assert bench.mtus == [(HOME, 1460), (HOME, 1360)]
+
+
+SERVED = SetTunnel(
+    end=TunnelEnd.HOME_AGENT, home_address=HOME, local=AGENT, remote=CARE_OF, interface=3
+)
+CORRESPONDENT_BINDING = SetPeerBinding(home_address=HOME, care_of_address=OTHER_CARE_OF)
+
+
+@pytest.fixture
+def serving() -> Bench:
+    """A home agent's, with a way to the care-of addresses."""
+    bench = Bench(end=TunnelEnd.HOME_AGENT, sends_directly=True)
+    bench.kernel.neighbours[3, ROUTER] = ROUTER_MAC
+    for address in (CARE_OF, OTHER_CARE_OF):
+        bench.kernel.paths[address] = Path(interface=3, neighbour=ROUTER, mtu=1500)
+    return bench
+
+
+@requirement("RFC6275-9.3.2", "HA-40")
+def test_home_agents_own_packets_go_where_the_tunnel_goes(serving: Bench) -> None:
+    for care_of in (CARE_OF, OTHER_CARE_OF):
+        serving.keeper.set_tunnel(replace(SERVED, remote=care_of))
+        (peer,) = serving.datapath.tables[-1].peer_bindings
+        assert (peer.home_address, peer.care_of_address) == (HOME, care_of)
+        assert (peer.mtu, peer.next_hop) == (1476, serving.entry().next_hop)
+    serving.keeper.remove_tunnel(HOME)
+    assert serving.datapath.tables[-1].peer_bindings == ()
+
+
+def test_home_agents_own_packets_are_in_the_state_that_is_told_whole(serving: Bench) -> None:
+    serving.keeper.set_tunnel(SERVED)
+    serving.keeper.publish()
+    (peer,) = serving.datapath.tables[-1].peer_bindings
+    assert peer.care_of_address == CARE_OF
+
+
+@pytest.mark.parametrize(
+    ("tunnel", "mtu", "neighbours"),
+    [
+        (replace(SERVED, outbound_spi=300, inbound_spi=301), 1500, {(3, ROUTER): ROUTER_MAC}),
+        (SERVED, 1300, {(3, ROUTER): ROUTER_MAC}),
+        (SERVED, 1500, {}),
+    ],
+    ids=["protected", "too narrow", "not resolved"],
+)
+def test_home_agents_own_packets_stay_in_a_tunnel_that_protects_fragments_or_holds(
+    serving: Bench, tunnel: SetTunnel, mtu: int, neighbours: dict[tuple[int, IPv6Address], bytes]
+) -> None:
+    serving.kernel.neighbours.clear()
+    serving.kernel.neighbours.update(neighbours)
+    serving.kernel.paths[CARE_OF] = Path(interface=3, neighbour=ROUTER, mtu=mtu)
+    serving.keeper.set_tunnel(tunnel)
+    assert serving.datapath.tables[-1].peer_bindings == ()
+
+
+def test_home_agent_that_is_no_correspondent_sends_all_through_the_tunnel(bench: Bench) -> None:
+    bench.kernel.neighbours[3, ROUTER] = ROUTER_MAC
+    bench.kernel.paths[CARE_OF] = Path(interface=3, neighbour=ROUTER, mtu=1500)
+    bench.keeper.set_tunnel(SERVED)
+    assert bench.datapath.tables[-1].peer_bindings == ()
+
+
+def test_home_registration_stands_before_a_correspondents_binding_while_it_lasts(
+    serving: Bench,
+) -> None:
+    serving.keeper.set_peer_binding(CORRESPONDENT_BINDING)
+    serving.keeper.flush()
+
+    def care_of_addresses() -> list[IPv6Address]:
+        return [peer.care_of_address for peer in serving.datapath.tables[-1].peer_bindings]
+
+    assert care_of_addresses() == [OTHER_CARE_OF]
+    serving.keeper.set_tunnel(SERVED)
+    assert care_of_addresses() == [CARE_OF]
+    serving.keeper.remove_tunnel(HOME)
+    assert care_of_addresses() == [OTHER_CARE_OF]
+    serving.keeper.remove_peer_binding(RemovePeerBinding(home_address=HOME))
+    serving.keeper.flush()
+    assert care_of_addresses() == []
 
 
 @pytest.mark.parametrize(
