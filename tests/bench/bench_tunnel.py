@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How fast the data path is, beside plain forwarding and wireguard-go, all in one run.
+"""How fast the data path is, beside plain forwarding and others' tunnels, all in one run.
 
     mobile --- router --- agent --- correspondent        one network namespace each
 
@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.bench.carriers import (
     CASES,
     FORWARDING,
+    STRONGSWAN,
     WIREGUARD_GO,
     Carrier,
     Case,
@@ -209,7 +210,7 @@ def draw(results: Results) -> str:
 
 def report(rounds: list[Results], options: argparse.Namespace) -> None:
     """Print ratios and targets, write what was asked for."""
-    against = {name: ratios(rounds, name) for name in (FORWARDING, WIREGUARD_GO)}
+    against = {name: ratios(rounds, name) for name in (FORWARDING, WIREGUARD_GO, STRONGSWAN)}
     for other, by_case in against.items():
         for case, values in by_case.items():
             print(f"{case:14} / {other}: {values}")
@@ -225,6 +226,7 @@ def report(rounds: list[Results], options: argparse.Namespace) -> None:
             "results": results,
             "ratios_to_forwarding": against[FORWARDING],
             "ratios_to_wireguard_go": against[WIREGUARD_GO],
+            "ratios_to_strongswan": against[STRONGSWAN],
             "targets": targets,
             "rounds": rounds,
             "load": os.getloadavg(),
