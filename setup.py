@@ -29,10 +29,10 @@ KERNEL_OBJECT = Path("mnagent/datapath/kernel_engine.bpf.o")
 
 
 def has_libbpf() -> bool:
-    """Whether libbpf 1.0 or later can be compiled against."""
+    """Whether libbpf 1.0 or later can be compiled against and linked with."""
     compiler = os.environ.get("CC", "cc")
     source = "#include <bpf/libbpf.h>\nchar ok[LIBBPF_MAJOR_VERSION >= 1 ? 1 : -1];\n"
-    command = [*compiler.split(), "-x", "c", "-fsyntax-only", "-"]
+    command = [*compiler.split(), "-shared", "-o", "/dev/null", "-x", "c", "-", "-lbpf"]
     try:
         return not subprocess.run(command, input=source, text=True, capture_output=True).returncode
     except OSError:

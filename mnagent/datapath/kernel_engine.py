@@ -10,6 +10,7 @@ that ends meanwhile would otherwise be used for ever.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import select
@@ -45,12 +46,19 @@ RING_FRAMES = 1024
 """Frames that may wait at an interface: what the kernel leaves is less than all."""
 ADOPTION_PATIENCE = 10.0
 """Seconds that what an earlier process told stays in force where nothing better is known yet."""
+ROOM = 1 << 18
+"""Bindings, and direct paths, that the kernel has room for. It takes 64 octets for each at once."""
 _SETTINGS_KEY = bytes(4)
 _ENTRY_MAPS = ("tunnels", "peers", "paths")
+_FULL = frozenset({errno.E2BIG, errno.ENOMEM})
 
 
 class KernelEngine:
-    """`mnagent.datapath.Engine` with the kernel's help. OSError when the kernel gives none."""
+    """`mnagent.datapath.Engine` with the kernel's help. OSError when the kernel gives none.
+
+    ``room``: how many bindings, and how many direct paths, the kernel holds. Those beyond are
+    served in user space; what would go directly takes the tunnel where that is in the kernel.
+    """
 
     def __init__(
         self,
@@ -61,8 +69,10 @@ class KernelEngine:
         pins: Path | None = None,
         by_filter: bool = False,
         ring_frames: int = RING_FRAMES,
+        room: int = ROOM,
     ) -> None:
-        self._links = KernelLinks(pins, by_filter=by_filter)
+        sizes = dict.fromkeys((*_ENTRY_MAPS, "activities"), room)
+        self._links = KernelLinks(pins, room=sizes, by_filter=by_filter)
         self._maps = self._links.programs.maps
         self._tunnel_interface = tunnel_interface
         self._wake = wake_fd
@@ -72,6 +82,7 @@ class KernelEngine:
         self._reports: list[kernel_tables.Report] = []
         self._probe = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
         self._is_safe: dict[int, bool] = {}
+        self._is_full = False
         self._tunnels: dict[IPv6Address, TunnelEntry] = {}
         self._peers: dict[IPv6Address, PeerBindingEntry] = {}
         self._paths: dict[tuple[IPv6Address, IPv6Address], DirectPathEntry] = {}
@@ -195,7 +206,7 @@ class KernelEngine:
         """Have an entry in the kernel, or none; says whether it became different.
 
         What an earlier process told gives way to what is known better, at once; to nothing only
-        after a while.
+        after a while. What the kernel has no room for is not there: user space has it.
         """
         if value is None and key in self._adopted[name]:
             return False
@@ -208,8 +219,24 @@ class KernelEngine:
         else:
             if written.get(key) == value:
                 return False
+            if self._update(name, key, value):
+                written[key] = value
+            else:
+                written.pop(key, None)
+                self._maps[name].delete(key)
+        return True
+
+    def _update(self, name: str, key: bytes, value: bytes) -> bool:
+        """False when the kernel has no room."""
+        try:
             self._maps[name].update(key, value)
-            written[key] = value
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            if not self._is_full:
+                logger.warning("the kernel has no room for more: user space serves what is new")
+            self._is_full = True
+            return False
         return True
 
     def _write_locals(self) -> None:
@@ -227,7 +254,7 @@ class KernelEngine:
             return
         is_new = entry is not None and key not in self._written["tunnels"]
         if is_new and self._maps["activities"].lookup(key) is None:
-            self._maps["activities"].update(key, bytes(16))
+            self._update("activities", key, bytes(16))
         self._set("tunnels", key, None if entry is None else kernel_tables.encode_tunnel(entry))
         if entry is None and key not in self._adopted["tunnels"]:
             self._maps["activities"].delete(key)
@@ -390,7 +417,7 @@ class KernelEngine:
                 *self._paths.values(),
                 *self._peers.values(),
             ]
-        served = sum(map(kernel_tables.sends_in_kernel, tunnels))
+        served = sum(map(self._sends_in_kernel, tunnels))
         served_paths = sum(
             kernel_tables.serves_path(each, is_safe=self._cuts_rightly) for each in paths
         )
@@ -401,6 +428,10 @@ class KernelEngine:
             "in_kernel": served + served_paths,
             "in_user_space": len(tunnels) + len(paths) - served - served_paths,
         }
+
+    def _sends_in_kernel(self, tunnel: TunnelEntry) -> bool:
+        has_room = tunnel.home_address.packed in self._written["tunnels"]
+        return has_room and kernel_tables.sends_in_kernel(tunnel)
 
     # what only user space does
 

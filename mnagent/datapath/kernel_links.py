@@ -31,13 +31,17 @@ TCX_UNKNOWN = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP})
 class KernelLinks:
     """Programs, loaded and attached."""
 
-    def __init__(self, directory: Path | None, *, by_filter: bool = False) -> None:
+    def __init__(
+        self, directory: Path | None, *, room: dict[str, int], by_filter: bool = False
+    ) -> None:
         """``directory`` to pin in. ``by_filter`` uses tc clsact even where there are tcx links.
+        ``room``: how many entries a map takes.
 
         OSError when the kernel does not take the programs.
         """
         self._directory = directory
         self._by_filter = by_filter
+        self._room = room
         self._links: dict[tuple[int, bool], int] = {}
         self._filters: dict[tuple[int, bool], bool] = {}
         self.adopted = False
@@ -56,21 +60,21 @@ class KernelLinks:
 
     def _load(self) -> Programs:
         if self._directory is None:
-            return Programs(str(OBJECT))
+            return Programs(str(OBJECT), room=self._room)
         pinned = {
             path.name.removeprefix("map-"): str(path)
             for path in sorted(self._directory.glob("map-*"))
         }
         if pinned:
             try:
-                programs = Programs(str(OBJECT), pinned)
+                programs = Programs(str(OBJECT), pinned, self._room)
             except OSError as error:
                 logger.warning("what an earlier run pinned does not fit any more: %s", error)
                 self._unpin()
             else:
                 self.adopted = True
                 return programs
-        programs = Programs(str(OBJECT))
+        programs = Programs(str(OBJECT), room=self._room)
         try:
             self._directory.mkdir(mode=0o700, exist_ok=True)
             for name in programs.maps:

@@ -25,7 +25,7 @@ from mnagent.ipsec.keys import KeySet
 from mnagent.mobility.home_addresses import MAX_HOME_ADDRESSES
 from mnagent.runtime import process, tun
 from mnagent.runtime.dhcp_sockets import DhcpSockets
-from mnagent.runtime.engines import ChosenEngine, choose_engine, ring_for
+from mnagent.runtime.engines import ChosenEngine, choose_engine, sizes_for
 from mnagent.runtime.executor import Executor
 from mnagent.runtime.host import HostState
 from mnagent.runtime.journal import Journal
@@ -231,7 +231,7 @@ class _Assembler:
             wake=wake,
             name=configuration.host.tunnel_interface,
             interface=self._device.interface,
-            ring=ring_for(configuration),
+            sizes=sizes_for(configuration),
         )
         engine = chosen.datapath
         self._stack.callback(engine.close)

@@ -34,40 +34,43 @@ class ChosenEngine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RingFrames:
-    """How many frames may wait at each interface; each costs 2 KiB. The engine's thread may be
-    late by the time they take to come."""
+class EngineSizes:
+    """What is taken at once, however little is used."""
 
-    in_user_space: int
-    with_kernel: int
-    """It leaves less."""
-
-
-MOBILE_NODE_RING = RingFrames(in_user_space=512, with_kernel=256)
-"""6 ms of full frames at 1 Gbit/s."""
-SERVER_RING = RingFrames(in_user_space=2048, with_kernel=512)
-"""2 ms of a million packets a second."""
+    frames_in_user_space: int
+    """How many may wait at each interface, 2 KiB each. The engine's thread may be late by the time
+    they take to come."""
+    frames_with_kernel: int
+    """The same where the kernel serves: it leaves less."""
+    room: int
+    """See `KernelEngine`."""
 
 
-def ring_for(configuration: Configuration) -> RingFrames:
+MOBILE_NODE = EngineSizes(frames_in_user_space=512, frames_with_kernel=256, room=1 << 14)
+"""6 ms of full frames at 1 Gbit/s; 1 MB of the kernel's memory."""
+SERVER = EngineSizes(frames_in_user_space=2048, frames_with_kernel=512, room=1 << 18)
+"""2 ms of a million packets a second; 16 MB of the kernel's memory."""
+
+
+def sizes_for(configuration: Configuration) -> EngineSizes:
     """A mobile node is small, a home agent or a correspondent serves many. The kernel leaves
     everything where the payload is encrypted."""
-    ring = SERVER_RING if configuration.mobile_node is None else MOBILE_NODE_RING
+    sizes = SERVER if configuration.mobile_node is None else MOBILE_NODE
     tunnelling = configuration.mobile_node or configuration.home_agent
     if tunnelling is not None and tunnelling.payload_protection is PayloadProtection.ESP:
-        return replace(ring, with_kernel=ring.in_user_space)
-    return ring
+        return replace(sizes, frames_with_kernel=sizes.frames_in_user_space)
+    return sizes
 
 
-def _in_user_space(tun: int, wake: int, *, ring: RingFrames, reason: str = "") -> ChosenEngine:
+def _in_user_space(tun: int, wake: int, *, sizes: EngineSizes, reason: str = "") -> ChosenEngine:
     """``reason``: why it is not the kernel's, where it might be."""
     shown = {"kind": "userspace", "reason": reason} if reason else {"kind": "userspace"}
-    engine = Engine(tun_fd=tun, wake_fd=wake, ring_frames=ring.in_user_space)
+    engine = Engine(tun_fd=tun, wake_fd=wake, ring_frames=sizes.frames_in_user_space)
     return ChosenEngine(engine, in_kernel=False, status=lambda: shown)
 
 
 def choose_engine(
-    choice: EngineChoice, *, tun: int, wake: int, name: str, interface: int, ring: RingFrames
+    choice: EngineChoice, *, tun: int, wake: int, name: str, interface: int, sizes: EngineSizes
 ) -> ChosenEngine:
     """Make the engine for a TUN device, given by descriptor, name and index.
 
@@ -75,9 +78,9 @@ def choose_engine(
     """
     if choice is EngineChoice.USERSPACE:
         _remove_pins(name)
-        return _in_user_space(tun, wake, ring=ring)
+        return _in_user_space(tun, wake, sizes=sizes)
     try:
-        return _with_kernel(tun=tun, wake=wake, name=name, interface=interface, ring=ring)
+        return _with_kernel(tun=tun, wake=wake, name=name, interface=interface, sizes=sizes)
     except (ImportError, OSError) as error:
         reason = _reason(error)
         if choice is EngineChoice.KERNEL:
@@ -86,11 +89,11 @@ def choose_engine(
             ) from error
         logger.info("without the in-kernel engine: %s", reason)
         _remove_pins(name)
-        return _in_user_space(tun, wake, ring=ring, reason=reason)
+        return _in_user_space(tun, wake, sizes=sizes, reason=reason)
 
 
 def _with_kernel(
-    *, tun: int, wake: int, name: str, interface: int, ring: RingFrames
+    *, tun: int, wake: int, name: str, interface: int, sizes: EngineSizes
 ) -> ChosenEngine:
     from mnagent.datapath.kernel_engine import KernelEngine
 
@@ -100,7 +103,8 @@ def _with_kernel(
         wake_fd=wake,
         tunnel_interface=interface,
         pins=pins,
-        ring_frames=ring.with_kernel,
+        ring_frames=sizes.frames_with_kernel,
+        room=sizes.room,
     )
     return ChosenEngine(engine, in_kernel=True, status=engine.status)
 

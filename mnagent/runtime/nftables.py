@@ -37,11 +37,13 @@ add chain {family} {table} shield
 add chain {family} {table} optimistic
 add rule {family} {table} shield icmpv6 type nd-neighbor-solicit jump optimistic
 add rule {family} {table} shield ip6 daddr != @local return
-add rule {family} {table} shield meta l4proto 135 counter drop
+{tunnels}
 add rule {family} {table} shield meta l4proto esp esp spi @spis counter drop
-add rule {family} {table} shield rt type 2 counter drop
 add rule {family} {table} shield ip6 nexthdr 60 @nh,368,8 0xc9 counter drop
+add rule {family} {table} shield rt type 2 counter drop
+add rule {family} {table} shield meta l4proto 135 counter drop
 """
+# They are passed with every packet: what carries payload comes first, what is rare last.
 _TUNNELS = """
 add rule {family} {table} shield meta l4proto 41 ip6 saddr {{ {home_agents} }} counter drop
 add rule {family} {table} shield meta l4proto 41 ip6 daddr {{ {home_agents} }} counter drop
@@ -113,7 +115,7 @@ class Shield:
         self._contents: dict[str, frozenset[str]] = {
             name: frozenset() for name in ("local", "spis")
         }
-        rules = _TABLE + _TUNNELS if home_agents else _TABLE
+        rules = _TABLE.replace("{tunnels}", _TUNNELS if home_agents else "")
         if behind_sockets:
             rules += _PREROUTING
         self._library.run(

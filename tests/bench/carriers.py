@@ -1,4 +1,5 @@
-"""What carries the benchmark's traffic: plain forwarding, the engine at both ends, or wireguard-go.
+"""What carries the benchmark's traffic: plain forwarding, the engine at both ends, or tunnels of
+others: wireguard-go, and strongSwan with its ESP in user space.
 
 mobile --- router --- agent --- correspondent        one network namespace each
 """
@@ -30,6 +31,7 @@ from mnagent.datapath import (
     TunnelEntry,
 )
 from mnagent.system.datapath import Datapath
+from tests.bench import strongswan
 from tests.bench.generator import End
 from tests.ext.namespaces import Namespaces, entered, open_tunnel_device, run
 
@@ -56,6 +58,7 @@ class Case:
 
 FORWARDING = "forwarding"
 WIREGUARD_GO = "wireguard-go"
+STRONGSWAN = "strongswan"
 CASES = (
     Case(FORWARDING),
     Case("tunnel", "userspace"),
@@ -66,6 +69,7 @@ CASES = (
     Case("esp-aes-cbc", "userspace", EspTransform.AES_CBC_HMAC_SHA256_128),
     Case("esp-chacha20", "userspace", EspTransform.CHACHA20_POLY1305),
     Case(WIREGUARD_GO),
+    Case(STRONGSWAN),
 )
 
 
@@ -73,6 +77,8 @@ def is_installed(case: Case) -> bool:
     """Whether this machine has what the case needs."""
     if case.engine == "kernel":
         return importlib.util.find_spec("mnagent.datapath._kernel") is not None
+    if case.name == STRONGSWAN:
+        return strongswan.is_installed()
     return case.name != WIREGUARD_GO or bool(shutil.which("wg") and Path(WIREGUARD).exists())
 
 
@@ -309,6 +315,16 @@ def wireguard(topology: Topology) -> Iterator[dict[str, int]]:
 
 
 @contextlib.contextmanager
+def libipsec(topology: Topology) -> Iterator[dict[str, int]]:
+    """strongSwan at both ends; it makes the routes itself."""
+    topology.ip(topology.mobile, f"addr add {HOME}/128 dev lo nodad")
+    mobile = strongswan.Side(topology.mobile, CARE_OF, f"{HOME}/128")
+    agent = strongswan.Side(topology.agent, AGENT, "2001:db8:4::/64")
+    with strongswan.tunnel(mobile, agent) as processes:
+        yield dict(zip(("mobile-node", "home-agent"), processes, strict=True))
+
+
+@contextlib.contextmanager
 def carrying(case: Case) -> Iterator[Carrier]:
     """The namespaces with the case's way through them."""
     with Topology() as topology, contextlib.ExitStack() as stack:
@@ -318,6 +334,8 @@ def carrying(case: Case) -> Iterator[Carrier]:
             home, processes = HOME, stack.enter_context(engines(topology, case))
         elif case.name == WIREGUARD_GO:
             home, processes = WIREGUARD_HOME, stack.enter_context(wireguard(topology))
+        elif case.name == STRONGSWAN:
+            home, processes = HOME, stack.enter_context(libipsec(topology))
         yield Carrier(
             mobile=End(topology.mobile, home),
             correspondent=End(topology.correspondent, CORRESPONDENT),

@@ -137,9 +137,15 @@ def send(traffic: Traffic, source: End, sink: End) -> None:
 
 
 def measure_rate(
-    traffic: Traffic, source: End, sink: End, seconds: float, busy: Callable[[], list[float]]
+    traffic: Traffic,
+    source: End,
+    sink: End,
+    seconds: float,
+    busy: Callable[[tuple[int, int]], list[float]],
 ) -> tuple[dict[str, float], list[float]]:
-    """Rates at the receiver, and what each of ``busy`` rose by, for each packet."""
+    """Rates at the receiver, and what each of ``busy`` rose by, for each packet; it is told the
+    process ids of sender and receiver.
+    """
     library()
     sink = replace(sink, port=next(ports))
     ours, theirs = fork.Pipe()
@@ -150,11 +156,12 @@ def measure_rate(
     sender.start()
     try:
         _expect(ours, "begin")
-        before = busy()
+        ends = sender.pid or 0, receiver.pid or 0
+        before = busy(ends)
         if not ours.poll(seconds + 15):
             raise RuntimeError(f"{traffic.name}: it stopped")
         octets, spent = ours.recv()
-        spans = [after - at for at, after in zip(before, busy(), strict=True)]
+        spans = [after - at for at, after in zip(before, busy(ends), strict=True)]
     finally:
         for process in (sender, receiver):
             process.kill()

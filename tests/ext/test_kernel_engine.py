@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("mnagent.datapath._kernel", reason="built without libbpf")
 
-from mnagent.datapath import Tables
+from mnagent.datapath import Changes, Tables
+from mnagent.datapath.kernel_engine import KernelEngine
+from mnagent.system.datapath import Datapath
 from tests.ext.kernel_topology import (
     OCTETS,
     MakeEngine,
@@ -103,6 +106,31 @@ def test_direct_path_carries_both_ways_in_the_kernel(ends: Ends, both_mobile: bo
         assert counters["received-direct"] > 20
         if kernel_packets(one) >= 0:
             assert kernel_packets(one) > 40
+
+
+def test_binding_the_kernel_has_no_room_for_is_served_in_user_space() -> None:
+    def small(tun: int, wake: int, interface: int) -> Datapath:
+        return KernelEngine(tun_fd=tun, wake_fd=wake, tunnel_interface=interface, room=2)
+
+    with two_ends((kernel, small)) as (_, near, far):
+        own, others = tunnel_tables(near, far)
+        near.publish(own)
+        (real,) = others.tunnels
+        before = tuple(replace(real, home_address=real.home_address + 1 + at) for at in range(2))
+        far.publish(Tables(tunnels=before, local_addresses=others.local_addresses))
+        with entered(far.namespace):
+            far.engine.change(Changes(tunnels=(real,)))
+        assert isinstance(far.engine, KernelEngine)
+        assert far.engine.status()["in_kernel"] == 2
+        assert far.engine.status()["in_user_space"] == 1
+        assert transfer(near, far) == transfer(far, near) == OCTETS
+        assert kernel_packets(far) == 0
+        # As soon as there is room again.
+        with entered(far.namespace):
+            far.engine.change(Changes(removed_tunnels=(before[0].home_address,)))
+            far.engine.change(Changes(tunnels=(real,)))
+        assert transfer(near, far) == OCTETS
+        assert kernel_packets(far) > 0
 
 
 def test_super_packets_stay_whole_in_the_kernel() -> None:

@@ -19,6 +19,7 @@ from mnagent.datapath.libbpf cimport (
     bpf_map__key_size,
     bpf_map__name,
     bpf_map__reuse_fd,
+    bpf_map__set_max_entries,
     bpf_map__value_size,
     bpf_map_delete_elem,
     bpf_map_get_next_key,
@@ -144,8 +145,9 @@ cdef int take_sample(void* context, void* data, size_t size) noexcept:
 cdef class Programs:
     """The object file's programs and maps, loaded.
 
-    ``pinned`` maps a map's name to the path of one that is to be used again. OSError, with libbpf's
-    word for it, when the kernel refuses.
+    ``pinned`` maps a map's name to the path of one that is to be used again, ``room`` to how many
+    entries it takes where it is made anew. OSError, with libbpf's word for it, when the kernel
+    refuses.
     """
 
     cdef bpf_object* loaded
@@ -153,7 +155,7 @@ cdef class Programs:
     cdef dict found
     cdef list samples
 
-    def __cinit__(self, str path, dict pinned=None):
+    def __cinit__(self, str path, dict pinned=None, dict room=None):
         cdef bpf_map* each = NULL
         cdef bytes encoded = os.fsencode(path)
         self.found = {}
@@ -163,6 +165,7 @@ cdef class Programs:
             raise OSError(f"failed to read {path}")
         each = bpf_object__next_map(self.loaded, NULL)
         while each != NULL:
+            self._size(each, room or {})
             self._reuse(each, pinned or {})
             each = bpf_object__next_map(self.loaded, each)
         check(bpf_object__load(self.loaded), "load the in-kernel engine")
@@ -170,6 +173,11 @@ cdef class Programs:
         while each != NULL:
             self._add(each)
             each = bpf_object__next_map(self.loaded, each)
+
+    cdef _size(self, bpf_map* each, dict room):
+        entries = room.get(bpf_map__name(each).decode())
+        if entries is not None:
+            check(bpf_map__set_max_entries(each, entries), "size a map")
 
     cdef _reuse(self, bpf_map* each, dict pinned):
         path = pinned.get(bpf_map__name(each).decode())

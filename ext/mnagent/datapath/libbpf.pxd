@@ -66,6 +66,7 @@ cdef extern from *:
     const char* bpf_map__name(const bpf_map* found)
     int bpf_map__fd(const bpf_map* found)
     int bpf_map__reuse_fd(bpf_map* found, int descriptor)
+    int bpf_map__set_max_entries(bpf_map* found, uint32_t entries)
     uint32_t bpf_map__key_size(const bpf_map* found)
     uint32_t bpf_map__value_size(const bpf_map* found)
     bpf_program* bpf_object__find_program_by_name(const bpf_object* loaded, const char* name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,13 +10,12 @@ import pytest
 from mnagent.config import EngineChoice, load
 from mnagent.runtime import engines
 from mnagent.runtime.engines import (
-    MOBILE_NODE_RING,
-    SERVER_RING,
+    SERVER,
+    EngineSizes,
     NoKernelEngine,
-    RingFrames,
     choose_engine,
     find_bpf_file_system,
-    ring_for,
+    sizes_for,
 )
 
 MOBILE_NODE = """
@@ -27,7 +27,7 @@ interfaces = ["wlan0"]
 keys = "keys.toml"
 """
 ENCRYPTED = MOBILE_NODE + 'payload_protection = "esp"\n'
-RING = RingFrames(in_user_space=64, with_kernel=32)
+SIZES = EngineSizes(frames_in_user_space=64, frames_with_kernel=32, room=16)
 
 
 class PlainEngine:
@@ -39,7 +39,7 @@ class PlainEngine:
 
 
 def choose(choice: EngineChoice) -> engines.ChosenEngine:
-    return choose_engine(choice, tun=3, wake=4, name="mnagent0", interface=7, ring=RING)
+    return choose_engine(choice, tun=3, wake=4, name="mnagent0", interface=7, sizes=SIZES)
 
 
 @pytest.fixture(autouse=True)
@@ -62,27 +62,27 @@ def test_engine_auto_without_the_kernels_help_is_in_user_space_and_says_why() ->
 def test_engine_in_user_space_has_the_ring_it_was_told() -> None:
     engine = choose(EngineChoice.USERSPACE).datapath
     assert isinstance(engine, PlainEngine)
-    assert engine.ring_frames == RING.in_user_space
+    assert engine.ring_frames == SIZES.frames_in_user_space
 
 
 @pytest.mark.parametrize(
-    ("lines", "ring"),
+    ("lines", "sizes"),
     [
-        (MOBILE_NODE, MOBILE_NODE_RING),
+        (MOBILE_NODE, engines.MOBILE_NODE),
         (
             MOBILE_NODE + 'payload_protection = "esp"\n',
-            RingFrames(in_user_space=512, with_kernel=512),
+            replace(engines.MOBILE_NODE, frames_with_kernel=512),
         ),
-        ('role = "correspondent"\n', SERVER_RING),
+        ('role = "correspondent"\n', SERVER),
     ],
     ids=["mobile-node", "encrypted", "correspondent"],
 )
-def test_ring_follows_the_role_and_what_the_kernel_leaves(
-    tmp_path: Path, lines: str, ring: RingFrames
+def test_sizes_follow_the_role_and_what_the_kernel_leaves(
+    tmp_path: Path, lines: str, sizes: EngineSizes
 ) -> None:
     file = tmp_path / "mnagent.toml"
     file.write_text(lines)
-    assert ring_for(load(file)) == ring
+    assert sizes_for(load(file)) == sizes
 
 
 def test_engine_userspace_does_not_even_ask_the_kernel() -> None:
