@@ -168,6 +168,8 @@ class SignalMeasured:
     interface: int
     level: float
     """dBm."""
+    is_weak: bool = False
+    """Another interface, where there is one, should take over before this one's link is lost."""
 
 
 class Association(enum.Enum):
