@@ -205,10 +205,14 @@ class Station:
             timeout=30.0,
         )
 
-    def is_at(self, bssid: str) -> bool:
-        """Whether it is associated there, keys and all."""
+    def place(self) -> str:
+        """BSSID of the access point it is associated with, keys and all, or nothing."""
         status = self.control.fields("STATUS")
-        return status.get("bssid") == bssid and status.get("wpa_state") == "COMPLETED"
+        return status.get("bssid", "") if status.get("wpa_state") == "COMPLETED" else ""
+
+    def is_at(self, bssid: str) -> bool:
+        """Whether it is associated there."""
+        return self.place() == bssid
 
     async def stop(self) -> None:
         """End it: the interface is another's."""
@@ -219,7 +223,7 @@ class Station:
     async def associated(self, *, timeout: float = 60.0) -> None:
         """Wait until it is at whatever access point. Raises RigError."""
         await until(
-            lambda: self.control.fields("STATUS").get("wpa_state") == "COMPLETED",
+            lambda: bool(self.place()),
             "the station finds no access point",
             timeout=timeout,
         )

@@ -78,6 +78,10 @@ def as_text(results: Results) -> str:
             if not claim.held
         ]
         lines += [f"       {outcome.error}"] if outcome.error else []
+    lines.append(
+        f"     {results.seconds:.0f} s from boot on, {results.host_seconds:.0f} s for the host"
+        f" at a load of {results.host_load:.1f}"
+    )
     return "\n".join(lines)
 
 
@@ -108,8 +112,9 @@ def as_html(results: Results) -> str:
 <h1>A mobile node roams over Wi-Fi</h1>
 
 <p><strong class="{good}">{verdict}</strong> Linux {html.escape(results.kernel)} with simulated
-radios, commit {html.escape(results.commit or "unknown")}; {results.seconds:.0f} s from boot on.
-Round trips: {html.escape(trips or "not measured")}.</p>
+radios, commit {html.escape(results.commit or "unknown")}; {results.seconds:.0f} s from boot on,
+{results.host_seconds:.0f} s for the host at a load of {results.host_load:.1f}. Round
+trips: {html.escape(trips or "not measured")}.</p>
 
 <p>Timelines are drawn around the nl80211 event: {legend}. Dots are probes by when they left, green
 if they were answered.</p>

@@ -52,8 +52,14 @@ ALLOWANCE_MS = 30.0
 """Beyond both round trips, from the nl80211 event to the Binding Acknowledgement."""
 DWELL = 0.7
 """Seconds of traffic after each roam."""
+LOOK_AROUND = 2.5
+"""Seconds after which the agent has looked which access points there are."""
+SCAN_PATIENCE = 4.0
+"""Seconds from a weak signal to the roam that the agent's scan leads to."""
 NOTICE_TIMEOUT = 20.0
 """Seconds in which a path where nothing gets through must be noticed."""
+RIG_NICENESS = 10
+"""There is one processor for all: the rig leaves it to what it tests."""
 SETTLE_TIMEOUT = 15.0 * PATIENCE
 _PING_TIME = re.compile(r"time=([\d.]+) ms")
 
@@ -80,18 +86,14 @@ class Stage:
         station = self.roaming.station
 
         def elsewhere() -> bool:
-            return any(
-                station.is_at(plan.bssid)
-                for plan in ACCESS_POINTS.values()
-                if plan.bssid != origin.bssid
-            )
+            return station.place() not in ("", origin.bssid)
 
         await until(elsewhere, f"the station stays at {origin.name}", timeout=timeout)
         return await self.finish(means, origin, self.arrived(began_at))
 
     def place(self) -> AccessPointPlan:
         """The access point the station is at. Raises RigError when it is at none."""
-        bssid = self.roaming.station.control.fields("STATUS").get("bssid", "")
+        bssid = self.roaming.station.place()
         plan = next((one for one in ACCESS_POINTS.values() if one.bssid == bssid), None)
         if plan is None:
             raise RigError("the station has left again")
@@ -288,6 +290,35 @@ async def by_signal(stage: Stage, outcome: Outcome) -> None:
     outcome.claims.append(Claim(text, len(warned) == len(outcome.roams), detail))
 
 
+async def weak_signal(stage: Stage, outcome: Outcome) -> None:
+    """The signal falls, and the supplicant does not scan by itself: the agent has it scan"""
+    control = stage.roaming.station.control
+    # The kernel forgets what it has not heard for half a minute.
+    control.tell("SCAN TYPE=ONLY")
+    await stage.roam("ap-3" if stage.position.name == "ap-1" else "ap-1")
+    await asyncio.sleep(LOOK_AROUND)
+    try:
+        began_at = boottime()
+        for plan in ACCESS_POINTS.values():
+            set_strength(plan, STRONG if plan.name == "ap-2" else WEAK)
+        outcome.roams.append(await stage.roams_by_itself("weak signal", began_at))
+    finally:
+        for plan in ACCESS_POINTS.values():
+            set_strength(plan, STRONG)
+    _claim_noticed(outcome)
+    (roam,) = outcome.roams
+    events = stage.roaming.mobile_node.events
+    told = [one.at for one in events if one.name == "signal-weak" and one.at >= began_at]
+    seconds = (roam.connected_at or 0.0) - began_at
+    outcome.claims.append(
+        Claim(
+            "the agent told of the weak signal, and the station was elsewhere soon after",
+            bool(told) and told[0] < (roam.connected_at or 0.0) < told[0] + SCAN_PATIENCE,
+            f"{seconds:.1f} s after it fell",
+        )
+    )
+
+
 async def access_point_dies(stage: Stage, outcome: Outcome) -> None:
     """Access points that end without a word, and one that takes leave"""
     for name, end in (("ap-2", "die"), ("ap-1", "die"), ("ap-2", "stop")):
@@ -477,6 +508,7 @@ SCENARIOS = (
     Scenario("across-links", across_links),
     Scenario("within-link", within_link),
     Scenario("by-signal", by_signal),
+    Scenario("weak-signal", weak_signal),
     Scenario("access-point-dies", access_point_dies),
     Scenario("reauthentication", reauthentication),
     Scenario("wpa3", wpa3),
@@ -581,6 +613,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--roams", type=int, default=10)
     parser.add_argument("names", nargs="*")
     options = parser.parse_intermixed_args(arguments)
+    os.nice(RIG_NICENESS)
     try:
         results = asyncio.run(play(options.names, options.roams, options.output))
     except RigError as error:

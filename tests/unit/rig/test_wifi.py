@@ -102,11 +102,14 @@ def test_machine_shares_the_program_for_reading_and_the_job_for_writing(tmp_path
     assert disk.endswith("readonly=on")
 
 
-def test_finished_image_is_not_built_again(tmp_path: Path) -> None:
+def test_finished_image_is_not_built_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     description = describe((3, 11))
-    folder = tmp_path / description.digest
-    folder.mkdir()
-    assert build(description, tmp_path).folder == folder
+    folder = tmp_path / "cache" / description.digest
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert build(description, Path("cache")).folder == folder
 
 
 @pytest.mark.parametrize(("written", "status"), [("0\n", 0), ("3\n", 3), ("", EXIT_NO_RESULT)])
