@@ -7,7 +7,8 @@ hears its own badly: be ready for the roam that will come.
 The supplicant may watch a threshold of its own; the kernel tells everybody when the signal passes
 it, which counts as much. A scan takes an adapter off its channel: only those channels are scanned
 where our network was heard when the interface associated, and nothing while the signal is good.
-The supplicant hears of the results and roams if it finds better, before the link is lost.
+The supplicant is asked to, and roams if it finds better, before the link is lost; without one that
+can be asked the kernel is, so that at least the next association needs no scan.
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ class Scan:
     """Look for a network on some channels."""
 
     interface: int
+    name: str
+    """Of the interface."""
     network: bytes
     """SSID."""
     frequencies: tuple[int, ...]
@@ -189,4 +192,11 @@ class SignalWatch:
         interface.scan_interval = min(2 * interface.scan_interval, MAX_SCAN_INTERVAL)
         if not interface.frequencies:
             return []
-        return [Scan(interface=index, network=interface.network, frequencies=interface.frequencies)]
+        return [
+            Scan(
+                interface=index,
+                name=interface.name,
+                network=interface.network,
+                frequencies=interface.frequencies,
+            )
+        ]

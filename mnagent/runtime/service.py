@@ -51,7 +51,7 @@ from mnagent.datapath import Traffic
 from mnagent.ipsec.keys import KeySet
 from mnagent.link.messages import AddressMessage, LinkMessage, Message, Overrun
 from mnagent.link.monitor import LinkMonitor
-from mnagent.link.signal import SignalWatch
+from mnagent.link.signal import Scan, SignalWatch
 from mnagent.link.wireless import (
     AccessPointMessage,
     AssociationChange,
@@ -76,6 +76,7 @@ from mnagent.runtime.reload import (
 )
 from mnagent.runtime.sequences import CHECK_INTERVAL
 from mnagent.runtime.sockets import TUNNEL_PROTOCOLS, PathMtuListener
+from mnagent.runtime.supplicant import ask_to_scan
 from mnagent.runtime.suspend import ClockJumpWatch, SleepDetector
 from mnagent.runtime.wireless import WirelessSocket
 
@@ -721,6 +722,8 @@ class Service:
 
     def _ask_wireless(self, now: float) -> None:
         for request in self._signals.handle_timer(now):
+            if isinstance(request, Scan) and ask_to_scan(request.name, request.frequencies):
+                continue
             if self._wireless is not None:
                 self._wireless.send(request)
 

@@ -27,6 +27,7 @@ STRONG, WEAK = -50, -80
 TRANSMIT_POWER = 20
 """dBm of a simulated radio; what is heard is that more than what is set."""
 POLL_INTERVAL = 0.02
+SUPPLICANT_FOLDER = Path("/run/wpa_supplicant")
 RADIO_FOLDER = Path("/sys/kernel/debug/ieee80211")
 
 _HOSTAPD = """\
@@ -179,9 +180,9 @@ class Station:
         self._host = host
         self._frequencies = frequencies
         self._process: Process | None = None
-        folder = host.directory / "supplicant"
-        folder.mkdir(exist_ok=True)
-        self.control = ControlSocket(folder / STATION_INTERFACE)
+        # Where it is on a board, and where the agent looks for it.
+        SUPPLICANT_FOLDER.mkdir(exist_ok=True)
+        self.control = ControlSocket(SUPPLICANT_FOLDER / STATION_INTERFACE)
 
     async def start(self, *, key_management: str = "WPA-PSK") -> None:
         """Returns once it takes orders. Raises RigError."""

@@ -77,7 +77,9 @@ def test_weak_signal_is_told_looked_at_often_and_leads_to_a_scan_at_once() -> No
     watched = Watched()
     watched.hear(2412, 2437, own=2412)
     assert watched.level(WEAK) == (["signal-weak"], True)
-    assert watched.due() == [Scan(interface=WLAN, network=b"cafe", frequencies=(2412, 2437))]
+    assert watched.due() == [
+        Scan(interface=WLAN, name="wlan0", network=b"cafe", frequencies=(2412, 2437))
+    ]
     assert watched.watch.next_deadline() == pytest.approx(watched.now + LOW_SIGNAL_INTERVAL)
     assert watched.level(WEAK) == ([], True)
 

@@ -102,9 +102,7 @@ def test_machine_shares_the_program_for_reading_and_the_job_for_writing(tmp_path
     assert disk.endswith("readonly=on")
 
 
-def test_finished_image_is_not_built_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_finished_image_is_not_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     description = describe((3, 11))
     folder = tmp_path / "cache" / description.digest
     folder.mkdir(parents=True)

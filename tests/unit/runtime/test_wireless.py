@@ -122,7 +122,7 @@ def test_questions_wait_for_the_answer_to_the_one_before(kernel: FakeSocket) -> 
     listener.receive()
     listener.send(AskLevel(interface=3))
     listener.send(AskAccessPoints(interface=3))
-    listener.send(Scan(interface=3, network=b"cafe", frequencies=(2412,)))
+    listener.send(Scan(interface=3, name="wlan0", network=b"cafe", frequencies=(2412,)))
     commands = []
     while len(kernel.sent) > 1:
         commands.append(kernel.sent.pop()[16])
