@@ -92,6 +92,8 @@ class LinkUp:
     """Octets."""
     kind: LinkKind = LinkKind.OTHER
     cause: LinkCause = LinkCause.CARRIER
+    access_point: bytes = b""
+    """BSSID, six octets; empty where there is none or it is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

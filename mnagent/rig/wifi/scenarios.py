@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -30,7 +31,7 @@ from mnagent.rig.impairment import Impairment
 from mnagent.rig.namespace import RigError, run
 from mnagent.rig.roaming import Move, RoamingSettings, Traffic
 from mnagent.rig.topology import HOME_AGENT, LINK_A, LINK_B, MOBILE
-from mnagent.rig.wifi.bench import ACCESS_POINTS, CAPTIVE, WirelessRoaming
+from mnagent.rig.wifi.bench import ACCESS_POINTS, CAPTIVE, MODEM_INTERFACE, WirelessRoaming
 from mnagent.rig.wifi.managers import Manager, Networkd, NetworkManager
 from mnagent.rig.wifi.radio import (
     OPEN_ID,
@@ -61,6 +62,7 @@ NOTICE_TIMEOUT = 20.0
 RIG_NICENESS = 10
 """There is one processor for all: the rig leaves it to what it tests."""
 SETTLE_TIMEOUT = 15.0 * PATIENCE
+SETTLE_INTERVAL = 0.2
 _PING_TIME = re.compile(r"time=([\d.]+) ms")
 
 
@@ -139,7 +141,7 @@ class Stage:
         record = await self._record(since) if move.origin != move.destination else {}
         connected_at = self._connected_at(since)
         changed_at = times.get("care-of-address-ready")
-        probes = self._probes(since)
+        probes = self.probes(since)
         return Roam(
             means=means,
             origin=origin.name,
@@ -169,7 +171,8 @@ class Stage:
         records = [one for one in answer["handovers"] if one["link_up_at"] >= since]
         return dict(records[-1]) if records else {}
 
-    def _probes(self, since: float) -> dict[str, Any]:
+    def probes(self, since: float) -> dict[str, Any]:
+        """What became of the probes since an instant, but for the latest."""
         ping = self.traffic.ping
         until_at = boottime() - 0.5
         answers = {one["sequence"]: one["at"] for one in ping.of_kind("reply")}
@@ -187,6 +190,21 @@ class Stage:
             "lost": tuple(lost),
             "resumed_at": min(resumed, default=None),
         }
+
+    async def configured(self, interface: str) -> None:
+        """Wait until the agent has an address that it can use on an interface. Raises RigError."""
+        deadline = boottime() + SETTLE_TIMEOUT
+        while boottime() < deadline:
+            status = await self.roaming.mobile_node.status()
+            found = next((one for one in status["interfaces"] if one["name"] == interface), None)
+            addresses = {} if found is None else found["addresses"]
+            if any(
+                state == "preferred" and not IPv6Address(address).is_link_local
+                for address, state in addresses.items()
+            ):
+                return
+            await asyncio.sleep(SETTLE_INTERVAL)
+        raise RigError(f"no address on {interface}")
 
     def connections_live(self) -> bool:
         """No connection has failed so far."""
@@ -276,8 +294,7 @@ async def by_signal(stage: Stage, outcome: Outcome) -> None:
             outcome.roams.append(await stage.roams_by_itself("signal", began_at))
     finally:
         control.tell(f'SET_NETWORK {PROTECTED_ID} bgscan ""')
-        for plan in ACCESS_POINTS.values():
-            set_strength(plan, STRONG)
+        _set_strengths(STRONG)
     _claim_noticed(outcome)
     told = [event.at for event in stage.roaming.mobile_node.events if event.name == "signal-weak"]
     warned = [
@@ -303,8 +320,7 @@ async def weak_signal(stage: Stage, outcome: Outcome) -> None:
             set_strength(plan, STRONG if plan.name == "ap-2" else WEAK)
         outcome.roams.append(await stage.roams_by_itself("weak signal", began_at))
     finally:
-        for plan in ACCESS_POINTS.values():
-            set_strength(plan, STRONG)
+        _set_strengths(STRONG)
     _claim_noticed(outcome)
     (roam,) = outcome.roams
     events = stage.roaming.mobile_node.events
@@ -317,6 +333,44 @@ async def weak_signal(stage: Stage, outcome: Outcome) -> None:
             f"{seconds:.1f} s after it fell",
         )
     )
+
+
+async def second_interface(stage: Stage, outcome: Outcome) -> None:
+    """The signal falls, and there is a cellular modem: registered there before the link is lost"""
+    roaming = stage.roaming
+    if stage.position.link != LINK_A:
+        await stage.roam("ap-1")
+    roaming.plug_modem(LINK_B)
+    try:
+        await stage.configured(MODEM_INTERFACE)
+        fell_at = boottime()
+        _set_strengths(WEAK)
+        left_at = await roaming.settled(_move(LINK_B, fell_at), timeout=SETTLE_TIMEOUT)
+        stayed = roaming.station.is_at(stage.position.bssid)
+        await asyncio.sleep(DWELL)
+        rose_at = boottime()
+        _set_strengths(STRONG)
+        back_at = await roaming.settled(_move(LINK_A, rose_at), timeout=SETTLE_TIMEOUT)
+        await stage.traffic.resumed(boottime(), timeout=SETTLE_TIMEOUT)
+        await asyncio.sleep(DWELL)
+        lost = stage.probes(fell_at)["lost"]
+    finally:
+        _set_strengths(STRONG)
+        roaming.unplug_modem()
+    text = "the node registered from the modem while the station was still associated"
+    outcome.claims.append(Claim(text, stayed, f"{left_at - fell_at:.1f} s after the signal fell"))
+    text = "it came back when the signal was good again"
+    outcome.claims.append(Claim(text, back_at > rose_at, f"{back_at - rose_at:.1f} s after"))
+    outcome.claims.append(Claim("no probe was lost either way", not lost, f"{len(lost)} lost"))
+
+
+def _move(destination: str, at: float) -> Move:
+    return Move("the other interface", destination, at, at)
+
+
+def _set_strengths(level: int) -> None:
+    for plan in ACCESS_POINTS.values():
+        set_strength(plan, level)
 
 
 async def access_point_dies(stage: Stage, outcome: Outcome) -> None:
@@ -509,6 +563,7 @@ SCENARIOS = (
     Scenario("within-link", within_link),
     Scenario("by-signal", by_signal),
     Scenario("weak-signal", weak_signal),
+    Scenario("second-interface", second_interface),
     Scenario("access-point-dies", access_point_dies),
     Scenario("reauthentication", reauthentication),
     Scenario("wpa3", wpa3),
