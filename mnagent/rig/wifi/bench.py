@@ -51,6 +51,8 @@ from mnagent.rig.wifi.radio import (
 
 MODEM_INTERFACE = "wwan0"
 """A cable that passes for a cellular modem, by its name; only there while a scenario wants it."""
+RIVALS = ("mip6", "esp6", "xfrm_user")
+"""Modules of the kernel that handle the same headers as the program under test."""
 CAPTIVE = "captive"
 CAPTIVE_ROUTER = "wall"
 CAPTIVE_PREFIX = IPv6Network("2001:db8:d::/64")
@@ -72,6 +74,7 @@ class WirelessTopology(Topology):
     def build(self) -> None:
         """As the other, with the captive link and the radios' places."""
         load_radios(1 + len(ACCESS_POINTS))
+        run("modprobe", "-a", *RIVALS)
         super().build()
         switch = self["switch"]
         add_bridge(switch, CAPTIVE)

@@ -119,10 +119,37 @@ trips: {html.escape(trips or "not measured")}.</p>
 <p>Timelines are drawn around the nl80211 event: {legend}. Dots are probes by when they left, green
 if they were answered.</p>
 
+{_table(results)}
+
 {sections}
 
 </body></html>
 """
+
+
+def _table(results: Results) -> str:
+    """A row a scenario: how many roams, and how long after the nl80211 event those to another link
+    were registered."""
+    rows = []
+    for outcome in results.outcomes:
+        times = [roam.registration_ms for roam in outcome.roams if roam.changes_link]
+        known = [time for time in times if time is not None]
+        figures = (
+            len(outcome.roams),
+            sum(roam.updates for roam in outcome.roams),
+            "" if not known else f"{median_of(times):.0f}",
+            "" if not known else f"{max(known):.0f}",
+            f"{outcome.seconds:.0f}",
+        )
+        verdict = '<span class="good">✓</span>' if outcome.succeeded else "✗"
+        cells = "".join(f"<td>{figure}</td>" for figure in figures)
+        rows.append(f"<tr><td>{verdict} {html.escape(outcome.title)}</td>{cells}</tr>")
+    return (
+        "<table><tr><th>Scenario</th><th>Roams</th><th>Binding Updates</th>"
+        "<th>Registered, median ms</th><th>Longest, ms</th><th>Seconds</th></tr>\n"
+        + "\n".join(rows)
+        + "</table>"
+    )
 
 
 def _section(outcome: Outcome) -> str:
