@@ -92,6 +92,7 @@ class AgentInterface:
         self._announcer = AddressAnnouncer(self._own, random=random)
         self._link_local_detection: DuplicateAddressDetection | None = None
         self._kept_shape: object = None
+        self._access_point = b""
         self.is_memory_changed = False
         """More than lifetimes, since whoever keeps the record cleared it."""
 
@@ -116,6 +117,7 @@ class AgentInterface:
 
         A mere suspicion asks the routers first: where they answer, what is amiss is behind them.
         """
+        self._access_point = event.access_point
         self._own.link_layer_address = event.link_layer_address
         self.slaac.link_layer_address = event.link_layer_address
         if event.cause is LinkCause.SUSPICION and self._reachability.is_watching:
@@ -234,7 +236,7 @@ class AgentInterface:
             *self._stop_link_local_detection(),
             *self.slaac.link_came_up(),
             *self.routers.link_came_up(now),
-            *self._dna.link_came_up(now),
+            *self._dna.link_came_up(now, access_point=self._access_point),
             *self.dhcp6.link_came_up(now, link_layer_address=self._own.link_layer_address),
         ]
 
@@ -357,11 +359,12 @@ class AgentInterface:
         """Remember the routers with the addresses there are now."""
         addresses = self.slaac.known()
         leased = tuple(a for a, s in self.dhcp6.states().items() if s is AddressState.PREFERRED)
+        through = (self._access_point,) if self._access_point else ()
         for router in self.routers.routers(now):
             prefixes = {prefix for prefix, _ in router.prefixes}
             own = tuple(known for known in addresses if known.prefix in prefixes)
             if (own or leased) and router.link_layer_address:
-                entry = replace(router, addresses=own, leased=leased)
+                entry = replace(router, addresses=own, leased=leased, access_points=through)
                 is_changed = self._memory.remember(entry)
                 self.is_memory_changed = self.is_memory_changed or is_changed
 

@@ -54,6 +54,8 @@ address for two seconds before we may ask from it."""
 MAX_KNOWN_ROUTERS: Final = 32
 """Routers of earlier links remembered for one interface; a further one takes the place of the one
 not seen for longest."""
+MAX_KNOWN_ACCESS_POINTS: Final = 8
+"""Remembered of one router; a further one takes the place of the one not heard for longest."""
 MAX_KNOWN_INTERFACES: Final = 16
 """Interfaces whose routers are remembered across restarts."""
 RESTORED_LIFETIME: Final = TWO_HOURS

@@ -41,12 +41,12 @@ class SimpleDna:
         self._deadline: float | None = None
         self._events: deque[float] = deque(maxlen=MAX_PROBED_EVENTS)
 
-    def link_came_up(self, now: float) -> list[SendPacket]:
-        """Ask the routers we know, if we may, whether they are here."""
+    def link_came_up(self, now: float, *, access_point: bytes = b"") -> list[SendPacket]:
+        """Ask the routers we know, if we may, whether they are here: behind this access point."""
         self.stop()
         if len(self._events) == MAX_PROBED_EVENTS and now - self._events[0] < DAMPING_TIME:
             return []
-        self._pending = self._memory.candidates(now)
+        self._pending = self._memory.candidates(now, access_point=access_point)
         if not self._pending:
             return []
         self._events.append(now)

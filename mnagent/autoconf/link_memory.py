@@ -17,11 +17,12 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Address, IPv6Network
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from mnagent.autoconf.constants import (
     INTERFACE_IDENTIFIER_BITS,
     MAX_ADDRESSES,
+    MAX_KNOWN_ACCESS_POINTS,
     MAX_KNOWN_INTERFACES,
     MAX_KNOWN_ROUTERS,
     MAX_PREFIXES,
@@ -35,6 +36,7 @@ _VERSION: Final = 1
 _MAX_RECORD_LENGTH: Final = 1 << 18
 """Characters."""
 _LINK_LAYER_LENGTH: Final = 6
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +73,8 @@ class KnownRouter:
     """Addresses that DHCPv6 gave there; their leases are kept elsewhere, and not recorded."""
     seen_at: float = -math.inf
     """When it was last heard."""
+    access_points: tuple[bytes, ...] = ()
+    """Wi-Fi access points (BSSID) it was heard through, the latest first."""
 
     def is_same(self, other: KnownRouter) -> bool:
         """Whether both are one router on one link, as far as anyone can tell."""
@@ -114,18 +118,25 @@ class LinkMemory:
         """Enter or replace; True when more than lifetimes changed."""
         index = next((i for i, each in enumerate(self._routers) if each.is_same(router)), None)
         if index is not None:
-            previous, self._routers[index] = self._routers[index], router
+            previous = self._routers[index]
+            router = replace(router, access_points=_merged(router, previous))
+            self._routers[index] = router
             return _shape(previous) != _shape(router)
         if len(self._routers) >= MAX_KNOWN_ROUTERS:
             self._routers.remove(min(self._routers, key=lambda each: each.seen_at))
         self._routers.append(router)
         return True
 
-    def candidates(self, now: float) -> list[Candidate]:
-        """Whom to ask after a link event, the latest first, at most MAX_PROBED_ROUTERS."""
+    def candidates(self, now: float, *, access_point: bytes = b"") -> list[Candidate]:
+        """Whom to ask after a link event, at most MAX_PROBED_ROUTERS: those heard through the same
+        access point before, where there is one, then the others, the latest first."""
         alive = [each.alive(now) for each in self._routers]
         self._routers = [each for each in alive if each is not None]
-        latest = sorted(self._routers, key=lambda each: each.seen_at, reverse=True)
+        latest = sorted(
+            self._routers,
+            key=lambda each: (access_point in each.access_points, each.seen_at),
+            reverse=True,
+        )
         candidates = [self._candidate(each) for each in latest]
         return [each for each in candidates if each is not None][:MAX_PROBED_ROUTERS]
 
@@ -138,11 +149,17 @@ class LinkMemory:
         return Candidate(own[0], router) if own else None
 
 
+def _merged(router: KnownRouter, previous: KnownRouter) -> tuple[bytes, ...]:
+    found = dict.fromkeys((*router.access_points, *previous.access_points))
+    return tuple(found)[:MAX_KNOWN_ACCESS_POINTS]
+
+
 def _shape(router: KnownRouter) -> object:
     """All but what every advertisement changes."""
     return (
         {prefix for prefix, _ in router.prefixes},
         router.router_addresses,
+        set(router.access_points),
         {(known.address, known.is_unique) for known in router.addresses},
     )
 
@@ -176,6 +193,7 @@ def _encode_router(router: KnownRouter, now: float) -> dict[str, Any]:
             if known.is_unique
         ],
         "age": _left(now, router.seen_at),
+        "access_points": [each.hex() for each in router.access_points],
     }
 
 
@@ -231,6 +249,7 @@ def _decode_router(
         router_addresses=_each(fields["router_addresses"], IPv6Address),
         addresses=tuple(known for known in addresses if known.address not in never),
         seen_at=now - float(fields["age"]),
+        access_points=_each(fields.get("access_points", []), bytes.fromhex),
     )
 
 
@@ -248,7 +267,7 @@ def _bounded(values: list[Any], limit: int) -> list[Any]:
     return values
 
 
-def _each(values: list[Any], kind: Callable[[Any], IPv6Address]) -> tuple[IPv6Address, ...]:
+def _each(values: list[Any], kind: Callable[[Any], _Value]) -> tuple[_Value, ...]:
     return tuple(kind(value) for value in _bounded(values, MAX_PREFIXES))
 
 

@@ -56,6 +56,7 @@ MAX_MORE_HOME_ADDRESSES = 7
 """There has to be room for as many in the next prefix of the home link."""
 MIN_PATH_CHECK_INTERVAL, MAX_PATH_CHECK_INTERVAL = 5.0, 86400.0
 """Seconds."""
+MIN_WEAK_SIGNAL, MAX_WEAK_SIGNAL = -100.0, -30.0
 MIN_PATH_SILENCE, MAX_PATH_SILENCE = 0.5, 60.0
 """Seconds."""
 MIN_HOME_AGENT_TIMEOUT, MAX_HOME_AGENT_TIMEOUT = 1.5, 60.0
@@ -260,6 +261,8 @@ class _Checker:
             interface_order=self._choice(
                 f"{at}interface_order", raw.interface_order, InterfaceOrder
             ),
+            weak_signal=self._weak_signal(raw.weak_signal),
+            scan_when_weak=raw.scan_when_weak,
             path_check_interval=self._path_check_interval(raw.path_check_interval),
             more_home_addresses=self._more_home_addresses(raw, home_address),
             follow_renumbering=raw.follow_renumbering,
@@ -384,6 +387,13 @@ class _Checker:
             expected = f"expected {low:g} to {high:g} a second, found {rate:g}"
             raise self._error("home_agent.switch_rate", expected)
         return rate
+
+    def _weak_signal(self, level: float) -> float:
+        low, high = MIN_WEAK_SIGNAL, MAX_WEAK_SIGNAL
+        if not low <= level <= high:  # also for NaN
+            expected = f"expected {low:g} to {high:g} dBm, found {level:g}"
+            raise self._error("mobile_node.weak_signal", expected)
+        return level
 
     def _path_check_interval(self, seconds: float) -> float:
         low, high = MIN_PATH_CHECK_INTERVAL, MAX_PATH_CHECK_INTERVAL

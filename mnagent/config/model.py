@@ -153,6 +153,10 @@ class MobileNodeConfiguration:
     identifier: str | None = None
     """Network access identifier; always there with the authentication option."""
     interface_order: InterfaceOrder = InterfaceOrder.LISTED
+    weak_signal: float = -75.0
+    """dBm below which a Wi-Fi interface prepares to roam."""
+    scan_when_weak: bool = True
+    """Have it scan then."""
     path_check_interval: float = 60.0
     """Seconds between two proofs that the home agent is reached, 0 for none on a schedule."""
     more_home_addresses: tuple[IPv6Address, ...] = ()

@@ -42,6 +42,8 @@ class RawMobileNode(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, fr
     route_optimization_policy: list[RawRouteOptimizationPolicy] = []
     correspondent: bool = True
     interface_order: str = "listed"
+    weak_signal: float = -75.0
+    scan_when_weak: bool = True
     path_check_interval: float = 60.0
     path_silence: float = 1.0
     home_agent_timeout: float = 1.5

@@ -92,6 +92,8 @@ class LinkUp:
     """Octets."""
     kind: LinkKind = LinkKind.OTHER
     cause: LinkCause = LinkCause.CARRIER
+    access_point: bytes = b""
+    """BSSID, six octets; empty where there is none or it is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +170,8 @@ class SignalMeasured:
     interface: int
     level: float
     """dBm."""
+    is_weak: bool = False
+    """Another interface, where there is one, should take over before this one's link is lost."""
 
 
 class Association(enum.Enum):

@@ -237,6 +237,7 @@ class LinkMonitor:
                 mtu=message.mtu,
                 kind=message.kind,
                 cause=cause,
+                access_point=interface.access_point,
             )
         ]
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import enum
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 GENL_ID_CTRL = 0x10
@@ -30,6 +30,9 @@ CONNECTION_GROUP = "mlme"
 """The group that CONNECT, ROAM and DISCONNECT are told to."""
 NL80211_CMD_GET_STATION = 17
 NL80211_CMD_NEW_STATION = 19
+NL80211_CMD_GET_SCAN = 32
+NL80211_CMD_TRIGGER_SCAN = 33
+NL80211_CMD_NEW_SCAN_RESULTS = 34
 NL80211_CMD_CONNECT = 46
 NL80211_CMD_ROAM = 47
 NL80211_CMD_DISCONNECT = 48
@@ -37,16 +40,28 @@ NL80211_CMD_NOTIFY_CQM = 64
 NL80211_ATTR_IFINDEX = 3
 NL80211_ATTR_MAC = 6
 NL80211_ATTR_STA_INFO = 21
+NL80211_ATTR_SCAN_FREQUENCIES = 44
+NL80211_ATTR_SCAN_SSIDS = 45
+NL80211_ATTR_BSS = 47
 NL80211_ATTR_STATUS_CODE = 72
 NL80211_ATTR_CQM = 94
 NL80211_ATTR_CQM_RSSI_THRESHOLD_EVENT = 3
 NL80211_ATTR_CQM_RSSI_LEVEL = 9
 NL80211_CQM_RSSI_THRESHOLD_EVENT_LOW = 0
+NL80211_BSS_FREQUENCY = 2
+NL80211_BSS_INFORMATION_ELEMENTS = 6
+NL80211_BSS_STATUS = 9
+NL80211_BSS_STATUS_ASSOCIATED = 1
 NL80211_STA_INFO_SIGNAL = 7
 NL80211_STA_INFO_SIGNAL_AVG = 13
 
 NLM_F_REQUEST = 0x1
+NLM_F_ACK = 0x4
+"""So that every request is answered in the end, one for many by their end."""
 NLM_F_DUMP = 0x300
+ELEMENT_SSID = 0
+"""Of a beacon's information elements (IEEE 802.11); it comes first."""
+MAX_SSID_LENGTH = 32
 MAX_ATTRIBUTES = 512
 """Read of one message or nest; the rest is left alone."""
 
@@ -88,6 +103,19 @@ class SignalMessage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AccessPointMessage:
+    """An access point that an interface heard of late; an answer to our question."""
+
+    interface: int
+    network: bytes
+    """SSID, empty where it hides its name."""
+    frequency: int
+    """MHz."""
+    is_own: bool = False
+    """The interface is associated with it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FamilyMessage:
     """A generic netlink family came or went."""
 
@@ -97,7 +125,9 @@ class FamilyMessage:
     removed: bool = False
 
 
-WirelessMessage = AssociationMessage | SignalMessage | FamilyMessage
+InterfaceMessage = AssociationMessage | SignalMessage | AccessPointMessage
+"""What concerns an interface."""
+WirelessMessage = InterfaceMessage | FamilyMessage
 
 
 def split(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -131,6 +161,8 @@ def decode(message_type: int, data: bytes, *, family: int | None) -> WirelessMes
         return _decode_signal(interface, attributes)
     if command == NL80211_CMD_NOTIFY_CQM:
         return _decode_threshold(interface, attributes)
+    if command == NL80211_CMD_NEW_SCAN_RESULTS:
+        return _decode_access_point(interface, attributes)
     try:
         change = AssociationChange(command)
     except ValueError:
@@ -159,10 +191,32 @@ def encode_signal_request(family: int, interface: int, sequence: int) -> bytes:
     return _request(family, NL80211_CMD_GET_STATION, sequence, index, flags=NLM_F_DUMP)
 
 
+def encode_access_points_request(family: int, interface: int, sequence: int) -> bytes:
+    """Ask for the access points an interface heard of late."""
+    index = _encode(NL80211_ATTR_IFINDEX, struct.pack("=I", interface))
+    return _request(family, NL80211_CMD_GET_SCAN, sequence, index, flags=NLM_F_DUMP)
+
+
+def encode_scan(
+    family: int, interface: int, sequence: int, *, network: bytes, frequencies: Sequence[int]
+) -> bytes:
+    """Have an interface look for a network (SSID) on some frequencies (MHz)."""
+    channels = b"".join(
+        _encode(number, struct.pack("=I", frequency))
+        for number, frequency in enumerate(frequencies, start=1)
+    )
+    payload = (
+        _encode(NL80211_ATTR_IFINDEX, struct.pack("=I", interface))
+        + _encode(NL80211_ATTR_SCAN_FREQUENCIES, channels)
+        + _encode(NL80211_ATTR_SCAN_SSIDS, _encode(1, network))
+    )
+    return _request(family, NL80211_CMD_TRIGGER_SCAN, sequence, payload)
+
+
 def _request(family: int, command: int, sequence: int, payload: bytes, *, flags: int = 0) -> bytes:
     body = _GENERIC.pack(command, 1) + payload
     length = _MESSAGE.size + len(body)
-    return _MESSAGE.pack(length, family, NLM_F_REQUEST | flags, sequence, 0) + body
+    return _MESSAGE.pack(length, family, NLM_F_REQUEST | (flags or NLM_F_ACK), sequence, 0) + body
 
 
 def _encode(attribute: int, value: bytes) -> bytes:
@@ -232,3 +286,24 @@ def _decode_threshold(interface: int, attributes: dict[int, bytes]) -> SignalMes
         level=float(struct.unpack("=i", level)[0]),
         is_falling=event == NL80211_CQM_RSSI_THRESHOLD_EVENT_LOW,
     )
+
+
+def _decode_access_point(interface: int, attributes: dict[int, bytes]) -> AccessPointMessage | None:
+    point = _attributes(attributes.get(NL80211_ATTR_BSS, b""))
+    frequency = _number(point.get(NL80211_BSS_FREQUENCY))
+    if not frequency:
+        return None
+    return AccessPointMessage(
+        interface=interface,
+        network=_network(point.get(NL80211_BSS_INFORMATION_ELEMENTS, b"")),
+        frequency=frequency,
+        is_own=_number(point.get(NL80211_BSS_STATUS)) == NL80211_BSS_STATUS_ASSOCIATED,
+    )
+
+
+def _network(elements: bytes) -> bytes:
+    """The name among information elements, empty where it is hidden."""
+    if len(elements) < 2 or elements[0] != ELEMENT_SSID or elements[1] > MAX_SSID_LENGTH:
+        return b""
+    name = elements[2 : 2 + elements[1]]
+    return name if len(name) == elements[1] and any(name) else b""

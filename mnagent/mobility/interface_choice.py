@@ -17,10 +17,6 @@ from typing import Final
 
 from mnagent.core.events import LinkKind
 
-WEAK_SIGNAL: Final = -80.0
-"""dBm below which an interface is weak."""
-STRONG_SIGNAL: Final = -74.0
-"""dBm from which it no longer is."""
 SIGNAL_STEP: Final = 8.0
 """dB by which another interface of the same kind must be better to be preferred."""
 FLAP_MEMORY: Final = 60.0
@@ -68,12 +64,11 @@ class InterfaceChoice:
             self._known[name].losses.append(now)
             self._known[name].signal, self._known[name].is_weak = None, False
 
-    def measured(self, name: str, level: float) -> None:
-        """Its signal, in dBm."""
+    def measured(self, name: str, level: float, *, is_weak: bool) -> None:
+        """Its signal, in dBm, and whether that is too little."""
         known = self._known.get(name)
         if known is not None:
-            known.signal = level
-            known.is_weak = level < (STRONG_SIGNAL if known.is_weak else WEAK_SIGNAL)
+            known.signal, known.is_weak = level, is_weak
 
     def held_until(self, name: str, now: float) -> float:
         """The instant before which the node does not leave another interface for this one."""

@@ -114,7 +114,8 @@ class Movement:
                 self._choice.went(gone.name, now)
         elif isinstance(event, SignalMeasured):
             if event.interface in self._interfaces:
-                self._choice.measured(self._interfaces[event.interface].name, event.level)
+                name = self._interfaces[event.interface].name
+                self._choice.measured(name, event.level, is_weak=event.is_weak)
         else:
             interface = self._interfaces.get(event.interface)
             if interface is not None:

@@ -42,6 +42,13 @@ def _die_with_parent() -> None:
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
+def _begin_child() -> None:
+    _die_with_parent()
+    if PATIENCE > 1:
+        # The rig itself gives way to what it tests; what it starts does not inherit that.
+        os.setpriority(os.PRIO_PROCESS, 0, 0)
+
+
 class Process:
     """A running program whose standard output is JSON lines, kept as `records`."""
 
@@ -164,7 +171,7 @@ class Host:
                 stderr=log,
                 limit=STREAM_LIMIT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=_begin_child,
                 env={**os.environ, **(environment or {})},
             )
         except OSError as error:

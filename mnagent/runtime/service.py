@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import random
 import signal
@@ -26,7 +27,7 @@ from ipaddress import IPv6Address
 from typing import Any
 
 from mnagent.agent.reconfiguration import Reconfiguration
-from mnagent.config import Configuration, ConfigurationError, InterfaceOrder, Role, load
+from mnagent.config import Configuration, ConfigurationError, Role, load
 from mnagent.control.lock import AlreadyRunning, DaemonLock
 from mnagent.control.metrics import MetricsServer
 from mnagent.control.schema import ControlEvent
@@ -50,7 +51,13 @@ from mnagent.datapath import Traffic
 from mnagent.ipsec.keys import KeySet
 from mnagent.link.messages import AddressMessage, LinkMessage, Message, Overrun
 from mnagent.link.monitor import LinkMonitor
-from mnagent.link.wireless import AssociationChange, AssociationMessage, SignalMessage
+from mnagent.link.signal import Scan, SignalWatch
+from mnagent.link.wireless import (
+    AccessPointMessage,
+    AssociationChange,
+    AssociationMessage,
+    SignalMessage,
+)
 from mnagent.runtime import process
 from mnagent.runtime.assembly import AgentBuilder, Assembly, StartError, assemble
 from mnagent.runtime.journal import SYNC_INTERVAL
@@ -69,6 +76,7 @@ from mnagent.runtime.reload import (
 )
 from mnagent.runtime.sequences import CHECK_INTERVAL
 from mnagent.runtime.sockets import TUNNEL_PROTOCOLS, PathMtuListener
+from mnagent.runtime.supplicant import ask_to_scan
 from mnagent.runtime.suspend import ClockJumpWatch, SleepDetector
 from mnagent.runtime.wireless import WirelessSocket
 
@@ -85,10 +93,6 @@ ASSOCIATIONS = {
     AssociationChange.ROAMED: Association.ROAMED,
     AssociationChange.DISCONNECTED: Association.DISCONNECTED,
 }
-SIGNAL_INTERVAL = 5.0
-"""Seconds between two looks at how well Wi-Fi hears its access points."""
-LOW_SIGNAL_INTERVAL = 0.5
-"""The same while a signal is below the threshold its supplicant watches."""
 ACTIVITY_INTERVAL = 1.0
 """Seconds between two looks at what the tunnel carried."""
 FIRST_PACKET_PATIENCE = 3.0
@@ -206,7 +210,11 @@ class Service:
         self._control = ControlServer(configuration.host.control_socket, self, lock=lock)
         self._started_at = self._clock.now()
         self._wireless: WirelessSocket | None = None
-        self._signal_interval = SIGNAL_INTERVAL
+        node = configuration.mobile_node
+        self._signals = SignalWatch(
+            threshold=-math.inf if node is None else node.weak_signal,
+            scans=node is not None and node.scan_when_weak,
+        )
         self._metrics = (
             MetricsServer(configuration.host.metrics_port, self.status)
             if configuration.host.metrics_port
@@ -480,6 +488,10 @@ class Service:
         the former link goes."""
         if not isinstance(event, (LinkUp, LinkDown)):
             return
+        if isinstance(event, LinkDown):
+            self._signals.left(event.interface)
+        elif event.kind is LinkKind.WIFI and self._wireless is not None:
+            self._signals.associated(event.interface, event.name, self._clock.now())
         if event.interface in self._had_link and self._parts.takeover is not None:
             self._parts.takeover.link_changed(event.interface)
         self._had_link.add(event.interface)
@@ -492,6 +504,7 @@ class Service:
             earliest(
                 self._agent.next_deadline(),
                 self._monitor.next_deadline(),
+                self._signals.next_deadline(),
                 self._timers.next_deadline(),
             )
         )
@@ -505,6 +518,7 @@ class Service:
         if deadline is not None and deadline <= now:
             self._perform(self._agent.handle_timer(now))
         self._pending.extend(self._monitor.handle_timer(now))
+        self._ask_wireless(now)
         for name in self._timers.pop_due(now):
             self._on_own_timer(name, now)
         self._feed(())
@@ -521,9 +535,6 @@ class Service:
             self._parts.tunnels.refresh()
             if self._parts.resolver.is_behind:
                 self._timers.set("refresh", now + REFRESH_PAUSE)
-        elif name == "signal":
-            self._ask_for_signals()
-            self._timers.set("signal", now + self._signal_interval)
         elif name == "activity":
             self._pending.extend(self._read_activity())
             self._pending.extend(self._read_traffic())
@@ -694,9 +705,6 @@ class Service:
             return
         self._stack.callback(self._wireless.close)
         self._add_reader(self._wireless.fileno(), self._on_wireless)
-        node = self._configuration.mobile_node
-        if node is not None and node.interface_order is InterfaceOrder.BY_KIND:
-            self._timers.set("signal", self._clock.now() + SIGNAL_INTERVAL)
 
     def _on_wireless(self) -> None:
         assert self._wireless is not None
@@ -709,23 +717,27 @@ class Service:
         events: list[Event] = []
         for message in messages:
             if isinstance(message, SignalMessage):
-                self._follow_signal(message)
-                events.append(SignalMeasured(interface=message.interface, level=message.level))
+                events += self._follow_signal(message)
+            elif isinstance(message, AccessPointMessage):
+                self._signals.heard(message)
             else:
                 events += self._on_association(message)
         self._feed(events)
 
-    def _follow_signal(self, message: SignalMessage) -> None:
-        """Where the signal falls we look more often: another interface may have to take over."""
-        if message.is_falling is None or message.interface not in self._monitor.interfaces:
-            return
-        self._signal_interval = LOW_SIGNAL_INTERVAL if message.is_falling else SIGNAL_INTERVAL
-        if "signal" in self._timers:
-            self._timers.set("signal", self._clock.now() + self._signal_interval)
-        name = "signal-weak" if message.is_falling else "signal-good"
-        interface = self._monitor.interfaces[message.interface].name
-        details = (("interface", interface), ("level", f"{message.level:.0f}"))
-        self._report(ReportEvent(name=name, details=details))
+    def _follow_signal(self, message: SignalMessage) -> list[SignalMeasured]:
+        now = self._clock.now()
+        events, reports = self._signals.measured(message, now)
+        for report in reports:
+            self._report(report)
+        self._ask_wireless(now)
+        return events
+
+    def _ask_wireless(self, now: float) -> None:
+        for request in self._signals.handle_timer(now):
+            if isinstance(request, Scan) and ask_to_scan(request.name, request.frequencies):
+                continue
+            if self._wireless is not None:
+                self._wireless.send(request)
 
     def _on_association(self, message: AssociationMessage) -> list[Event]:
         if message.interface not in self._monitor.interfaces:
@@ -747,13 +759,6 @@ class Service:
         return events + self._monitor.associated(
             message.interface, self._clock.now(), access_point=message.access_point
         )
-
-    def _ask_for_signals(self) -> None:
-        if self._wireless is None:
-            return
-        for index, link in self._monitor.interfaces.items():
-            if link.kind is LinkKind.WIFI and link.usable:
-                self._wireless.ask_for_signal(index)
 
     def _schedule_refresh(self) -> None:
         self._parts.resolver.invalidate()

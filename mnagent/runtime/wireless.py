@@ -9,16 +9,19 @@ import contextlib
 import errno
 import logging
 import socket
+from collections import deque
 
+from mnagent.link.signal import AskAccessPoints, AskLevel, WirelessRequest
 from mnagent.link.wireless import (
     CONNECTION_GROUP,
     FAMILY_NAME,
     GENL_ID_CTRL,
-    AssociationMessage,
     FamilyMessage,
-    SignalMessage,
+    InterfaceMessage,
     decode,
+    encode_access_points_request,
     encode_family_request,
+    encode_scan,
     encode_signal_request,
     split,
 )
@@ -28,11 +31,17 @@ logger = logging.getLogger(__name__)
 NETLINK_GENERIC = 16
 SOL_NETLINK = 270
 NETLINK_ADD_MEMBERSHIP = 1
+NLMSG_ERROR = 2
+"""Of a request: refused, or with 0 done."""
+NLMSG_DONE = 3
+"""Of a request for many: that was all."""
+MAX_QUESTIONS = 16
+"""Waiting for the answers to others; a further one is not asked."""
 _BUFFER = 1 << 16
 
 
 class WirelessSocket:
-    """Receives association changes, and asks for signal levels; never blocks."""
+    """Receives what Wi-Fi tells, asks, and has it scan; never blocks."""
 
     def __init__(self) -> None:
         """OSError where the kernel has no generic netlink at all."""
@@ -41,6 +50,9 @@ class WirelessSocket:
         )
         self._family: int | None = None
         self._sequence = 0
+        # The kernel takes no request for many while it answers another.
+        self._questions: deque[bytes] = deque()
+        self._is_asking = False
         try:
             self._socket.bind((0, 0))
             self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, GENL_ID_CTRL)
@@ -62,14 +74,25 @@ class WirelessSocket:
         """Give the descriptor back."""
         self._socket.close()
 
-    def ask_for_signal(self, interface: int) -> None:
-        """The answer comes as a `SignalMessage`, or not at all."""
-        if self._family is not None:
-            self._ask(encode_signal_request(self._family, interface, self._next_sequence()))
+    def send(self, request: WirelessRequest) -> None:
+        """The answer comes with `receive`, or not at all: the kernel may be busy, or unable."""
+        if self._family is None:
+            return
+        family, index, sequence = self._family, request.interface, self._next_sequence()
+        match request:
+            case AskLevel():
+                self._ask(encode_signal_request(family, index, sequence))
+            case AskAccessPoints():
+                self._ask(encode_access_points_request(family, index, sequence))
+            case _:
+                network, frequencies = request.network, request.frequencies
+                self._ask(
+                    encode_scan(family, index, sequence, network=network, frequencies=frequencies)
+                )
 
-    def receive(self) -> tuple[list[AssociationMessage | SignalMessage], bool]:
+    def receive(self) -> tuple[list[InterfaceMessage], bool]:
         """Everything that waits, and whether the kernel had to drop some."""
-        messages: list[AssociationMessage | SignalMessage] = []
+        messages: list[InterfaceMessage] = []
         lost = False
         while True:
             try:
@@ -80,10 +103,14 @@ class WirelessSocket:
                 if error.errno != errno.ENOBUFS:
                     raise
                 lost = True
+                self._on_answered()
                 continue
             if sender[0] != 0:
                 continue  # any process may send to a netlink socket; only the kernel is believed
             for message_type, part in split(data):
+                if message_type in (NLMSG_ERROR, NLMSG_DONE):
+                    self._on_answered()
+                    continue
                 message = decode(message_type, part, family=self._family)
                 if isinstance(message, FamilyMessage):
                     self._on_family(message)
@@ -114,5 +141,16 @@ class WirelessSocket:
         return self._sequence
 
     def _ask(self, request: bytes) -> None:
-        with contextlib.suppress(OSError):
-            self._socket.sendto(request, (0, 0))
+        if len(self._questions) < MAX_QUESTIONS:
+            self._questions.append(request)
+        self._ask_next()
+
+    def _on_answered(self) -> None:
+        self._is_asking = False
+        self._ask_next()
+
+    def _ask_next(self) -> None:
+        while self._questions and not self._is_asking:
+            with contextlib.suppress(OSError):
+                self._socket.sendto(self._questions.popleft(), (0, 0))
+                self._is_asking = True

@@ -49,6 +49,10 @@ from mnagent.rig.wifi.radio import (
     set_strength,
 )
 
+MODEM_INTERFACE = "wwan0"
+"""A cable that passes for a cellular modem, by its name; only there while a scenario wants it."""
+RIVALS = ("mip6", "esp6", "xfrm_user")
+"""Modules of the kernel that handle the same headers as the program under test."""
 CAPTIVE = "captive"
 CAPTIVE_ROUTER = "wall"
 CAPTIVE_PREFIX = IPv6Network("2001:db8:d::/64")
@@ -70,6 +74,7 @@ class WirelessTopology(Topology):
     def build(self) -> None:
         """As the other, with the captive link and the radios' places."""
         load_radios(1 + len(ACCESS_POINTS))
+        run("modprobe", "-a", *RIVALS)
         super().build()
         switch = self["switch"]
         add_bridge(switch, CAPTIVE)
@@ -119,7 +124,11 @@ class WirelessRoaming(Roaming):
 
     def __init__(self, settings: RoamingSettings | None = None) -> None:
         settings = settings or RoamingSettings()
-        node: dict[str, Any] = {"interfaces": [STATION_INTERFACE], **settings.mobile_node}
+        node: dict[str, Any] = {
+            "interfaces": [STATION_INTERFACE, MODEM_INTERFACE],
+            "interface_order": "by-kind",
+            **settings.mobile_node,
+        }
         super().__init__(replace(settings, mobile_node=node, virtual_home=True))
         self.topology = WirelessTopology(virtual_home=True, far_home=settings.home_delay > 0)
         self.access_points: dict[str, AccessPoint] = {}
@@ -187,6 +196,17 @@ class WirelessRoaming(Roaming):
         self.station.roam(plan.bssid)
         await self.station.at(plan.bssid)
         return self.note_move(plan, at)
+
+    def plug_modem(self, link: str) -> None:
+        """Give the mobile node a second interface, on a link. Raises RigError."""
+        switch = self.topology["switch"]
+        port = End(switch, f"{MODEM_INTERFACE}-port")
+        connect(port, End(self.topology[MOBILE], MODEM_INTERFACE))
+        switch.ip(f"link set {port.interface} master {link}")
+
+    def unplug_modem(self) -> None:
+        """Take it away. Raises RigError."""
+        self.topology[MOBILE].ip(f"link del {MODEM_INTERFACE}")
 
     def note_move(self, plan: AccessPointPlan, at: float) -> Move:
         """The station went to where an access point is, by whatever means, from an instant on."""

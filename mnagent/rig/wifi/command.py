@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from mnagent.rig.namespace import RigError
@@ -63,6 +65,7 @@ def main(arguments: list[str]) -> int:
 
 def _run(machine: Machine, options: argparse.Namespace) -> int:
     retries: list[str] = []
+    started = time.monotonic()
     # What an earlier run found must not pass for this one's.
     (options.output / "results.json").unlink(missing_ok=True)
     status = machine.run(
@@ -81,6 +84,8 @@ def _run(machine: Machine, options: argparse.Namespace) -> int:
         raise RigError(f"the scenarios did not end in order, status {status}; see {options.output}")
     results = Results.from_record(json.loads(found.read_text()))
     results.commit = _commit()
+    results.host_seconds = round(time.monotonic() - started, 1)
+    results.host_load = round(max(os.getloadavg()[:2]), 1)
     page = write_reports(results, options.output)
     print(as_text(results))
     print(f"report: {page}")

@@ -42,7 +42,15 @@ MODULES = (
     *("virtio_pci", "virtio_blk", "ext4", "crc32c_generic", "overlay", "9p", "9pnet_virtio"),
     *("mac80211_hwsim", "ccm", "gcm", "cmac", "ctr", "aesni_intel", "ghash_generic"),
     *("veth", "bridge", "dummy", "macvlan", "tun", "ip6_tunnel", "sch_netem", "sch_tbf"),
-    *("sch_fq_codel", "sch_prio", "sch_ingress", "act_mirred", "cls_matchall", "cls_u32"),
+    *(
+        "sch_fq_codel",
+        "sch_prio",
+        "sch_ingress",
+        "act_mirred",
+        "cls_matchall",
+        "cls_u32",
+        "cls_bpf",
+    ),
     *("esp6", "xfrm_user", "xfrm6_tunnel", "xfrm_interface", "mip6"),
     *("authenc", "cbc", "sha1_generic", "sha256_generic", "hmac", "seqiv", "echainiv"),
     *("nf_tables", "nft_ct", "nft_log", "nft_limit", "nft_queue", "nft_xfrm", "nft_fib_inet"),
@@ -123,6 +131,7 @@ NEEDED_TO_BUILD = ("mmdebstrap", "dpkg-deb", "mke2fs", "depmod", "modprobe", "cp
 
 def build(description: Description, cache: Path) -> Image:
     """The image of a description, made when the cache does not hold it. Raises RigError."""
+    cache = cache.resolve()
     image = Image(cache / description.digest)
     cache.mkdir(parents=True, exist_ok=True)
     with _locked(cache / "lock"):

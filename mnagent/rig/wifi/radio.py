@@ -27,6 +27,7 @@ STRONG, WEAK = -50, -80
 TRANSMIT_POWER = 20
 """dBm of a simulated radio; what is heard is that more than what is set."""
 POLL_INTERVAL = 0.02
+SUPPLICANT_FOLDER = Path("/run/wpa_supplicant")
 RADIO_FOLDER = Path("/sys/kernel/debug/ieee80211")
 
 _HOSTAPD = """\
@@ -179,9 +180,9 @@ class Station:
         self._host = host
         self._frequencies = frequencies
         self._process: Process | None = None
-        folder = host.directory / "supplicant"
-        folder.mkdir(exist_ok=True)
-        self.control = ControlSocket(folder / STATION_INTERFACE)
+        # Where it is on a board, and where the agent looks for it.
+        SUPPLICANT_FOLDER.mkdir(exist_ok=True)
+        self.control = ControlSocket(SUPPLICANT_FOLDER / STATION_INTERFACE)
 
     async def start(self, *, key_management: str = "WPA-PSK") -> None:
         """Returns once it takes orders. Raises RigError."""
@@ -205,10 +206,14 @@ class Station:
             timeout=30.0,
         )
 
-    def is_at(self, bssid: str) -> bool:
-        """Whether it is associated there, keys and all."""
+    def place(self) -> str:
+        """BSSID of the access point it is associated with, keys and all, or nothing."""
         status = self.control.fields("STATUS")
-        return status.get("bssid") == bssid and status.get("wpa_state") == "COMPLETED"
+        return status.get("bssid", "") if status.get("wpa_state") == "COMPLETED" else ""
+
+    def is_at(self, bssid: str) -> bool:
+        """Whether it is associated there."""
+        return self.place() == bssid
 
     async def stop(self) -> None:
         """End it: the interface is another's."""
@@ -219,7 +224,7 @@ class Station:
     async def associated(self, *, timeout: float = 60.0) -> None:
         """Wait until it is at whatever access point. Raises RigError."""
         await until(
-            lambda: self.control.fields("STATUS").get("wpa_state") == "COMPLETED",
+            lambda: bool(self.place()),
             "the station finds no access point",
             timeout=timeout,
         )

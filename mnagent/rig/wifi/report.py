@@ -78,6 +78,10 @@ def as_text(results: Results) -> str:
             if not claim.held
         ]
         lines += [f"       {outcome.error}"] if outcome.error else []
+    lines.append(
+        f"     {results.seconds:.0f} s from boot on, {results.host_seconds:.0f} s for the host"
+        f" at a load of {results.host_load:.1f}"
+    )
     return "\n".join(lines)
 
 
@@ -108,16 +112,44 @@ def as_html(results: Results) -> str:
 <h1>A mobile node roams over Wi-Fi</h1>
 
 <p><strong class="{good}">{verdict}</strong> Linux {html.escape(results.kernel)} with simulated
-radios, commit {html.escape(results.commit or "unknown")}; {results.seconds:.0f} s from boot on.
-Round trips: {html.escape(trips or "not measured")}.</p>
+radios, commit {html.escape(results.commit or "unknown")}; {results.seconds:.0f} s from boot on,
+{results.host_seconds:.0f} s for the host at a load of {results.host_load:.1f}. Round
+trips: {html.escape(trips or "not measured")}.</p>
 
 <p>Timelines are drawn around the nl80211 event: {legend}. Dots are probes by when they left, green
 if they were answered.</p>
+
+{_table(results)}
 
 {sections}
 
 </body></html>
 """
+
+
+def _table(results: Results) -> str:
+    """A row a scenario: how many roams, and how long after the nl80211 event those to another link
+    were registered."""
+    rows = []
+    for outcome in results.outcomes:
+        times = [roam.registration_ms for roam in outcome.roams if roam.changes_link]
+        known = [time for time in times if time is not None]
+        figures = (
+            len(outcome.roams),
+            sum(roam.updates for roam in outcome.roams),
+            "" if not known else f"{median_of(times):.0f}",
+            "" if not known else f"{max(known):.0f}",
+            f"{outcome.seconds:.0f}",
+        )
+        verdict = '<span class="good">✓</span>' if outcome.succeeded else "✗"
+        cells = "".join(f"<td>{figure}</td>" for figure in figures)
+        rows.append(f"<tr><td>{verdict} {html.escape(outcome.title)}</td>{cells}</tr>")
+    return (
+        "<table><tr><th>Scenario</th><th>Roams</th><th>Binding Updates</th>"
+        "<th>Registered, median ms</th><th>Longest, ms</th><th>Seconds</th></tr>\n"
+        + "\n".join(rows)
+        + "</table>"
+    )
 
 
 def _section(outcome: Outcome) -> str:

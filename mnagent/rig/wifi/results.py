@@ -97,7 +97,11 @@ class Results:
     kernel: str = ""
     commit: str = ""
     seconds: float = 0.0
-    """From boot to the end of the last scenario."""
+    """From boot to the end of the last scenario, on the machine's own clock."""
+    host_seconds: float = 0.0
+    """The same on the host's clock, which goes on while others have its processors."""
+    host_load: float = 0.0
+    """Processes that wanted a processor of the host meanwhile, this machine's one among them."""
     round_trips_ms: dict[str, float] = field(default_factory=dict)
     """Medians: ``access-router`` and ``home-agent``, from the station."""
     outcomes: list[Outcome] = field(default_factory=list)

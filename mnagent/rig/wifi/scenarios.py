@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -30,7 +31,7 @@ from mnagent.rig.impairment import Impairment
 from mnagent.rig.namespace import RigError, run
 from mnagent.rig.roaming import Move, RoamingSettings, Traffic
 from mnagent.rig.topology import HOME_AGENT, LINK_A, LINK_B, MOBILE
-from mnagent.rig.wifi.bench import ACCESS_POINTS, CAPTIVE, WirelessRoaming
+from mnagent.rig.wifi.bench import ACCESS_POINTS, CAPTIVE, MODEM_INTERFACE, WirelessRoaming
 from mnagent.rig.wifi.managers import Manager, Networkd, NetworkManager
 from mnagent.rig.wifi.radio import (
     OPEN_ID,
@@ -52,9 +53,16 @@ ALLOWANCE_MS = 30.0
 """Beyond both round trips, from the nl80211 event to the Binding Acknowledgement."""
 DWELL = 0.7
 """Seconds of traffic after each roam."""
+LOOK_AROUND = 2.5
+"""Seconds after which the agent has looked which access points there are."""
+SCAN_PATIENCE = 4.0
+"""Seconds from a weak signal to the roam that the agent's scan leads to."""
 NOTICE_TIMEOUT = 20.0
 """Seconds in which a path where nothing gets through must be noticed."""
+RIG_NICENESS = 10
+"""There is one processor for all: the rig leaves it to what it tests."""
 SETTLE_TIMEOUT = 15.0 * PATIENCE
+SETTLE_INTERVAL = 0.2
 _PING_TIME = re.compile(r"time=([\d.]+) ms")
 
 
@@ -80,18 +88,14 @@ class Stage:
         station = self.roaming.station
 
         def elsewhere() -> bool:
-            return any(
-                station.is_at(plan.bssid)
-                for plan in ACCESS_POINTS.values()
-                if plan.bssid != origin.bssid
-            )
+            return station.place() not in ("", origin.bssid)
 
         await until(elsewhere, f"the station stays at {origin.name}", timeout=timeout)
         return await self.finish(means, origin, self.arrived(began_at))
 
     def place(self) -> AccessPointPlan:
         """The access point the station is at. Raises RigError when it is at none."""
-        bssid = self.roaming.station.control.fields("STATUS").get("bssid", "")
+        bssid = self.roaming.station.place()
         plan = next((one for one in ACCESS_POINTS.values() if one.bssid == bssid), None)
         if plan is None:
             raise RigError("the station has left again")
@@ -137,7 +141,7 @@ class Stage:
         record = await self._record(since) if move.origin != move.destination else {}
         connected_at = self._connected_at(since)
         changed_at = times.get("care-of-address-ready")
-        probes = self._probes(since)
+        probes = self.probes(since)
         return Roam(
             means=means,
             origin=origin.name,
@@ -167,7 +171,8 @@ class Stage:
         records = [one for one in answer["handovers"] if one["link_up_at"] >= since]
         return dict(records[-1]) if records else {}
 
-    def _probes(self, since: float) -> dict[str, Any]:
+    def probes(self, since: float) -> dict[str, Any]:
+        """What became of the probes since an instant, but for the latest."""
         ping = self.traffic.ping
         until_at = boottime() - 0.5
         answers = {one["sequence"]: one["at"] for one in ping.of_kind("reply")}
@@ -185,6 +190,21 @@ class Stage:
             "lost": tuple(lost),
             "resumed_at": min(resumed, default=None),
         }
+
+    async def configured(self, interface: str) -> None:
+        """Wait until the agent has an address that it can use on an interface. Raises RigError."""
+        deadline = boottime() + SETTLE_TIMEOUT
+        while boottime() < deadline:
+            status = await self.roaming.mobile_node.status()
+            found = next((one for one in status["interfaces"] if one["name"] == interface), None)
+            addresses = {} if found is None else found["addresses"]
+            if any(
+                state == "preferred" and not IPv6Address(address).is_link_local
+                for address, state in addresses.items()
+            ):
+                return
+            await asyncio.sleep(SETTLE_INTERVAL)
+        raise RigError(f"no address on {interface}")
 
     def connections_live(self) -> bool:
         """No connection has failed so far."""
@@ -274,8 +294,7 @@ async def by_signal(stage: Stage, outcome: Outcome) -> None:
             outcome.roams.append(await stage.roams_by_itself("signal", began_at))
     finally:
         control.tell(f'SET_NETWORK {PROTECTED_ID} bgscan ""')
-        for plan in ACCESS_POINTS.values():
-            set_strength(plan, STRONG)
+        _set_strengths(STRONG)
     _claim_noticed(outcome)
     told = [event.at for event in stage.roaming.mobile_node.events if event.name == "signal-weak"]
     warned = [
@@ -286,6 +305,72 @@ async def by_signal(stage: Stage, outcome: Outcome) -> None:
     text = "the agent told of the weak signal before each roam"
     detail = f"{len(warned)} of {len(outcome.roams)}"
     outcome.claims.append(Claim(text, len(warned) == len(outcome.roams), detail))
+
+
+async def weak_signal(stage: Stage, outcome: Outcome) -> None:
+    """The signal falls, and the supplicant does not scan by itself: the agent has it scan"""
+    control = stage.roaming.station.control
+    # The kernel forgets what it has not heard for half a minute.
+    control.tell("SCAN TYPE=ONLY")
+    await stage.roam("ap-3" if stage.position.name == "ap-1" else "ap-1")
+    await asyncio.sleep(LOOK_AROUND)
+    try:
+        began_at = boottime()
+        for plan in ACCESS_POINTS.values():
+            set_strength(plan, STRONG if plan.name == "ap-2" else WEAK)
+        outcome.roams.append(await stage.roams_by_itself("weak signal", began_at))
+    finally:
+        _set_strengths(STRONG)
+    _claim_noticed(outcome)
+    (roam,) = outcome.roams
+    events = stage.roaming.mobile_node.events
+    told = [one.at for one in events if one.name == "signal-weak" and one.at >= began_at]
+    seconds = (roam.connected_at or 0.0) - began_at
+    outcome.claims.append(
+        Claim(
+            "the agent told of the weak signal, and the station was elsewhere soon after",
+            bool(told) and told[0] < (roam.connected_at or 0.0) < told[0] + SCAN_PATIENCE,
+            f"{seconds:.1f} s after it fell",
+        )
+    )
+
+
+async def second_interface(stage: Stage, outcome: Outcome) -> None:
+    """The signal falls, and there is a cellular modem: registered there before the link is lost"""
+    roaming = stage.roaming
+    if stage.position.link != LINK_A:
+        await stage.roam("ap-1")
+    roaming.plug_modem(LINK_B)
+    try:
+        await stage.configured(MODEM_INTERFACE)
+        fell_at = boottime()
+        _set_strengths(WEAK)
+        left_at = await roaming.settled(_move(LINK_B, fell_at), timeout=SETTLE_TIMEOUT)
+        stayed = roaming.station.is_at(stage.position.bssid)
+        await asyncio.sleep(DWELL)
+        rose_at = boottime()
+        _set_strengths(STRONG)
+        back_at = await roaming.settled(_move(LINK_A, rose_at), timeout=SETTLE_TIMEOUT)
+        await stage.traffic.resumed(boottime(), timeout=SETTLE_TIMEOUT)
+        await asyncio.sleep(DWELL)
+        lost = stage.probes(fell_at)["lost"]
+    finally:
+        _set_strengths(STRONG)
+        roaming.unplug_modem()
+    text = "the node registered from the modem while the station was still associated"
+    outcome.claims.append(Claim(text, stayed, f"{left_at - fell_at:.1f} s after the signal fell"))
+    text = "it came back when the signal was good again"
+    outcome.claims.append(Claim(text, back_at > rose_at, f"{back_at - rose_at:.1f} s after"))
+    outcome.claims.append(Claim("no probe was lost either way", not lost, f"{len(lost)} lost"))
+
+
+def _move(destination: str, at: float) -> Move:
+    return Move("the other interface", destination, at, at)
+
+
+def _set_strengths(level: int) -> None:
+    for plan in ACCESS_POINTS.values():
+        set_strength(plan, level)
 
 
 async def access_point_dies(stage: Stage, outcome: Outcome) -> None:
@@ -477,6 +562,8 @@ SCENARIOS = (
     Scenario("across-links", across_links),
     Scenario("within-link", within_link),
     Scenario("by-signal", by_signal),
+    Scenario("weak-signal", weak_signal),
+    Scenario("second-interface", second_interface),
     Scenario("access-point-dies", access_point_dies),
     Scenario("reauthentication", reauthentication),
     Scenario("wpa3", wpa3),
@@ -581,6 +668,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--roams", type=int, default=10)
     parser.add_argument("names", nargs="*")
     options = parser.parse_intermixed_args(arguments)
+    os.nice(RIG_NICENESS)
     try:
         results = asyncio.run(play(options.names, options.roams, options.output))
     except RigError as error:

@@ -69,10 +69,22 @@ class Node(Driver):
     def tell(self, event: Any) -> list[Output]:
         return self.note(self.machine.handle(event, self.now))
 
-    def link_up(self, *, cause: LinkCause = LinkCause.CARRIER, name: str = "eth0") -> list[Output]:
+    def link_up(
+        self,
+        *,
+        cause: LinkCause = LinkCause.CARRIER,
+        name: str = "eth0",
+        access_point: bytes = b"",
+    ) -> list[Output]:
         index = 2 if name == "eth0" else 100 + int(name)
         return self.tell(
-            LinkUp(interface=index, name=name, link_layer_address=OWN_MAC, cause=cause)
+            LinkUp(
+                interface=index,
+                name=name,
+                link_layer_address=OWN_MAC,
+                cause=cause,
+                access_point=access_point,
+            )
         )
 
     def know_own_address(self, address: IPv6Address = LINK_LOCAL, **fields: Any) -> list[Output]:
@@ -127,6 +139,23 @@ def unicast_probes(outputs: list[Output]) -> list[IPv6Address]:
         for action, message in sent(outputs, NeighborSolicitation)
         if action.link_layer_destination is not None
     ]
+
+
+@requirement("RFC6059-5.5.2", "MOV-18")
+def test_router_behind_an_access_point_that_was_left_long_ago_is_asked_first() -> None:
+    node = Node()
+    node.know_own_address()
+    for number in range(1, 9):
+        router = IPv6Address(f"fe80::{number:x}")
+        mac = bytes((2, 0, 0, 0, 0, number))
+        node.link_up(access_point=bytes((2, 0, 0, 0, 1, number)))
+        node.know_own_address()
+        node.hear(f"2001:db8:{number:x}::/64", router=router, mac=mac)
+        node.advance(2)
+    elsewhere = node.link_up(access_point=bytes((2, 0, 0, 0, 1, 99)))
+    assert ROUTER not in unicast_probes(elsewhere)
+    node.advance(5)
+    assert unicast_probes(node.link_up(access_point=bytes((2, 0, 0, 0, 1, 1))))[0] == ROUTER
 
 
 @requirement("RFC6059-5.7.1", "MOV-19")

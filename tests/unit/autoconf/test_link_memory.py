@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mnagent.autoconf.constants import (
+    MAX_KNOWN_ACCESS_POINTS,
     MAX_KNOWN_ROUTERS,
     MAX_PREFIXES,
     MAX_PROBED_ROUTERS,
@@ -83,6 +84,41 @@ def test_candidates_are_the_latest_with_a_valid_address() -> None:
     assert [each.router for each in found] == alive[:MAX_PROBED_ROUTERS]
     assert all(each.target == each.router.router for each in found)
     assert len(memory.routers) == len(alive), "what is over is forgotten"
+
+
+@requirement("RFC6059-5.5.2", "MOV-18")
+def test_routers_heard_through_the_same_access_point_are_asked_first() -> None:
+    here, elsewhere = b"\2\0\0\0\0\x01", b"\2\0\0\0\0\x02"
+    routers = [router(number, net=f"{number:x}", seen_at=NOW - number) for number in range(1, 10)]
+    routers[8] = replace(routers[8], access_points=(elsewhere, here))
+    routers[7] = replace(routers[7], access_points=(here,))
+    memory = LinkMemory(routers)
+    found = [each.router for each in memory.candidates(NOW, access_point=here)]
+    assert found == [routers[7], routers[8], *routers[: MAX_PROBED_ROUTERS - 2]]
+    for unknown in (b"", b"\2\0\0\0\0\x03"):
+        found = [each.router for each in memory.candidates(NOW, access_point=unknown)]
+        assert found == routers[:MAX_PROBED_ROUTERS]
+
+
+def test_access_points_of_a_router_are_the_latest_first_and_bounded() -> None:
+    memory = LinkMemory()
+    points = [bytes((2, 0, 0, 0, 0, number)) for number in range(MAX_KNOWN_ACCESS_POINTS + 2)]
+    for point in points:
+        assert memory.remember(router(access_points=(point,)))
+    assert not memory.remember(router(access_points=(points[-2],)))
+    assert not memory.remember(router())
+    (known,) = memory.routers
+    assert known.access_points[:2] == (points[-2], points[-1])
+    assert len(known.access_points) == MAX_KNOWN_ACCESS_POINTS
+    (restored,) = decode(encode(known))["wlan0"].routers
+    assert restored.access_points == known.access_points
+
+
+def test_record_of_an_agent_that_knew_no_access_points_is_still_read() -> None:
+    content = json.loads(encode(router()))
+    del content["interfaces"]["wlan0"][0]["access_points"]
+    (restored,) = decode(json.dumps(content))["wlan0"].routers
+    assert restored.access_points == ()
 
 
 def test_router_with_nothing_but_a_lease_is_a_candidate() -> None:
@@ -169,6 +205,9 @@ def changed(**fields: Any) -> str:
         changed(addresses=[1]),
         changed(router_addresses={"a": 1}),
         changed(age=None),
+        changed(access_points=["02:00"]),
+        changed(access_points=["02"] * (MAX_PREFIXES + 1)),
+        changed(access_points=[7]),
     ],
 )
 def test_record_with_anything_wrong_is_void(text: str | None) -> None:

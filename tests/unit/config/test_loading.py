@@ -161,6 +161,8 @@ def test_mistake_in_a_value_names_file_key_and_expectation(
         ("home_prefix_length = 128", "mobile_node.home_prefix_length", "1 to 127"),
         ("optimistic = 1", "mobile_node.optimistic", "expected true or false"),
         ('interface_order = "x"', "mobile_node.interface_order", '"listed" or "by-kind"'),
+        ("weak_signal = 70", "mobile_node.weak_signal", "-100 to -30 dBm, found 70"),
+        ("weak_signal = nan", "mobile_node.weak_signal", "-100 to -30 dBm"),
         ("path_check_interval = 4.9", "mobile_node.path_check_interval", "0 or 5 to 86400"),
         ("path_check_interval = nan", "mobile_node.path_check_interval", "0 or 5 to 86400"),
         ('autoconfiguration = "dhcp"', "mobile_node.autoconfiguration", '"agent" or "kernel"'),

@@ -127,7 +127,7 @@ def test_changed_link_layer_address_is_another_up(monitor: LinkMonitor) -> None:
 
 def test_association_of_a_usable_link_is_another_up(monitor: LinkMonitor) -> None:
     monitor.handle(UP, 0.0)
-    roamed = replace(TOLD_UP, cause=LinkCause.ASSOCIATION)
+    roamed = replace(TOLD_UP, cause=LinkCause.ASSOCIATION, access_point=AP_1)
     assert monitor.associated(3, 1.0, access_point=AP_1) == [roamed]
     assert monitor.access_point(3) == AP_1
     assert monitor.associated(4, 1.0) == []
@@ -148,7 +148,7 @@ def test_association_that_the_carrier_told_already_is_not_told_again(monitor: Li
 def test_association_before_the_carrier_is_told_with_it(monitor: LinkMonitor) -> None:
     monitor.handle(DOWN, 0.0)
     assert monitor.associated(3, 5.0, access_point=AP_1) == []
-    assert monitor.handle(UP, 5.05) == [TOLD_UP]
+    assert monitor.handle(UP, 5.05) == [replace(TOLD_UP, access_point=AP_1)]
     assert monitor.associated(3, 5.06, access_point=AP_1) == []
 
 

@@ -16,26 +16,36 @@ from mnagent.link.wireless import (
     CTRL_CMD_DELFAMILY,
     CTRL_CMD_NEWFAMILY,
     GENL_ID_CTRL,
+    NL80211_ATTR_BSS,
     NL80211_ATTR_CQM,
     NL80211_ATTR_CQM_RSSI_LEVEL,
     NL80211_ATTR_CQM_RSSI_THRESHOLD_EVENT,
     NL80211_ATTR_IFINDEX,
     NL80211_ATTR_MAC,
+    NL80211_ATTR_SCAN_FREQUENCIES,
+    NL80211_ATTR_SCAN_SSIDS,
     NL80211_ATTR_STA_INFO,
     NL80211_ATTR_STATUS_CODE,
+    NL80211_BSS_FREQUENCY,
+    NL80211_BSS_INFORMATION_ELEMENTS,
+    NL80211_BSS_STATUS,
     NL80211_CMD_CONNECT,
     NL80211_CMD_DISCONNECT,
+    NL80211_CMD_NEW_SCAN_RESULTS,
     NL80211_CMD_NEW_STATION,
     NL80211_CMD_NOTIFY_CQM,
     NL80211_CMD_ROAM,
     NL80211_STA_INFO_SIGNAL,
+    AccessPointMessage,
     AssociationChange,
     AssociationMessage,
     FamilyMessage,
     SignalMessage,
     WirelessMessage,
     decode,
+    encode_access_points_request,
     encode_family_request,
+    encode_scan,
     encode_signal_request,
     split,
 )
@@ -120,7 +130,65 @@ def test_quality_without_a_level_is_of_no_interest(quality: bytes) -> None:
     assert read(NL80211_CMD_NOTIFY_CQM, INDEX, (NL80211_ATTR_CQM | NESTED, quality)) is None
 
 
-@pytest.mark.parametrize("command", [1, 33, 64, 200])
+FREQUENCY = (NL80211_BSS_FREQUENCY, struct.pack("=I", 2437))
+
+
+def elements(name: bytes) -> tuple[int, bytes]:
+    rates = b"\x01\x02\x82\x84"
+    return NL80211_BSS_INFORMATION_ELEMENTS, bytes([0, len(name)]) + name + rates
+
+
+def test_access_point_heard_of_late_is_read_with_its_network_and_channel() -> None:
+    point = (NL80211_ATTR_BSS | NESTED, attributes(FREQUENCY, elements(b"cafe")))
+    assert read(NL80211_CMD_NEW_SCAN_RESULTS, INDEX, point) == AccessPointMessage(
+        interface=3, network=b"cafe", frequency=2437
+    )
+
+
+@pytest.mark.parametrize(("status", "is_own"), [(0, False), (1, True), (2, False)])
+def test_access_point_in_use_is_told_from_others(status: int, is_own: bool) -> None:
+    state = (NL80211_BSS_STATUS, struct.pack("=I", status))
+    point = (NL80211_ATTR_BSS | NESTED, attributes(FREQUENCY, elements(b"cafe"), state))
+    found = read(NL80211_CMD_NEW_SCAN_RESULTS, INDEX, point)
+    assert isinstance(found, AccessPointMessage) and found.is_own is is_own
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        elements(b""),
+        elements(bytes(4)),
+        (NL80211_BSS_INFORMATION_ELEMENTS, b"\x00\x21" + b"x" * 33),
+        (NL80211_BSS_INFORMATION_ELEMENTS, b"\x00\x04caf"),
+        (NL80211_BSS_INFORMATION_ELEMENTS, b"\x01\x04\x82\x84\x8b\x96"),
+        (NL80211_BSS_INFORMATION_ELEMENTS, b"\x00"),
+        (NL80211_BSS_STATUS, bytes(4)),
+    ],
+)
+def test_access_point_that_hides_or_garbles_its_name_has_none(named: tuple[int, bytes]) -> None:
+    point = (NL80211_ATTR_BSS | NESTED, attributes(FREQUENCY, named))
+    found = read(NL80211_CMD_NEW_SCAN_RESULTS, INDEX, point)
+    assert isinstance(found, AccessPointMessage) and found.network == b""
+
+
+def test_access_point_without_a_channel_is_of_no_interest() -> None:
+    point = (NL80211_ATTR_BSS | NESTED, attributes(elements(b"cafe")))
+    assert read(NL80211_CMD_NEW_SCAN_RESULTS, INDEX, point) is None
+    assert read(NL80211_CMD_NEW_SCAN_RESULTS, INDEX) is None
+
+
+def test_scan_names_the_network_and_the_channels() -> None:
+    data = encode_scan(FAMILY, 3, 9, network=b"cafe", frequencies=(2412, 2437))
+    ((kind, body),) = split(data)
+    channels = attributes((1, struct.pack("=I", 2412)), (2, struct.pack("=I", 2437)))
+    assert kind == FAMILY and body[4:] == attributes(
+        INDEX,
+        (NL80211_ATTR_SCAN_FREQUENCIES, channels),
+        (NL80211_ATTR_SCAN_SSIDS, attributes((1, b"cafe"))),
+    )
+
+
+@pytest.mark.parametrize("command", [1, 33, 200])
 def test_other_command_is_of_no_interest(command: int) -> None:
     assert read(command, INDEX, MAC) is None
 
@@ -171,6 +239,8 @@ def test_requests_are_netlink_messages() -> None:
     ((kind, body),) = split(encode_family_request(7))
     assert kind == GENL_ID_CTRL and body[4:] == attributes((CTRL_ATTR_FAMILY_NAME, b"nl80211\0"))
     ((kind, body),) = split(encode_signal_request(FAMILY, 3, 8))
+    assert kind == FAMILY and body[4:] == attributes(INDEX)
+    ((kind, body),) = split(encode_access_points_request(FAMILY, 3, 8))
     assert kind == FAMILY and body[4:] == attributes(INDEX)
 
 

@@ -7,8 +7,6 @@ from mnagent.mobility.interface_choice import (
     FIRST_HOLD,
     FLAP_MEMORY,
     SIGNAL_STEP,
-    STRONG_SIGNAL,
-    WEAK_SIGNAL,
     InterfaceChoice,
 )
 
@@ -50,28 +48,26 @@ def test_names_that_are_not_listed_are_not_accepted() -> None:
 
 def test_weak_wi_fi_comes_after_all_that_are_not_until_it_is_strong_again() -> None:
     made = choice()
-    made.measured("wlan0", WEAK_SIGNAL - 1)
+    made.measured("wlan0", -70.0, is_weak=True)
     assert order(made)[-1] == "wlan0"
-    made.measured("wlan0", WEAK_SIGNAL + 1)
-    assert order(made)[-1] == "wlan0"
-    made.measured("wlan0", STRONG_SIGNAL)
+    made.measured("wlan0", -69.0, is_weak=False)
     assert order(made).index("wlan0") < order(made).index("ppp0")
-    made.measured("unknown0", -10.0)
+    made.measured("unknown0", -10.0, is_weak=True)
 
 
 def test_better_signal_wins_only_when_it_is_much_better() -> None:
     made = choice()
-    made.measured("wlan0", -60.0)
-    made.measured("wlan1", -60.0 + SIGNAL_STEP - 1)
+    made.measured("wlan0", -60.0, is_weak=False)
+    made.measured("wlan1", -60.0 + SIGNAL_STEP - 1, is_weak=False)
     assert order(made)[1] == "wlan1"
     assert order(made, current="wlan0")[1] == "wlan0"
-    made.measured("wlan1", -60.0 + SIGNAL_STEP + 1)
+    made.measured("wlan1", -60.0 + SIGNAL_STEP + 1, is_weak=False)
     assert order(made, current="wlan0")[1] == "wlan1"
 
 
 def test_signal_of_a_link_that_went_is_forgotten() -> None:
     made = choice()
-    made.measured("wlan0", -90.0)
+    made.measured("wlan0", -90.0, is_weak=True)
     made.went("wlan0", 1.0)
     made.came("wlan0", LinkKind.WIFI, 2.0)
     assert order(made)[1:3] == ["wlan0", "wlan1"]

@@ -190,6 +190,24 @@ def test_by_kind_ethernet_takes_over_from_wi_fi_and_gives_way_when_it_goes() -> 
     assert care_of(moves.tell(LinkDown(interface=2))) == CARE_OF_A
 
 
+def test_weak_wi_fi_is_left_for_a_modem_before_its_link_is_lost_and_taken_up_again() -> None:
+    moves = Moves("wlan0", "wwan0")
+    moves.movement = Movement(
+        home_addresses={HOME_ADDRESS},
+        home_prefixes={HOME_PREFIX},
+        interfaces=("wlan0", "wwan0"),
+        by_kind=True,
+    )
+    moves.tell(LinkUp(interface=3, name="wlan0", link_layer_address=b"", kind=LinkKind.WIFI))
+    moves.visit(CARE_OF_A, interface=3)
+    moves.tell(LinkUp(interface=4, name="wwan0", link_layer_address=b"", kind=LinkKind.CELLULAR))
+    assert care_of(moves.visit(CARE_OF_B, interface=4)) == CARE_OF_A
+    weak = SignalMeasured(interface=3, level=-80.0, is_weak=True)
+    assert care_of(moves.tell(weak)) == CARE_OF_B
+    assert moves.movement.is_usable(CARE_OF_A)
+    assert care_of(moves.tell(SignalMeasured(interface=3, level=-60.0))) == CARE_OF_A
+
+
 def test_interface_that_flapped_has_to_stay_before_the_node_moves_to_it() -> None:
     moves = Moves("eth0", "eth1")
     moves.link_up(3, "eth1")

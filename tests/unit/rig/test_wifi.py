@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
+import subprocess
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +22,7 @@ from mnagent.rig.wifi.machine import (
     EXIT_NO_RESULT,
     Image,
     Machine,
+    _Builder,
     _exit_status,
     build,
     console_tail,
@@ -102,11 +105,30 @@ def test_machine_shares_the_program_for_reading_and_the_job_for_writing(tmp_path
     assert disk.endswith("readonly=on")
 
 
-def test_finished_image_is_not_built_again(tmp_path: Path) -> None:
+def test_finished_image_is_not_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     description = describe((3, 11))
-    folder = tmp_path / description.digest
-    folder.mkdir()
-    assert build(description, tmp_path).folder == folder
+    folder = tmp_path / "cache" / description.digest
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert build(description, Path("cache")).folder == folder
+
+
+@pytest.mark.skipif(shutil.which("cpio") is None, reason="needs cpio")
+def test_initramfs_has_its_script_and_the_modules_in_the_order_of_loading(tmp_path: Path) -> None:
+    (tmp_path / "root/bin").mkdir(parents=True)
+    (tmp_path / "root/bin/busybox").write_bytes(b"\x7fELF")
+    modules = [tmp_path / name for name in ("virtio.ko", "virtio_blk.ko")]
+    for module in modules:
+        module.write_bytes(module.name.encode())
+    _Builder(describe((3, 11)), tmp_path)._write_initramfs(modules)
+    archive = tmp_path / "initramfs"
+    listed = subprocess.run(
+        ("cpio", "-tv", "--quiet"), input=archive.read_bytes(), capture_output=True, check=True
+    )
+    rows = {line.split()[-1]: line.split()[0] for line in listed.stdout.decode().splitlines()}
+    assert rows["init"] == "-rwxr-xr-x" and rows["proc"].startswith("d")
+    assert {"bin/busybox", "modules/00-virtio.ko", "modules/01-virtio_blk.ko"} <= rows.keys()
+    assert describe((3, 11)).early.encode() in archive.read_bytes()
 
 
 @pytest.mark.parametrize(("written", "status"), [("0\n", 0), ("3\n", 3), ("", EXIT_NO_RESULT)])
