@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from boards.recipe.errors import BuildError
+from boards.recipe.errors import BuildError, with_remedy
 
 _QUOTED_LINES = 15
 
@@ -51,9 +52,9 @@ def run(
         raise BuildError(f"{arguments[0]} is not installed") from None
     if done.returncode:
         last = "\n".join((done.stdout + done.stderr).strip().splitlines()[-_QUOTED_LINES:])
-        if "No space left on device" in last:
-            last += "\nthe disk is full: make room (the cache may be deleted) and run it again"
-        raise BuildError(f"`{_shown(arguments)}` ended with {done.returncode}:\n{last}")
+        raise BuildError(
+            f"`{_shown(arguments)}` ended with {done.returncode}:\n{with_remedy(last)}"
+        )
     return done.stdout
 
 
@@ -112,6 +113,17 @@ class Cache:
     def folder(self) -> Path:
         """Where the pieces are."""
         return self._folder
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """One build at a time: two would make the same pieces, or remove what the other uses."""
+        with (self._folder / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"-- waiting for another build with {self._folder} ...", file=sys.stderr)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def find(self, name: str) -> Path | None:
         """The piece of this name, if it is there; it counts as used now."""

@@ -12,13 +12,12 @@ from pathlib import Path
 from boards.recipe import steps
 from boards.recipe.description import Board
 from boards.recipe.errors import BuildError
-from boards.recipe.image import BOOT_LABEL, ROOT_LABEL, STATE_LABEL
+from boards.recipe.image import ROOT_LABEL
 
+# The others are mounted by units, which wait for less (layers/base).
 FSTAB = f"""\
 # file system          mount point       type  options                                  dump pass
 LABEL={ROOT_LABEL}     /                 ext4  noatime,errors=remount-ro                0 1
-LABEL={STATE_LABEL}    /var/lib/mnagent  ext4  noatime,data=journal,commit=1,nofail     0 2
-LABEL={BOOT_LABEL}             /boot/firmware    vfat  noatime,nofail,sync,umask=077            0 0
 """
 ENABLED_UNITS = {
     "multi-user.target.wants": ("mnagent-board.service", "systemd-networkd.service"),

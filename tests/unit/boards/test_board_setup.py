@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import os
 import re
 import subprocess
 from collections.abc import Sequence
@@ -128,6 +130,58 @@ def test_refused_configuration_leaves_the_one_before_running(board: Board) -> No
     assert "NOT TAKEN: mnagent: mnagent.toml: colour: unknown key" in board.report
     assert (board.root / "etc/mnagent/mobile-node.toml").read_text() == CONFIGURATION
     assert not candidate.exists()
+
+
+def test_keys_that_do_not_fit_the_configuration_leave_those_before_in_use(board: Board) -> None:
+    used = board.root / "etc/mnagent/keys/mobile-node.toml"
+    (board.boot / "mnagent.toml").write_text(CONFIGURATION)
+    (board.boot / "keys/mobile-node.toml").write_text("good = 1\n")
+    assert board.start() == 0
+    for name in ("mobile-node.toml", "other.toml"):
+        (board.boot / "keys" / name).write_text("bad = 1\n")
+    board.answers["mnagent"] = (2, f"mnagent: {used}: bad: unknown key")
+    assert board.start() == 1
+    assert "NOT TAKEN: mnagent: " in board.report
+    assert [key.name for key in used.parent.iterdir()] == ["mobile-node.toml"]
+    assert used.read_text() == "good = 1\n"
+    assert (board.boot / "keys/mobile-node.toml").read_text() == "bad = 1\n"
+
+
+def test_missing_key_is_said_in_the_words_of_the_agent(board: Board) -> None:
+    (board.boot / "mnagent.toml").write_text(CONFIGURATION)
+    board.answers["mnagent"] = (2, "mnagent: /etc/mnagent/keys/mobile-node.toml: not found")
+    assert board.start() == 1
+    assert "/etc/mnagent/keys/mobile-node.toml: not found" in board.report
+    assert board.started() == []
+
+
+def test_keys_without_a_configuration_are_moved_into_the_board(board: Board) -> None:
+    (board.boot / "keys/mobile-node.toml").write_text("a = 1\n")
+    assert board.start() == 0
+    assert not (board.boot / "keys/mobile-node.toml").exists()
+    assert (board.root / "etc/mnagent/keys/mobile-node.toml").read_text() == "a = 1\n"
+    assert "mnagent.toml: not there yet" in board.report
+
+
+def test_full_card_leaves_the_secret_where_it_was_and_is_said(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(descriptor: int) -> None:
+        if "/boot/firmware/" not in os.readlink(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for name, text in {"wifi.conf": WIFI, "keys/mobile-node.toml": "a = 1\n"}.items():
+        (board.boot / name).write_text(text)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fill)
+        assert board.start() == 3
+    assert "wpa_supplicant/board.conf" not in board.report
+    assert re.search("NOT DONE: .*wifi.conf: No space left on device", board.report)
+    for name, text in {"wifi.conf": WIFI, "keys/mobile-node.toml": "a = 1\n"}.items():
+        assert (board.boot / name).read_text() == text
+    assert not list(board.root.rglob("*.new"))
+    assert board.start() == 0
+    assert (board.root / "etc/wpa_supplicant/board.conf").exists()
 
 
 def test_another_role_replaces_the_one_before(board: Board) -> None:

@@ -49,8 +49,7 @@ class Setup:
         """Put what the user gave into place, as far as it is good."""
         self._kept.mkdir(parents=True, exist_ok=True, mode=0o700)
         for step in (
-            self._keys,
-            self._configuration,
+            self._agent_files,
             self._wifi,
             self._authorized_keys,
             self._host_key,
@@ -133,37 +132,43 @@ class Setup:
                 (self._home / ".ssh").mkdir(exist_ok=True, mode=0o700)
                 _write(self._home / ".ssh/authorized_keys", kept.read_bytes(), 0o600)
 
-    def _keys(self) -> None:
-        folder = self._kept / "keys"
-        folder.mkdir(exist_ok=True, mode=0o700)
+    def _agent_files(self) -> None:
+        """The configuration and the keys that it names: all of what is new is taken, or none."""
         used = self._etc / "mnagent/keys"
-        used.mkdir(parents=True, exist_ok=True, mode=0o700)
+        kept = self._kept / "keys"
+        for folder in (used, kept):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        given = sorted((self._boot / "keys").glob("*.toml"))
         try:
-            for given in sorted((self._boot / "keys").glob("*.toml")):
-                _toml(given, f"keys/{given.name}")
-                _write(folder / given.name, given.read_bytes(), 0o600)
-                self._forget(given)
-                self._say(f"keys/{given.name}: moved into the board")
+            self._take_agent_files(given)
         finally:
-            for key in folder.glob("*.toml"):
+            for key in given:
+                if not (kept / key.name).exists():
+                    (used / key.name).unlink(missing_ok=True)
+            for key in kept.glob("*.toml"):
                 _write(used / key.name, key.read_bytes(), 0o600)
+            if (self._kept / "mnagent.toml").exists():
+                self._use(self._kept / "mnagent.toml")
 
-    def _configuration(self) -> None:
+    def _take_agent_files(self, keys: Sequence[Path]) -> None:
         kept = self._kept / "mnagent.toml"
         given = self._boot / "mnagent.toml"
-        try:
-            if not given.exists():
-                if not kept.exists():
-                    self._say("mnagent.toml: not there yet; start from mnagent-example.toml")
-                return
-            if given.read_bytes() == _read_if_there(kept):
-                return
-            self._check(given)
+        if not given.exists() and not kept.exists():
+            self._say("mnagent.toml: not there yet; start from mnagent-example.toml")
+        new = given.exists() and given.read_bytes() != _read_if_there(kept)
+        for key in keys:
+            _toml(key, f"keys/{key.name}")
+            _write(self._etc / "mnagent/keys" / key.name, key.read_bytes(), 0o600)
+        if new or (keys and kept.exists()):
+            self._check(given if given.exists() else kept)
+        for key in keys:
+            _write(self._kept / "keys" / key.name, key.read_bytes(), 0o600)
+        if new:
             _write(kept, given.read_bytes(), 0o600)
             self._say("mnagent.toml: taken")
-        finally:
-            if kept.exists():
-                self._use(kept)
+        for key in keys:
+            self._forget(key)
+            self._say(f"keys/{key.name}: moved into the board")
 
     def _check(self, given: Path) -> None:
         role = _toml(given, "mnagent.toml").get("role")
@@ -273,10 +278,14 @@ def _write(path: Path, data: bytes, mode: int) -> None:
     """Whole or not at all, also when power is cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(path.name + ".new")
-    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        new.unlink(missing_ok=True)  # It may be what fills the card.
+        raise OSError(error.errno, error.strerror, str(path)) from None
     with contextlib.suppress(PermissionError):  # FAT has no modes
         new.chmod(mode)
     new.replace(path)
