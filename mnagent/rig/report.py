@@ -71,6 +71,8 @@ class Result:
     """Seconds, one way, between core and home agent."""
     records: list[dict[str, Any]] = field(default_factory=list)
     """The mobile node's own handover record, as ``mnagent handovers --json`` gives it."""
+    facts: dict[str, str] = field(default_factory=dict)
+    """What was tested: board, kernel, image, commit."""
 
     @property
     def succeeded(self) -> bool:
@@ -82,6 +84,7 @@ def as_json(result: Result) -> str:
     """The report programs read."""
     document: dict[str, Any] = {
         "succeeded": result.succeeded,
+        "facts": result.facts,
         "tcp_survived": result.tcp_survived,
         "incoming_tcp_survived": result.incoming_tcp_survived,
         "ping_sent": result.ping_sent,
@@ -382,7 +385,7 @@ def as_html(result: Result, captures: Iterable[str]) -> str:
 <p><strong class="{good}">{verdict}</strong> {html.escape(path)}, {result.delay * 1000:.0f} ms
 one way between the foreign links and the core, payload protection
 {html.escape(result.payload_protection)}; {result.ping_lost} of {result.ping_sent} probes lost.</p>
-
+{_facts_section(result)}
 <h2>Timeline</h2>
 
 <p>Red: from link down until all traffic had resumed.</p>
@@ -426,6 +429,12 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
     )
     return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _facts_section(result: Result) -> str:
+    if not result.facts:
+        return ""
+    return f"\n<h2>What was tested</h2>\n\n{_table(('what', 'which'), result.facts.items())}\n"
 
 
 def _flows_section(result: Result) -> str:
