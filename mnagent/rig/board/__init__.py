@@ -5,3 +5,8 @@ reached. `drivers` plug it into the rig's network, `strategy` takes it from off 
 runs programs on it as if it were a namespace, and `bench` puts all of it around a scenario. Only
 this package imports labgrid.
 """
+
+import os
+
+# It tells of every program that is started while a coordinator is connected.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")

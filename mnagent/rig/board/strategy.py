@@ -32,7 +32,7 @@ LINE = 180
 QUESTIONS = {
     "kernel": "uname -r",
     "system": "sed -n 's/^PRETTY_NAME=//p' /etc/os-release | tr -d '\"'",
-    "model": "tr -d '\\0' 2>/dev/null </proc/device-tree/model || uname -m",
+    "model": "cat /proc/device-tree/model /sys/class/dmi/id/product_name 2>/dev/null | tr -d '\\0'",
     "mnagent": "mnagent version",
 }
 """What a board is asked about itself."""
@@ -188,10 +188,12 @@ class RoamingStrategy(Strategy):
         self.status = Status.off
 
     def _boot(self) -> None:
-        if self.power is not None:
-            self.power.on()
-        if self.power is not None and self.console is not None:
+        if self.power is None:
+            return
+        if self.console is not None:
             self.target.activate(self.console.console)
+        self.power.on()
+        if self.console is not None:
             self.console.console.expect(self.console.login_prompt, timeout=self.boot_timeout)
 
     def _log_in(self) -> None:
