@@ -57,6 +57,8 @@ class Journey:
     """Whether the correspondent takes bindings."""
     goes_direct: bool = False
     """Whether flows must leave the tunnel."""
+    interval: float = 0.02
+    """Between probes."""
     slack: float = 0.1
     """By which instants told by the node may be wrong, and a packet late beyond the delays."""
 
@@ -126,6 +128,7 @@ class Judge:
             flows=flows,
             home_delay=self._journey.home_delay,
             records=records,
+            interval=self._journey.interval,
             facts=facts or {},
         )
 

@@ -23,8 +23,7 @@ COLUMNS = (
     "all resumed",
     "lost",
 )
-"""Times in milliseconds from link up; answered: the Binding Acknowledgement came; lost: probes, one
-each 20 ms."""
+"""Times in milliseconds from link up; answered: the Binding Acknowledgement came; lost: probes."""
 DIRECT_COLUMN = "direct path"
 """Before the last but one, where there was any."""
 FLOW_COLUMNS = (
@@ -71,6 +70,8 @@ class Result:
     """Seconds, one way, between core and home agent."""
     records: list[dict[str, Any]] = field(default_factory=list)
     """The mobile node's own handover record, as ``mnagent handovers --json`` gives it."""
+    interval: float = 0.02
+    """Seconds between probes."""
     facts: dict[str, str] = field(default_factory=dict)
     """What was tested: board, kernel, image, commit."""
 
@@ -90,6 +91,7 @@ def as_json(result: Result) -> str:
         "ping_sent": result.ping_sent,
         "ping_lost": result.ping_lost,
         "delay_ms": result.delay * 1000,
+        "interval_ms": result.interval * 1000,
         "payload_protection": result.payload_protection,
         "home_delay_ms": result.home_delay * 1000,
         "handovers": [handover.as_record() for handover in result.handovers],
@@ -394,7 +396,7 @@ one way between the foreign links and the core, payload protection
 
 <h2>Handovers</h2>
 
-<p>Milliseconds from link up; lost probes, one each 20 ms.</p>
+<p>Milliseconds from link up; lost probes, one each {result.interval * 1000:.0f} ms.</p>
 
 {table}
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from mnagent.rig.board.bench import Bench, environment
+from mnagent.rig.host import boottime
 from mnagent.rig.report import Result
 from mnagent.rig.topology import FOREIGN_PREFIXES, LINK_A, LINK_B
 from tests.support.requirement import requirement
@@ -64,6 +65,14 @@ def test_node_roams_between_links_and_every_check_holds(result: Result) -> None:
     failed = [f"{check.claim}: {check.detail}" for check in result.checks if not check.held]
     assert failed == []
     assert [handover.destination for handover in result.handovers] == list(PATH)
+
+
+def test_node_whose_power_was_cut_registers_again(result: Result, bench: Bench) -> None:
+    cut = boottime()
+    bench.strategy.transition("off")
+    bench.strategy.transition("roaming")
+    refused = bench.roaming.home_agent.find("binding-update-rejected", after=cut)
+    assert refused is None
 
 
 def test_result_says_what_was_tested(

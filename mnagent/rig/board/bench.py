@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any
 
 from labgrid import Environment
+from labgrid.exceptions import InvalidConfigError
 
 import mnagent
 from mnagent.rig.board.drivers import Surroundings
@@ -66,12 +67,16 @@ def commit() -> str:
 
 class Bench:
     """A context: on entry all stands but the node, which is off; on exit it is off, and nothing is
-    left behind but what is in ``folder``. Raises RigError, and what labgrid raises."""
+    left behind but what is in ``folder``. Raises
+    RigError, and what labgrid raises."""
 
     def __init__(self, file: Path, folder: Path, *, image: Path | None = None) -> None:
         self.folder = folder
         self.name = file.stem
-        self.environment = Environment(str(file))
+        try:
+            self.environment = Environment(str(file))
+        except InvalidConfigError as error:
+            raise RigError(str(error)) from error
         if image is not None:
             self.environment.config.data.setdefault("images", {})["card"] = str(image)
         self.roaming = Roaming(RoamingSettings(impairment=Impairment(delay=DELAY)))
@@ -163,6 +168,7 @@ class Bench:
             visited=tuple(link for link in FOREIGN_PREFIXES if link in stops),
             delay=DELAY,
             gap_limit=strategy.gap_limit,
+            interval=strategy.interval,
             slack=strategy.slack,
         )
         return Judge(roaming, traffic, journey).judge(

@@ -100,7 +100,7 @@ class RemoteHost(Host):
             "LogLevel=ERROR",
             "ServerAliveInterval=0",
             "StrictHostKeyChecking=no",
-            f"UserKnownHostsFile={directory / 'known-hosts'}",
+            "UserKnownHostsFile=/dev/null",
             "GlobalKnownHostsFile=/dev/null",
         )
         flags = [word for option in options for word in ("-o", option)]

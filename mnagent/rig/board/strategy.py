@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import enum
 import shlex
+import time
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from labgrid.strategy import Strategy, StrategyError, never_retry
 
 from mnagent.rig.board.drivers import AccessProtocol, Surroundings
 from mnagent.rig.board.remote import Manner, RemoteAgent, RemoteHost
-from mnagent.rig.daemon import MOBILE_NODE_KEYS, toml_document
+from mnagent.rig.daemon import MOBILE_NODE_KEYS, DaemonEvent, toml_document
 from mnagent.rig.host import boottime
 from mnagent.rig.namespace import RigError, run
 from mnagent.rig.roaming import AGENT_NAMES, Move, Roaming
@@ -63,6 +66,8 @@ class RoamingStrategy(Strategy):
         first_link (str): where it registers first
         gap_limit (float): seconds within which traffic must be back after a handover
         slack (float): seconds by which what the board tells may be late
+        hands (float): seconds that a cable is in nobody's port while it is re-plugged; a board that
+            is slow, or a chip that bounces, sees nothing of a cable that was never out
         patience (float): how many times as long as usual programs on the board may take
         interval (float): seconds between probes
         boot_timeout (float): seconds from power to a login prompt, and from cable to registration
@@ -79,6 +84,7 @@ class RoamingStrategy(Strategy):
         default=LINK_A, validator=attr.validators.in_(sorted(FOREIGN_PREFIXES))
     )
     gap_limit: float = attr.ib(default=1.0, validator=attr.validators.instance_of(float))
+    hands: float = attr.ib(default=0.0, validator=attr.validators.instance_of(float))
     slack: float = attr.ib(default=0.1, validator=attr.validators.instance_of(float))
     patience: float = attr.ib(default=1.0, validator=attr.validators.instance_of(float))
     interval: float = attr.ib(default=0.02, validator=attr.validators.instance_of(float))
@@ -179,6 +185,9 @@ class RoamingStrategy(Strategy):
         self.status = state
 
     def _off(self) -> None:
+        if self._around is not None:
+            self.roaming.topology.unplug()
+            self._around.portal(self._hang_up())
         for driver in (self.console, self.ssh):
             if driver is not None:
                 self.target.deactivate(driver)
@@ -186,6 +195,12 @@ class RoamingStrategy(Strategy):
             self.target.activate(self.power)
             self.power.off()
         self.status = Status.off
+
+    async def _hang_up(self) -> None:
+        """A namespace has no power to cut: its agent is killed."""
+        await self.roaming.mobile_node.kill()
+        if self.is_board:
+            await self.roaming.hosts[MOBILE].stop()
 
     def _boot(self) -> None:
         if self.power is None:
@@ -243,14 +258,34 @@ class RoamingStrategy(Strategy):
         return "\n".join(self.command.run(command, timeout=60)[0])
 
     async def _registered(self, move: Move) -> None:
-        agent = self.roaming.home_agent
         limit = self.boot_timeout
-        await agent.wait_for("binding-created", after=move.link_up_at, timeout=limit)
+        await self._bound(move, timeout=limit)
         board = self.roaming.hosts[MOBILE]
         assert isinstance(board, RemoteHost)
         await board.connect(timeout=limit)
         await self.roaming.mobile_node.start()
         await self.roaming.settled(move, timeout=limit)
+
+    async def _bound(self, move: Move, *, timeout: float) -> None:
+        """Wait for the home agent's word, the only one there is before the board can be reached."""
+        prefix = FOREIGN_PREFIXES[move.destination]
+
+        def from_there(event: DaemonEvent) -> bool:
+            return IPv6Address(event.details["care_of_address"]) in prefix
+
+        waits = [
+            asyncio.ensure_future(
+                self.roaming.home_agent.wait_for(
+                    name, after=move.link_up_at, timeout=timeout, matching=from_there
+                )
+            )
+            for name in ("binding-created", "binding-updated")
+        ]
+        done, pending = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in pending:
+            wait.cancel()
+        for wait in done:
+            wait.result()
 
     def move(self, link: str) -> Move:
         """Pull the node's cable and plug it into a link; returns when that was."""
@@ -259,6 +294,7 @@ class RoamingStrategy(Strategy):
         topology.unplug()
         down_at = boottime()
         self.access.set_carrier(False)
+        time.sleep(self.hands)
         up_at = boottime()
         topology.plug(link)
         self.access.set_carrier(True)
