@@ -140,16 +140,6 @@ class Setup:
                 (self._home / ".ssh").mkdir(exist_ok=True, mode=0o700)
                 _write(self._home / ".ssh/authorized_keys", kept.read_bytes(), 0o600)
 
-    def _serial_shell(self) -> None:
-        """Whoever holds the wires holds the card too: for test rigs, the console asks nobody's name
-        for as long as the file is there."""
-        if not (self._boot / "serial-shell").exists():
-            return
-        _write(self._units / "serial-getty@.service.d/shell.conf", SERIAL_SHELL.encode(), 0o644)
-        self._run(["systemctl", "daemon-reload"])
-        self._run(["systemctl", "--no-block", "try-restart", "serial-getty@*.service"])
-        self._say("serial-shell: the serial console is a root shell; remove the file to end that")
-
     def _keys(self) -> None:
         folder = self._kept / "keys"
         folder.mkdir(exist_ok=True, mode=0o700)
@@ -223,6 +213,16 @@ class Setup:
             file.write(b"\n" * given.stat().st_size)
             os.fsync(file.fileno())
         given.unlink()
+
+    def _serial_shell(self) -> None:
+        """Whoever holds the wires holds the card too: for test rigs, the console asks nobody's name
+        for as long as the file is there."""
+        if not (self._boot / "serial-shell").exists():
+            return
+        _write(self._units / "serial-getty@.service.d/shell.conf", SERIAL_SHELL.encode(), 0o644)
+        self._run(["systemctl", "daemon-reload"])
+        self._run(["systemctl", "--no-block", "try-restart", "serial-getty@*.service"])
+        self._say("serial-shell: the serial console is a root shell; remove the file to end that")
 
     def _report(self) -> None:
         version = self._run(["mnagent", "version"]).stdout.strip()
