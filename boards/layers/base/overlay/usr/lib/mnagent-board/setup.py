@@ -26,11 +26,7 @@ KEY_TYPES = ("ssh-ed25519", "ssh-rsa", "ecdsa-sha2-", "sk-ssh-ed25519@", "sk-ecd
 CLOCK = "systemd-timesyncd.service"
 LARGEST_FILE = 1 << 20
 NO_COUNTRY = ("XX", "00")
-SERIAL_SHELL = """\
-[Service]
-ExecStart=
-ExecStart=-/sbin/agetty --autologin root --keep-baud 115200,57600,38400,9600 - dumb
-"""
+SERIAL_SHELL = "AGETTY_OPTIONS=--autologin root\nTERM=dumb\n"
 ROOT_PARTITION = re.compile(r"(/dev/(?:mmcblk\d+p|vd[a-z]|sd[a-z]|nvme\d+n\d+p))(\d+)")
 
 
@@ -47,7 +43,7 @@ class Setup:
         self._kept = root / "var/lib/mnagent/board"
         self._etc = root / "etc"
         self._home = root / "root"
-        self._units = root / "run/systemd/system"
+        self._serial_console = root / "run/mnagent-board/serial-console"
         self._lines: list[str] = []
         self._bad = 0
 
@@ -219,9 +215,7 @@ class Setup:
         for as long as the file is there."""
         if not (self._boot / "serial-shell").exists():
             return
-        _write(self._units / "serial-getty@.service.d/shell.conf", SERIAL_SHELL.encode(), 0o644)
-        self._run(["systemctl", "daemon-reload"])
-        self._run(["systemctl", "--no-block", "try-restart", "serial-getty@*.service"])
+        _write(self._serial_console, SERIAL_SHELL.encode(), 0o644)
         self._say("serial-shell: the serial console is a root shell; remove the file to end that")
 
     def _report(self) -> None:
