@@ -18,7 +18,7 @@ as_root() {
     if [ "$(id -u)" = 0 ]; then
         "$@"
     elif command -v sudo >/dev/null; then
-        sudo --preserve-env=CI,MNAGENT_FUZZ_COUNT "$@"
+        sudo --preserve-env=CI,LG_COORDINATOR,LG_PLACE,LG_TOKEN,MNAGENT_CACHE,MNAGENT_FUZZ_COUNT "$@"
     else
         die "this step needs root: run it as root, or install sudo"
     fi

@@ -147,12 +147,20 @@ class AgentDaemon:
         status: dict[str, Any] = await Client(self.socket).status()
         return status
 
+    async def handovers(self) -> list[dict[str, Any]]:
+        """Its record of handovers, as ``mnagent handovers --json`` shows it. Raises OSError."""
+        return list((await Client(self.socket).handovers())["handovers"])
+
     async def _follow(self) -> None:
         with contextlib.suppress(OSError, EOFError):
             async for event in Client(self.socket).events():
-                details = {key: str(value) for key, value in dict(event["details"]).items()}
-                self.events.append(DaemonEvent(event["name"], float(event["at"]), details))
-                self._notify()
+                self.accept(event)
+        self._notify()
+
+    def accept(self, event: Mapping[str, Any]) -> None:
+        """Take an event of its stream: ``name``, ``at`` and ``details``."""
+        details = {key: str(value) for key, value in dict(event["details"]).items()}
+        self.events.append(DaemonEvent(event["name"], float(event["at"]), details))
         self._notify()
 
     def _notify(self) -> None:

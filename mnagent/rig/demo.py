@@ -17,35 +17,25 @@ import os
 import shutil
 import signal
 import sys
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from mnagent.control.client import Client
-from mnagent.rig.capture import read_capture
-from mnagent.rig.checks import Check, LinkSummary, check_captures, summarize
+from mnagent.rig.checks import Check
 from mnagent.rig.daemon import MOBILE_NODE_KEYS
 from mnagent.rig.flows import (
     Flow,
-    Places,
-    Stay,
-    check_flows,
-    check_never,
-    check_tests,
-    follow,
-    observe,
 )
-from mnagent.rig.handover import Handover, datagram_faults, lost_probes, measure
-from mnagent.rig.host import Process, boottime
+from mnagent.rig.handover import Handover, measure
+from mnagent.rig.host import boottime
 from mnagent.rig.impairment import Impairment
+from mnagent.rig.judgement import Journey, Judge
 from mnagent.rig.keyfile import read_associations, write_wireshark_profile
 from mnagent.rig.namespace import RigError, remove_stale
 from mnagent.rig.report import (
     FLOW_COLUMNS,
-    Point,
     Result,
     aligned,
     columns,
@@ -182,7 +172,23 @@ class Demo:
                 dropped = await self._end(roaming)
             finally:
                 self._keep_logs(roaming)
-            return self._judge(roaming, traffic, captures, dropped)
+            return Judge(roaming, traffic, self._journey()).judge(
+                captures, dropped=dropped, problems=self._problems, records=self._records
+            )
+
+    def _journey(self) -> Journey:
+        options = self._options
+        return Journey(
+            path=options.path,
+            visited=tuple(link for link in FOREIGN_PREFIXES if link in options.path),
+            delay=options.delay,
+            home_delay=options.home_delay,
+            loss=options.loss,
+            payload_protection=options.payload_protection,
+            gap_limit=options.gap_limit,
+            optimizes=self._optimizes,
+            goes_direct=self._goes_direct,
+        )
 
     def _settings(self) -> RoamingSettings:
         options = self._options
@@ -257,8 +263,7 @@ class Demo:
 
     async def _end(self, roaming: Roaming) -> int:
         with contextlib.suppress(OSError):
-            answer = await Client(roaming.mobile_node.socket).handovers()
-            self._records = list(answer["handovers"])
+            self._records = await roaming.mobile_node.handovers()
         for agent in (roaming.mobile_node, roaming.home_agent, roaming.correspondent):
             await agent.stop()
         return await roaming.finish_captures()
@@ -271,143 +276,6 @@ class Demo:
             if log.stat().st_size:
                 shutil.copy(log, output / log.name)
 
-    def _judge(
-        self, roaming: Roaming, traffic: Traffic, captures: dict[str, Path], dropped: int
-    ) -> Result:
-        handovers = measure(roaming, traffic)
-        links = {
-            name: summarize(read_capture(path), home_address=HOME_ADDRESS, home_agent=HOME_AGENT)
-            for name, path in captures.items()
-        }
-        tcp_survived = Traffic.survived(traffic.outgoing)
-        incoming_tcp_survived = Traffic.survived(traffic.incoming)
-        flows, path_checks = self._follow(roaming, handovers, captures)
-        checks = [
-            Check("the outgoing TCP connection survived, every octet in order", tcp_survived),
-            Check(
-                "the incoming TCP connection survived, every octet in order", incoming_tcp_survived
-            ),
-            *self._handover_checks(handovers, traffic.ping),
-            *self._datagram_checks(handovers, traffic),
-            *self._capture_checks(roaming, links),
-            *path_checks,
-            Check(
-                "the captures are complete", dropped == 0, f"{dropped} missed" if dropped else ""
-            ),
-        ]
-        checks += [
-            Check("the story went on without trouble", False, text) for text in self._problems
-        ]
-        return Result(
-            handovers=handovers,
-            checks=checks,
-            tcp_survived=tcp_survived,
-            incoming_tcp_survived=incoming_tcp_survived,
-            ping_sent=len(traffic.ping.of_kind("sent")),
-            ping_lost=len(lost_probes(traffic.ping)),
-            delay=self._options.delay,
-            payload_protection=self._options.payload_protection,
-            round_trips=[
-                Point(record["sent_at"], (record["at"] - record["sent_at"]) * 1000)
-                for record in traffic.ping.of_kind("reply")
-            ],
-            lost=[record["at"] for record in lost_probes(traffic.ping)],
-            progress=_progress(traffic),
-            flows=flows,
-            home_delay=self._options.home_delay,
-            records=self._records,
-        )
-
-    def _follow(
-        self, roaming: Roaming, handovers: list[Handover], captures: dict[str, Path]
-    ) -> tuple[list[Flow] | None, list[Check]]:
-        """Which way each flow went, and what must be true of that."""
-        if not self._optimizes:
-            return None, []
-        associations = read_associations(roaming.directory / MOBILE_NODE_KEYS)
-        seen = {
-            name: observe(read_capture(captures[name]), associations)
-            for name in (*FOREIGN_PREFIXES, "core-correspondent", "core-home-agent")
-        }
-        places = Places(
-            node=HOME_ADDRESS,
-            peer=CORRESPONDENT,
-            links={name: seen[name] for name in FOREIGN_PREFIXES},
-            at_peer=seen["core-correspondent"],
-            at_home_agent=seen["core-home-agent"],
-        )
-        stays = _stays(handovers)
-        flows = follow(places, stays)
-        if not self._goes_direct:
-            return flows, check_never(places, stays)
-        protected = any(item.purpose == "return_routability" for item in associations)
-        return flows, [*check_flows(flows), *check_tests(places, stays, protected=protected)]
-
-    def _datagram_checks(self, handovers: list[Handover], traffic: Traffic) -> list[Check]:
-        if traffic.datagrams is None or self._options.loss:
-            return []
-        in_flight = 2 * (self._options.delay + self._options.home_delay) + 0.1
-        faults = datagram_faults(traffic, handovers, in_flight=in_flight)
-        claim = "no numbered datagram was lost but in a handover, and none came twice"
-        return [Check(claim, not faults, "; ".join(faults))]
-
-    def _handover_checks(self, handovers: list[Handover], ping: Process) -> list[Check]:
-        limit = self._options.gap_limit
-        late = [
-            f"{handover.origin} to {handover.destination}: "
-            + ("never" if handover.resumed_at is None else f"{gap:.0f} ms")
-            for handover in handovers
-            if (gap := handover.since_link_up(handover.resumed_at)) is None or gap > limit * 1000
-        ]
-        checks = [
-            Check(
-                f"after each handover all traffic resumed within {limit * 1000:.0f} ms of link up",
-                len(handovers) == len(self._options.path) and not late,
-                ", ".join(late),
-            )
-        ]
-        if not self._options.loss:
-            in_flight = 2 * (self._options.delay + self._options.home_delay) + 0.1
-            stray = [
-                record["sequence"]
-                for record in lost_probes(ping)
-                if not any(
-                    handover.link_down_at - in_flight
-                    <= record["at"]
-                    <= (handover.ping_resumed_at or float("inf"))
-                    for handover in handovers
-                )
-            ]
-            detail = f"{len(stray)} others" if stray else ""
-            checks.append(Check("only probes of the gaps were lost", not stray, detail))
-        return checks
-
-    def _capture_checks(self, roaming: Roaming, links: dict[str, LinkSummary]) -> list[Check]:
-        visited = {link: prefix for link, prefix in FOREIGN_PREFIXES.items()}
-        return check_captures(
-            links,
-            foreign={link: visited[link] for link in visited if link in self._options.path},
-            associations=read_associations(roaming.directory / MOBILE_NODE_KEYS),
-            payload_protection=self._options.payload_protection,
-            optimized=self._goes_direct,
-        )
-
-
-def _stays(handovers: list[Handover]) -> list[Stay]:
-    """The time on each foreign link, on the clock of the captures."""
-    offset = time.time() - boottime()
-    ends = [*(handover.link_down_at for handover in handovers[1:]), float("inf")]
-    return [
-        Stay(
-            link=handover.destination,
-            prefix=FOREIGN_PREFIXES[handover.destination],
-            begin=handover.link_up_at + offset,
-            end=end + offset,
-        )
-        for handover, end in zip(handovers, ends, strict=True)
-        if handover.destination in FOREIGN_PREFIXES
-    ]
-
 
 def _round_trip(traffic: Traffic, begin: float, end: float = float("inf")) -> str:
     """What the ping measured between two instants; empty for nothing."""
@@ -417,19 +285,6 @@ def _round_trip(traffic: Traffic, begin: float, end: float = float("inf")) -> st
         if record["sent_at"] >= begin and record["at"] <= end
     ]
     return f"round trip {median(spans) * 1000:.1f} ms" if spans else ""
-
-
-def _progress(traffic: Traffic) -> dict[str, list[Point]]:
-    ends = {
-        "outgoing, to the peer": traffic.outgoing[1],
-        "outgoing, to the node": traffic.outgoing[0],
-        "incoming, to the peer": traffic.incoming[1],
-        "incoming, to the node": traffic.incoming[0],
-    }
-    return {
-        name: [Point(record["at"], record["octets"]) for record in process.of_kind("received")]
-        for name, process in ends.items()
-    }
 
 
 async def tell(options: DemoOptions, narrator: Narrator) -> Result:

@@ -136,6 +136,7 @@ class EmulatedBoard:
         options = [option for option in options if not option.startswith("console=")]
         line = " ".join((f"console={machine.console}", *options, machine.kernel_options))
         serial = [entry for name in machine.serial_before for entry in ("-serial", name)]
+        wait = "server=on,wait=off"
         command = [
             "qemu-system-aarch64",
             *machine.arguments,
@@ -145,11 +146,13 @@ class EmulatedBoard:
             *("-netdev", f"tap,id=net,ifname={self._port},script=no,downscript=no"),
             *("-device", f"{machine.network},netdev=net,id=card,mac=52:54:00:6d:6e:01"),
             *serial,
-            *("-serial", f"file:{log}"),
-            *("-qmp", f"unix:{self._socket},server=on,wait=off"),
+            *("-chardev", f"socket,id=console,path={self.console},{wait},logfile={log}"),
+            *("-serial", "chardev:console"),
+            *("-qmp", f"unix:{self._socket},{wait}"),
             *("-display", "none", "-monitor", "none", "-no-reboot"),
         ]
-        self._socket.unlink(missing_ok=True)
+        for socket in (self._socket, self.console):
+            socket.unlink(missing_ok=True)
         self._process = await self._host.start("qemu", command)
         for _ in range(START_ATTEMPTS):
             if self._socket.exists():
@@ -159,6 +162,11 @@ class EmulatedBoard:
             await asyncio.sleep(POLL_INTERVAL)
         words = (folder / "qemu.log").read_text(errors="replace")[-400:]
         raise RigError(f"QEMU did not start: {words}")
+
+    @property
+    def console(self) -> Path:
+        """The Unix socket of its serial console, for one at a time."""
+        return self._host.directory / "console.sock"
 
     @property
     def _socket(self) -> Path:

@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,23 @@ class Process:
     def returncode(self) -> int | None:
         """How it ended, or None while it runs."""
         return self._process.returncode
+
+    def accept(self, record: Record) -> None:
+        """Take what it told."""
+        self.records.append(record)
+        self._notify()
+
+    async def follow(self) -> AsyncIterator[Record]:
+        """Its records, past and to come, until it ends."""
+        seen = 0
+        while True:
+            changed, ended = self._changed, self._reader.done()
+            for record in self.records[seen:]:
+                seen += 1
+                yield record
+            if ended:
+                return
+            await changed.wait()
 
     def of_kind(self, kind: str) -> list[Record]:
         """The records of one kind, oldest first."""
@@ -140,8 +157,7 @@ class Process:
             with contextlib.suppress(ValueError):
                 record = json.loads(line)
                 if isinstance(record, dict) and "kind" in record:
-                    self.records.append(record)
-                    self._notify()
+                    self.accept(record)
 
     def _notify(self) -> None:
         self._changed.set()
@@ -178,9 +194,13 @@ class Host:
             raise RigError(f"failed to start {name}: {error}") from error
         finally:
             log.close()
-        started = Process(name, process)
+        started = self.watch(name, process)
         self.processes.append(started)
         return started
+
+    def watch(self, name: str, process: asyncio.subprocess.Process) -> Process:
+        """Follow a program that was started."""
+        return Process(name, process)
 
     async def start_module(self, name: str, module: str, *arguments: str) -> Process:
         """Start a Python module of the rig as a program. Raises RigError."""

@@ -23,8 +23,7 @@ COLUMNS = (
     "all resumed",
     "lost",
 )
-"""Times in milliseconds from link up; answered: the Binding Acknowledgement came; lost: probes, one
-each 20 ms."""
+"""Times in milliseconds from link up; answered: the Binding Acknowledgement came; lost: probes."""
 DIRECT_COLUMN = "direct path"
 """Before the last but one, where there was any."""
 FLOW_COLUMNS = (
@@ -71,6 +70,10 @@ class Result:
     """Seconds, one way, between core and home agent."""
     records: list[dict[str, Any]] = field(default_factory=list)
     """The mobile node's own handover record, as ``mnagent handovers --json`` gives it."""
+    interval: float = 0.02
+    """Seconds between probes."""
+    facts: dict[str, str] = field(default_factory=dict)
+    """What was tested: board, kernel, image, commit."""
 
     @property
     def succeeded(self) -> bool:
@@ -82,11 +85,13 @@ def as_json(result: Result) -> str:
     """The report programs read."""
     document: dict[str, Any] = {
         "succeeded": result.succeeded,
+        "facts": result.facts,
         "tcp_survived": result.tcp_survived,
         "incoming_tcp_survived": result.incoming_tcp_survived,
         "ping_sent": result.ping_sent,
         "ping_lost": result.ping_lost,
         "delay_ms": result.delay * 1000,
+        "interval_ms": result.interval * 1000,
         "payload_protection": result.payload_protection,
         "home_delay_ms": result.home_delay * 1000,
         "handovers": [handover.as_record() for handover in result.handovers],
@@ -382,7 +387,7 @@ def as_html(result: Result, captures: Iterable[str]) -> str:
 <p><strong class="{good}">{verdict}</strong> {html.escape(path)}, {result.delay * 1000:.0f} ms
 one way between the foreign links and the core, payload protection
 {html.escape(result.payload_protection)}; {result.ping_lost} of {result.ping_sent} probes lost.</p>
-
+{_facts_section(result)}
 <h2>Timeline</h2>
 
 <p>Red: from link down until all traffic had resumed.</p>
@@ -391,7 +396,7 @@ one way between the foreign links and the core, payload protection
 
 <h2>Handovers</h2>
 
-<p>Milliseconds from link up; lost probes, one each 20 ms.</p>
+<p>Milliseconds from link up; lost probes, one each {result.interval * 1000:.0f} ms.</p>
 
 {table}
 
@@ -426,6 +431,12 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
     )
     return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _facts_section(result: Result) -> str:
+    if not result.facts:
+        return ""
+    return f"\n<h2>What was tested</h2>\n\n{_table(('what', 'which'), result.facts.items())}\n"
 
 
 def _flows_section(result: Result) -> str:

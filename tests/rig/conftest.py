@@ -15,6 +15,16 @@ from mnagent.rig.topology import Topology
 NEEDED_TOOLS = ("ip", "radvd", "tshark")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What the mobile node of the scenarios of `test_target` is; see ci/rig."""
+    group = parser.getgroup("rig")
+    group.addoption(
+        "--target", metavar="NAME|FILE.yaml", default="namespaces", help="labgrid environment"
+    )
+    group.addoption("--card-image", metavar="FILE.img.zst", help="image for an emulated board")
+    group.addoption("--evidence-folder", metavar="DIR", help="where report, captures, logs go")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All in this folder need root."""
     here = Path(__file__).parent

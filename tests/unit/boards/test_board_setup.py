@@ -258,3 +258,16 @@ def test_host_key_is_made_once(board: Board) -> None:
     board.start()
     board.start()
     assert len([command for command in board.commands if command[0] == "ssh-keygen"]) == 1
+
+
+def test_serial_console_with_the_file_is_a_shell(board: Board) -> None:
+    (board.boot / "serial-shell").touch()
+    assert board.start() == 0
+    options = (board.root / "run/mnagent-board/serial-console").read_text()
+    assert "AGETTY_OPTIONS=--autologin root" in options.splitlines()
+    assert "serial-shell" in board.report
+
+
+def test_serial_console_without_the_file_asks_for_a_name(board: Board) -> None:
+    assert board.start() == 0
+    assert not (board.root / "run").exists()
