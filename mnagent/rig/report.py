@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mnagent.rig import library
 from mnagent.rig.checks import Check
 from mnagent.rig.flows import Flow
 from mnagent.rig.handover import Handover
@@ -71,6 +72,8 @@ class Result:
     """Seconds, one way, between core and home agent."""
     records: list[dict[str, Any]] = field(default_factory=list)
     """The mobile node's own handover record, as ``mnagent handovers --json`` gives it."""
+    told: list[library.Handover] = field(default_factory=list)
+    """What that record says of each move."""
 
     @property
     def succeeded(self) -> bool:
@@ -465,3 +468,16 @@ def write_report(result: Result, directory: Path, *, json_file: Path | None) -> 
     if json_file is not None:
         json_file.write_text(as_json(result))
     return page
+
+
+PICTURE_STYLE = "<style>text { font: 12px sans-serif } .small { font-size: 10px }</style>"
+
+
+def write_pictures(result: Result, directory: Path) -> None:
+    """The report's pictures as files of their own. Raises OSError."""
+    pictures = {
+        "timeline.svg": Timeline(result).render(),
+        "phases.svg": phases_picture(result.handovers),
+    }
+    for name, picture in pictures.items():
+        (directory / name).write_text(picture.replace("</svg>", f"{PICTURE_STYLE}</svg>"))
