@@ -36,6 +36,8 @@ import mnagent
 FORMAT: Final = 1
 """Of ``run.json``; a reader refuses a later one."""
 DEFAULT_FOLDER: Final = Path(os.environ.get("MNAGENT_RESULTS", "rig-results"))
+TRAFFIC_SPAN: Final = 0.1
+"""Seconds that a `Traffic` line is about."""
 RUN_FILE: Final = "run.json"
 LIVE_FILE: Final = "live.jsonl"
 PHASES: Final = {
@@ -101,12 +103,13 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:
-    """What probes did in a short while. ``at`` as of a `Handover`."""
+    """What became of the probes of a short while."""
 
     at: float
+    """When the while began, a multiple of `TRAFFIC_SPAN`, as of a `Handover`."""
     sent: int
     answered: int
-    """Replies that came in it, whenever their probes left."""
+    """How many of them were."""
 
 
 Line = Step | Handover | Traffic

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
 from mnagent.control.client import Client, ControlError
-from mnagent.rig.host import Process, boottime
-from mnagent.rig.library import PHASES, Handover, Recorder, Traffic
+from mnagent.rig.host import Process, Record, boottime
+from mnagent.rig.library import PHASES, TRAFFIC_SPAN, Handover, Recorder, Traffic
 from mnagent.rig.roaming import Move, Roaming
 from mnagent.rig.topology import MOBILE
 
 INTERVAL: Final = 0.1
 """Seconds between looks."""
+PATIENCE: Final = 1.0
+"""Seconds that a reply is waited for before its probe is told to be lost."""
 CURIOSITY: Final = 2.0
 """Seconds after an event in which the daemon is asked how far the handover is. At other times it is
 left alone, so that telling costs what is told nothing."""
@@ -31,7 +34,7 @@ class Telling:
         self._told: dict[int, Handover] = {}
         self._events = 0
         self._curious_until = 0.0
-        self._records = 0
+        self._traffic_until = 0.0
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._go_on())
@@ -47,28 +50,24 @@ class Telling:
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
+        self._tell_traffic(boottime())
 
     async def _go_on(self) -> None:
         while True:
             await asyncio.sleep(INTERVAL)
-            self._tell_traffic()
+            self._tell_traffic(boottime() - PATIENCE)
             await self._tell_handovers()
 
-    def _tell_traffic(self) -> None:
+    def _tell_traffic(self, until: float) -> None:
         ping = self._ping()
-        if ping is None:
-            return
-        fresh = ping.records[self._records :]
-        self._records += len(fresh)
-        kinds = [record["kind"] for record in fresh]
-        self._recorder.tell(
-            Traffic(at=boottime(), sent=kinds.count("sent"), answered=kinds.count("reply"))
-        )
+        if ping is not None:
+            for line in probes(ping.records, since=self._traffic_until, until=until):
+                self._recorder.tell(line)
+                self._traffic_until = line.at + TRAFFIC_SPAN
 
     def _ping(self) -> Process | None:
         processes = self._roaming.hosts[MOBILE].processes
-        found = (each for each in processes if each.name == "ping" and each.returncode is None)
-        return next(found, None)
+        return next((each for each in reversed(processes) if each.name == "ping"), None)
 
     async def _tell_handovers(self) -> None:
         agent = self._roaming.mobile_node
@@ -83,6 +82,29 @@ class Telling:
                 if self._told.get(each.number) != each:
                     self._told[each.number] = each
                     self._recorder.tell(each)
+
+
+def probes(records: Sequence[Record], *, since: float, until: float) -> list[Traffic]:
+    """What became of the probes that left from an instant on, in whole spans before another."""
+    sent: Counter[int] = Counter()
+    answered: Counter[int] = Counter()
+    for record in reversed(records):
+        if record["at"] < since:
+            break
+        if record["kind"] == "sent":
+            sent[_span(record["at"])] += 1
+        elif record["kind"] == "reply":
+            answered[_span(record["sent_at"])] += 1
+    first, end = int(since / TRAFFIC_SPAN + 0.5), int(until / TRAFFIC_SPAN)
+    return [
+        Traffic(at=round(span * TRAFFIC_SPAN, 1), sent=sent[span], answered=answered[span])
+        for span in sorted(sent)
+        if first <= span < end
+    ]
+
+
+def _span(at: float) -> int:
+    return int(at / TRAFFIC_SPAN)
 
 
 def of_moves(records: Iterable[Mapping[str, Any]], moves: Sequence[Move]) -> list[Handover]:

@@ -154,7 +154,7 @@ def story(told: Story) -> Markup:
             element("h3", "Traffic"),
             element(
                 "p",
-                "Answers to probes; red where none came. Vertical lines: L2 events.",
+                "Probes by when they left, red without an answer. Vertical lines: L2 events.",
                 class_="note",
             ),
             element("figure", traffic_strip(told)),

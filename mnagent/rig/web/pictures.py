@@ -4,12 +4,13 @@ that text keeps its size on a telephone; colours are of the style sheet, light a
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from mnagent.rig.library import PHASES, Handover, Traffic
+from mnagent.rig.library import PHASES, TRAFFIC_SPAN, Handover, Traffic
 from mnagent.rig.web.live import Story
 from mnagent.rig.web.markup import Child, Markup, element, join
 
@@ -66,9 +67,10 @@ class _Rows:
 
 
 def traffic_strip(story: Story) -> Markup:
-    """Probes over the whole run: a bar for the answers of each moment, red where none came; and the
-    L2 event of each handover."""
+    """Probes over the whole run, by when they left: the share that was answered, and in red that
+    which was not; and the L2 event of each handover."""
     begin, end = story.span
+    begin = math.floor(begin / TRAFFIC_SPAN) * TRAFFIC_SPAN
     length = max(end - begin, 1.0)
 
     def place(at: float) -> float:
@@ -94,21 +96,23 @@ def traffic_strip(story: Story) -> Markup:
 
 
 def _bars(traffic: Iterable[Traffic], begin: float, length: float, top: float) -> Iterator[Markup]:
-    columns = max(1, min(COLUMNS, int(length * 10)))
-    sent, answered = [0] * columns, [0] * columns
+    # A column is a whole number of spans: each then holds as many as the next.
+    seconds = TRAFFIC_SPAN * math.ceil(length / TRAFFIC_SPAN / COLUMNS)
+    sent: Counter[int] = Counter()
+    answered: Counter[int] = Counter()
     for each in traffic:
-        column = min(columns - 1, max(0, int((each.at - begin) / length * columns)))
+        column = int((each.at - begin) / seconds + 0.001)
         sent[column] += each.sent
-        answered[column] += each.answered
-    most = max(answered, default=0) or 1
-    width = 99.0 / columns
-    for column, (out, back) in enumerate(zip(sent, answered, strict=True)):
+        answered[column] += min(each.answered, each.sent)
+    width = seconds / length * 99.0
+    for column, out in sorted(sent.items()):
         x = column * width + 0.5
-        if back:
-            height = max(2.0, STRIP * back / most)
-            yield _rectangle(x, top + STRIP - height, width=width, height=height, class_="answered")
-        elif out:
-            yield _rectangle(x, top, width=width, height=STRIP, class_="silent")
+        lost = STRIP * (out - answered[column]) / (out or 1)
+        if answered[column]:
+            bar = STRIP - lost
+            yield _rectangle(x, top + lost, width=width, height=bar, class_="answered")
+        if lost:
+            yield _rectangle(x, top, width=width, height=lost, class_="silent")
 
 
 def _seconds(length: float, y: float) -> Iterator[Markup]:
@@ -183,6 +187,8 @@ class Column:
 
 COURSE: Final = 90
 """Pixels of its height."""
+SHORT_COMMIT: Final = 10
+"""Characters of a commit's name in a picture."""
 
 
 def course(title: str, columns: Sequence[Column]) -> Markup:
@@ -196,9 +202,16 @@ def course(title: str, columns: Sequence[Column]) -> Markup:
 
     parts: list[Child] = [
         _line((12, 8 + COURSE, 99.5, 8 + COURSE), "axis"),
-        _text(10.5, 14, f"{most:.3g}", class_="small", anchor="end"),
+        _text(
+            10.5, 14, f"{most:.0f}" if most >= 10 else f"{most:.1f}", class_="small", anchor="end"
+        ),
         _text(10.5, 8 + COURSE, "0", class_="small", anchor="end"),
     ]
+    for index, anchor in ((0, "start"), (len(columns) - 1, "end"))[: len(columns)]:
+        name = columns[index].name[:SHORT_COMMIT]
+        parts.append(
+            _text((12, 99.5)[anchor == "end"], COURSE + 22, name, class_="small", anchor=anchor)
+        )
     for kind in ("worst", "median"):
         points = [
             (place(index, value), column.name, value)
@@ -210,4 +223,4 @@ def course(title: str, columns: Sequence[Column]) -> Markup:
         for (x, y), name, value in points:
             tip = element("title", f"{name}: {value:g} ms")
             parts.append(element("circle", tip, cx=_percent(x), cy=y, r=3.5, class_=kind))
-    return _picture(COURSE + 16, f"{title}: median and 95th percentile by commit", parts)
+    return _picture(COURSE + 26, f"{title}: median and 95th percentile by commit", parts)
