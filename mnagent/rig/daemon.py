@@ -147,6 +147,10 @@ class AgentDaemon:
         status: dict[str, Any] = await Client(self.socket).status()
         return status
 
+    async def handovers(self) -> list[dict[str, Any]]:
+        """Its record of handovers, as ``mnagent handovers --json`` shows it. Raises OSError."""
+        return list((await Client(self.socket).handovers())["handovers"])
+
     async def _follow(self) -> None:
         with contextlib.suppress(OSError, EOFError):
             async for event in Client(self.socket).events():

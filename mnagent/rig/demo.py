@@ -57,7 +57,7 @@ from mnagent.rig.report import (
     write_report,
 )
 from mnagent.rig.roaming import Move, Roaming, RoamingSettings, Traffic
-from mnagent.rig.telling import Telling, of_moves
+from mnagent.rig.telling import Telling
 from mnagent.rig.topology import (
     CORRESPONDENT,
     FOREIGN_PREFIXES,
@@ -198,7 +198,7 @@ class Demo:
     def _telling(self, roaming: Roaming) -> contextlib.AbstractAsyncContextManager[object]:
         if self._recorder is None:
             return contextlib.nullcontext()
-        return Telling(self._recorder, roaming)
+        return Telling(self._recorder.tell, roaming)
 
     def _settings(self) -> RoamingSettings:
         options = self._options
@@ -332,7 +332,6 @@ class Demo:
             flows=flows,
             home_delay=self._options.home_delay,
             records=self._records,
-            told=of_moves(self._records, roaming.moves),
         )
 
     def _follow(

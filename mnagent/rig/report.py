@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mnagent.rig import library
 from mnagent.rig.checks import Check
 from mnagent.rig.flows import Flow
 from mnagent.rig.handover import Handover
@@ -72,8 +71,6 @@ class Result:
     """Seconds, one way, between core and home agent."""
     records: list[dict[str, Any]] = field(default_factory=list)
     """The mobile node's own handover record, as ``mnagent handovers --json`` gives it."""
-    told: list[library.Handover] = field(default_factory=list)
-    """What that record says of each move."""
 
     @property
     def succeeded(self) -> bool:

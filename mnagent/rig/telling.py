@@ -1,39 +1,59 @@
-"""Tells a recorder what goes on around a mobile node, while it goes on."""
+"""Tells what goes on around a mobile node, while it goes on, as lines of a live log."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
-from mnagent.control.client import Client, ControlError
+from mnagent.rig.daemon import DaemonEvent
 from mnagent.rig.host import Process, Record, boottime
-from mnagent.rig.library import PHASES, TRAFFIC_SPAN, Handover, Recorder, Traffic
+from mnagent.rig.library import PHASES, TRAFFIC_SPAN, Handover, Line, Traffic
 from mnagent.rig.roaming import Move, Roaming
 from mnagent.rig.topology import MOBILE
 
-INTERVAL: Final = 0.1
+INTERVAL: Final = 0.2
 """Seconds between looks."""
 PATIENCE: Final = 1.0
 """Seconds that a reply is waited for before its probe is told to be lost."""
-CURIOSITY: Final = 2.0
-"""Seconds after an event in which the daemon is asked how far the handover is. At other times it is
-left alone, so that telling costs what is told nothing."""
+QUIET: Final = 0.7
+"""Seconds without an event after which the daemon is asked for its own record of the handover. It
+is left alone before: telling must not change what is told."""
+EVENT_PHASES: Final = {
+    "care-of-address-ready": "care_of_address_ready",
+    "binding-update-sent": "update_sent",
+    "binding-accepted": "acknowledged",
+    "deregistered": "acknowledged",
+}
+"""Events of the daemon that are phases."""
+
+
+class Trip(Protocol):
+    """A `Move`, or a handover that was measured."""
+
+    @property
+    def origin(self) -> str: ...
+    @property
+    def destination(self) -> str: ...
+    @property
+    def link_down_at(self) -> float: ...
+    @property
+    def link_up_at(self) -> float: ...
 
 
 class Telling:
-    """An asynchronous context, within which it is told."""
+    """An asynchronous context, within which the first mobile node of a rig is told of."""
 
-    def __init__(self, recorder: Recorder, roaming: Roaming) -> None:
-        self._recorder = recorder
+    def __init__(self, tell: Callable[[Line], None], roaming: Roaming) -> None:
+        self._tell = tell
         self._roaming = roaming
         self._task: asyncio.Task[None] | None = None
         self._told: dict[int, Handover] = {}
         self._events = 0
-        self._curious_until = 0.0
+        self._ask_at: float | None = None
         self._traffic_until = 0.0
 
     async def __aenter__(self) -> Self:
@@ -56,32 +76,48 @@ class Telling:
         while True:
             await asyncio.sleep(INTERVAL)
             self._tell_traffic(boottime() - PATIENCE)
-            await self._tell_handovers()
+            self._tell_events()
+            if self._ask_at is not None and boottime() >= self._ask_at:
+                self._ask_at = None
+                await self._tell_record()
 
     def _tell_traffic(self, until: float) -> None:
         ping = self._ping()
         if ping is not None:
             for line in probes(ping.records, since=self._traffic_until, until=until):
-                self._recorder.tell(line)
+                self._tell(line)
                 self._traffic_until = line.at + TRAFFIC_SPAN
 
     def _ping(self) -> Process | None:
         processes = self._roaming.hosts[MOBILE].processes
         return next((each for each in reversed(processes) if each.name == "ping"), None)
 
-    async def _tell_handovers(self) -> None:
-        agent = self._roaming.mobile_node
-        if len(agent.events) != self._events:
-            self._events = len(agent.events)
-            self._curious_until = boottime() + CURIOSITY
-        if boottime() > self._curious_until:
+    def _tell_events(self) -> None:
+        events = self._roaming.mobile_node.events
+        trips = trips_of(self._roaming.moves)
+        if len(events) == self._events or not trips:
             return
-        with contextlib.suppress(OSError, ControlError):
-            answer = await Client(agent.socket).handovers()
-            for each in of_moves(answer["handovers"], self._roaming.moves):
-                if self._told.get(each.number) != each:
-                    self._told[each.number] = each
-                    self._recorder.tell(each)
+        self._events = len(events)
+        self._ask_at = boottime() + QUIET
+        self._tell_new([from_events(trips[-1], len(trips), events)])
+
+    async def _tell_record(self) -> None:
+        with contextlib.suppress(OSError, RuntimeError):
+            records = await self._roaming.mobile_node.handovers()
+            self._tell_new(from_records(records, trips_of(self._roaming.moves)))
+
+    def _tell_new(self, handovers: Iterable[Handover]) -> None:
+        for each in handovers:
+            before = self._told.get(each.number)
+            # The record has a cause, and is better than what events say.
+            if each != before and (each.cause or before is None or not before.cause):
+                self._told[each.number] = each
+                self._tell(each)
+
+
+def trips_of(moves: Sequence[Move]) -> list[Move]:
+    """Those that are handovers of the first mobile node."""
+    return [move for move in moves if move.role == MOBILE and move.origin != "nowhere"]
 
 
 def probes(records: Sequence[Record], *, since: float, until: float) -> list[Traffic]:
@@ -95,7 +131,7 @@ def probes(records: Sequence[Record], *, since: float, until: float) -> list[Tra
             sent[_span(record["at"])] += 1
         elif record["kind"] == "reply":
             answered[_span(record["sent_at"])] += 1
-    first, end = int(since / TRAFFIC_SPAN + 0.5), int(until / TRAFFIC_SPAN)
+    first, end = _span(since + TRAFFIC_SPAN / 2), _span(until)
     return [
         Traffic(at=round(span * TRAFFIC_SPAN, 1), sent=sent[span], answered=answered[span])
         for span in sorted(sent)
@@ -107,27 +143,46 @@ def _span(at: float) -> int:
     return int(at / TRAFFIC_SPAN)
 
 
-def of_moves(records: Iterable[Mapping[str, Any]], moves: Sequence[Move]) -> list[Handover]:
-    """The daemon's record of each move of the first mobile node; those it has none of are left
-    out."""
-    own = [move for move in moves if move.role == MOBILE]
+def from_events(trip: Trip, number: int, events: Iterable[DaemonEvent]) -> Handover:
+    """What the daemon's events say of a trip so far."""
+    reached: dict[str, float] = {}
+    for event in events:
+        phase = EVENT_PHASES.get(event.name)
+        if phase is not None and event.at >= trip.link_up_at:
+            reached.setdefault(phase, round((event.at - trip.link_up_at) * 1000, 1))
+    return Handover(
+        number=number,
+        origin=trip.origin,
+        destination=trip.destination,
+        at=trip.link_up_at,
+        phases=reached,
+    )
+
+
+def from_records(records: Iterable[Mapping[str, Any]], trips: Sequence[Trip]) -> list[Handover]:
+    """What the daemon's record of handovers (``mnagent handovers --json``) says of each trip; those
+    it has none of are left out. They are numbered from 1, as the trips are."""
     found: dict[int, Handover] = {}
     for record in records:
         at = float(record["link_up_at"])
-        number = sum(move.link_down_at <= at for move in own) - 1
-        if number > 0 and number not in found:
-            move = own[number]
-            found[number] = of_record(record, number, origin=move.origin, to=move.destination)
+        number = sum(trip.link_down_at <= at for trip in trips)
+        if number and number not in found:
+            found[number] = _from_record(record, number, trips[number - 1])
     return [found[number] for number in sorted(found)]
 
 
-def of_record(record: Mapping[str, Any], number: int, *, origin: str, to: str) -> Handover:
-    """What a daemon's handover record (``mnagent handovers --json``) says of a move."""
+def _from_record(record: Mapping[str, Any], number: int, trip: Trip) -> Handover:
     at = float(record["link_up_at"])
     phases = {
         phase: round((instant - at) * 1000, 1)
         for phase in PHASES
         if (instant := record.get(f"{phase}_at")) is not None
     }
-    cause = str(record.get("cause", ""))
-    return Handover(number=number, origin=origin, destination=to, at=at, phases=phases, cause=cause)
+    return Handover(
+        number=number,
+        origin=trip.origin,
+        destination=trip.destination,
+        at=at,
+        phases=phases,
+        cause=str(record.get("cause", "")),
+    )
