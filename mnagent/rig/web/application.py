@@ -141,7 +141,9 @@ class Site:
     async def _compare(self, request: web.Request) -> web.Response:
         runs = [entry.run for entry in await self._entries() if entry.run is not None]
         query = request.query
-        comparison = Comparison(runs, series=query.get("series", ""), move=query.get("move", ""))
+        comparison = Comparison(
+            runs, series=query.get("series", ""), chosen=query.get("handovers", "")
+        )
         return _page(pages.compare_page(comparison, guarded=self._guarded))
 
     async def _places(self, request: web.Request) -> web.Response:

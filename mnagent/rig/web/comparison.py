@@ -50,6 +50,10 @@ class Commit:
         )
 
 
+def _of(handover: Handover) -> set[str]:
+    return {handover.part or handover.move, handover.move}
+
+
 def percentile(values: Sequence[float], percent: float) -> float:
     """The smallest value that so many percent do not exceed (nearest rank)."""
     ranked = sorted(values)
@@ -59,19 +63,20 @@ def percentile(values: Sequence[float], percent: float) -> float:
 class Comparison:
     """What can be compared, and what was chosen of it; an unknown choice falls back."""
 
-    def __init__(self, runs: Sequence[Run], *, series: str = "", move: str = "") -> None:
+    def __init__(self, runs: Sequence[Run], *, series: str = "", chosen: str = "") -> None:
         """``runs`` come the latest first."""
         finished = [run for run in runs if run.succeeded is not None]
         self.kinds = list(dict.fromkeys(run.series for run in finished))
         self.series = series if series in self.kinds else next(iter(self.kinds), "")
         own = [run for run in reversed(finished) if run.series == self.series]
-        self.moves = sorted({each.move for run in own for each in run.handovers})
-        self.move = move if move in self.moves else ""
+        self.choices = sorted({name for run in own for each in run.handovers for name in _of(each)})
+        """Kinds of handovers: moves, and parts of the scenario."""
+        self.chosen = chosen if chosen in self.choices else ""
         commits: dict[str, Commit] = {}
         for run in own:
             name = run.commit or "unknown"
             into = commits.setdefault(name, Commit(name, run.started_at))
-            into.add(run, (each for each in run.handovers if self.move in ("", each.move)))
+            into.add(run, (each for each in run.handovers if self.chosen in ("", *_of(each))))
         self.columns = list(commits.values())[-MAX_COMMITS:]
         """The earliest first."""
 

@@ -25,6 +25,8 @@ SESSION: Final = 12 * 3600
 """Seconds a login lasts."""
 MIN_TOKEN: Final = 20
 """Characters; made ones have 43."""
+MAX_TOKEN: Final = 1024
+"""Octets that are read of a token's file."""
 LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
@@ -75,17 +77,20 @@ def _digest(token: str) -> bytes:
 def read_token(path: Path) -> str:
     """The token of a file, which is made where there is none. Raises RigError when others than its
     owner can read it, it belongs to another user, or the token is too short; and OSError."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(path, flags)
     except FileNotFoundError:
         return _make_token(path)
-    with os.fdopen(descriptor, encoding="ascii", errors="replace") as file:
-        state = os.fstat(file.fileno())
-        if not stat.S_ISREG(state.st_mode) or state.st_uid not in (os.geteuid(), 0):
+    try:
+        state = os.fstat(descriptor)
+        if not stat.S_ISREG(state.st_mode) or state.st_uid != os.geteuid():
             raise RigError(f"{path} is not a file of yours: `chown $USER {path}`")
         if state.st_mode & 0o077:
             raise RigError(f"others can read {path}: `chmod 600 {path}`")
-        token = file.read().strip()
+        token = os.read(descriptor, MAX_TOKEN).decode("ascii", "replace").strip()
+    finally:
+        os.close(descriptor)
     if len(token) < MIN_TOKEN:
         raise RigError(
             f"the token in {path} is shorter than {MIN_TOKEN} characters: remove the file, "

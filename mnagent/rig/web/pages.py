@@ -428,7 +428,7 @@ def compare_page(comparison: Comparison, *, guarded: bool) -> str:
     form = element(
         "form",
         _select("series", "runs of", comparison.kinds, comparison.series),
-        _choice("move", "handover", comparison.moves, comparison.move),
+        _choice("handovers", "handovers", comparison.choices, comparison.chosen),
         element("button", "Compare"),
         method="get",
         class_="choices",
