@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TextIO
+from typing import Any, Final, Self
 
 import msgspec
 
@@ -141,6 +141,8 @@ class Run:
     """Manifest of the board's card image."""
     settings: dict[str, str] = field(default_factory=dict)
     """What was chosen: only runs with the same settings are compared."""
+    facts: dict[str, str] = field(default_factory=dict)
+    """Whatever else was found out about what was tested."""
     succeeded: bool | None = None
     """None until it has ended."""
     seconds: float = 0.0
@@ -156,6 +158,28 @@ class Run:
         """Runs with the same one can be compared."""
         settings = (f"{name} {value}" for name, value in sorted(self.settings.items()))
         return ", ".join(filter(None, (self.scenario, self.target, self.board, *settings)))
+
+
+class LiveWriter:
+    """Writes what happens into a folder, a line each, to be read at once."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises OSError."""
+        self._file = (folder / LIVE_FILE).open("a", encoding="utf-8")
+
+    def tell(self, line: Line) -> None:
+        """Add a line. Raises OSError."""
+        record = {"kind": _NAMES[type(line)], **msgspec.to_builtins(line)}
+        self._file.write(msgspec.json.encode(record).decode() + "\n")
+        self._file.flush()
+
+    def lock(self) -> None:
+        """Say that the run goes on, for as long as this is open."""
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def close(self) -> None:
+        """Nothing more happens."""
+        self._file.close()
 
 
 class Recorder:
@@ -175,8 +199,8 @@ class Recorder:
         what = _UNSAFE.sub("-", f"{run.scenario}-{run.target}".lower()).strip("-")
         self.folder = library / f"{began}-{what}-{secrets.token_hex(3)}"
         self.folder.mkdir()
-        self._live: TextIO = (self.folder / LIVE_FILE).open("a", encoding="utf-8")
-        fcntl.flock(self._live, fcntl.LOCK_EX)
+        self._live = LiveWriter(self.folder)
+        self._live.lock()
         self._write()
 
     def __enter__(self) -> Self:
@@ -196,10 +220,8 @@ class Recorder:
         give_back(self.folder)
 
     def tell(self, line: Line) -> None:
-        """Add a line to what happened; it can be read at once."""
-        record = {"kind": _NAMES[type(line)], **msgspec.to_builtins(line)}
-        self._live.write(msgspec.json.encode(record).decode() + "\n")
-        self._live.flush()
+        """Add a line to what happened. Raises OSError."""
+        self._live.tell(line)
 
     def keep(self, files: Iterable[Path]) -> None:
         """Copy files into the run's folder. Raises OSError."""

@@ -45,13 +45,17 @@ class Trip(Protocol):
 
 
 class Telling:
-    """An asynchronous context, within which the first mobile node of a rig is told of."""
+    """An asynchronous context, within which the first mobile node of a rig is told of: its traffic
+    and, unless somebody else tells of them, its handovers."""
 
-    def __init__(self, tell: Callable[[Line], None], roaming: Roaming) -> None:
+    def __init__(
+        self, tell: Callable[[Line], None], roaming: Roaming, *, handovers: bool = True
+    ) -> None:
         self._tell = tell
         self._roaming = roaming
         self._task: asyncio.Task[None] | None = None
         self._told: dict[int, Handover] = {}
+        self._handovers = handovers
         self._events = 0
         self._ask_at: float | None = None
         self._traffic_until = 0.0
@@ -76,7 +80,8 @@ class Telling:
         while True:
             await asyncio.sleep(INTERVAL)
             self._tell_traffic(boottime() - PATIENCE)
-            self._tell_events()
+            if self._handovers:
+                self._tell_events()
             if self._ask_at is not None and boottime() >= self._ask_at:
                 self._ask_at = None
                 await self._tell_record()

@@ -42,7 +42,9 @@ LIBRARIES: dict[str, frozenset[str]] = {
     "control": frozenset({"msgspec"}),
     "runtime": frozenset({"pyroute2"}),
     "cli": frozenset({"netifaces", "rich"}),
-    "rig": frozenset({"aiohttp", "cryptography", "msgspec", "pyroute2", "rich", "scapy"}),
+    "rig": frozenset(
+        {"aiohttp", "cryptography", "grpc", "labgrid", "msgspec", "pyroute2", "rich", "scapy"}
+    ),
 }
 
 

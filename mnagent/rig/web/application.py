@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from importlib import resources
 from typing import Final
 
@@ -15,7 +15,7 @@ from mnagent.rig.web import pages
 from mnagent.rig.web.comparison import Comparison
 from mnagent.rig.web.gate import COOKIE, SESSION, Gate
 from mnagent.rig.web.live import Story
-from mnagent.rig.web.places import local_places
+from mnagent.rig.web.places import Places
 
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -62,8 +62,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Site:
     """The page of one library."""
 
-    def __init__(self, library: Library, gate: Gate) -> None:
+    def __init__(self, library: Library, gate: Gate, places: Places) -> None:
         self._library = library
+        self._places = places
         self._gate = gate
         self._streams = 0
 
@@ -80,7 +81,7 @@ class Site:
                 web.get("/runs/{name}/live", self._follow, allow_head=False),
                 web.get("/runs/{name}/files/{file}", self._file),
                 web.get("/compare", self._compare),
-                web.get("/places", self._places),
+                web.get("/places", self._show_places),
                 web.get("/static/{file}", self._static),
                 web.get("/login", self._show_login),
                 web.post("/login", self._log_in),
@@ -126,7 +127,7 @@ class Site:
         entries = await self._entries()
         running = [(entry, _told(entry)) for entry in entries if entry.running]
         past = [entry for entry in entries if not entry.running]
-        places = local_places({entry.run.target for entry, _ in running if entry.run})
+        places = await self._places.find(_targets(entries))
         return _page(pages.now_page(running, past, places, guarded=self._guarded))
 
     async def _runs(self, request: web.Request) -> web.Response:
@@ -146,9 +147,9 @@ class Site:
         )
         return _page(pages.compare_page(comparison, guarded=self._guarded))
 
-    async def _places(self, request: web.Request) -> web.Response:
-        running = {e.run.target for e in await self._entries() if e.running and e.run}
-        return _page(pages.places_page(local_places(running), "", guarded=self._guarded))
+    async def _show_places(self, request: web.Request) -> web.Response:
+        places = await self._places.find(_targets(await self._entries()))
+        return _page(pages.places_page(places, guarded=self._guarded))
 
     async def _file(self, request: web.Request) -> web.StreamResponse:
         path = self._entry(request).file(request.match_info["file"])
@@ -261,6 +262,10 @@ class Stream:
         if self._idle >= KEEP_ALIVE:
             await self.response.write(b": still here\n\n")
             self._idle = 0.0
+
+
+def _targets(entries: Iterable[Entry]) -> set[str]:
+    return {entry.run.target for entry in entries if entry.running and entry.run is not None}
 
 
 def _told(entry: Entry) -> Story:

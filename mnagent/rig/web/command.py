@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 from ipaddress import ip_address
@@ -15,6 +16,7 @@ from mnagent.rig.library import DEFAULT_FOLDER, Library
 from mnagent.rig.namespace import RigError
 from mnagent.rig.web.application import Site
 from mnagent.rig.web.gate import Gate, read_token
+from mnagent.rig.web.places import Places
 
 PORT = 6275
 EXIT_TROUBLE = 2
@@ -48,6 +50,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="ask for the token in FILE, mode 0600; made where there is none",
     )
+    made.add_argument(
+        "--coordinator",
+        default=os.environ.get("LG_COORDINATOR"),
+        metavar="HOST:PORT",
+        help="show the places of this labgrid coordinator (default: $LG_COORDINATOR; without one, "
+        "this machine's targets)",
+    )
     return made
 
 
@@ -56,7 +65,7 @@ def main(arguments: list[str]) -> int:
     options = parser().parse_args(arguments)
     try:
         gate = _gate(options.listen, options.token_file)
-        asyncio.run(_serve(Site(Library(options.results), gate), options.listen, options.port))
+        asyncio.run(_serve(gate, options))
     except (RigError, OSError) as error:
         print(f"mnagent rig serve: {error}", file=sys.stderr)
         return EXIT_TROUBLE
@@ -76,7 +85,8 @@ def _gate(listen: str, token_file: Path | None) -> Gate:
     return Gate(None if token_file is None else read_token(token_file))
 
 
-async def _serve(site: Site, listen: str, port: int) -> None:
+async def _serve(gate: Gate, options: argparse.Namespace) -> None:
+    site = Site(Library(options.results), gate, Places(options.coordinator))
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
@@ -84,7 +94,7 @@ async def _serve(site: Site, listen: str, port: int) -> None:
     runner = web.AppRunner(site.application(), access_log=None, shutdown_timeout=SHUTDOWN)
     await runner.setup()
     try:
-        await web.TCPSite(runner, listen, port).start()
+        await web.TCPSite(runner, options.listen, options.port).start()
         host, bound = runner.addresses[0][:2]
         print(f"http://{f'[{host}]' if ':' in host else host}:{bound}/", flush=True)
         await stopped.wait()

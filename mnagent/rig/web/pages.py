@@ -205,11 +205,11 @@ def live_section(entry: Entry, told: Story, *, source: str) -> Markup:
 def now_page(
     running: Sequence[tuple[Entry, Story]],
     past: Sequence[Entry],
-    places: Sequence[Place],
+    places: tuple[Sequence[Place], str],
     *,
     guarded: bool,
 ) -> str:
-    """What goes on."""
+    """What goes on; ``places`` as `Places.find` gives them."""
     sections: list[Child] = [
         live_section(entry, told, source=f"/runs/{quote(entry.name)}/live")
         for entry, told in running
@@ -222,7 +222,7 @@ def now_page(
         "Now",
         element("div", sections, data_live="/live" if not running else None),
         element("h2", "Places"),
-        places_table(places),
+        places_list(*places),
         element("h2", "Latest results"),
         runs_table(past[:LATEST]) if past else element("p", "None yet: ", _hint()),
         here="/",
@@ -235,8 +235,12 @@ def _hint() -> Markup:
     return join([element("code", "sudo mnagent demo"), " makes one."])
 
 
-def places_table(places: Iterable[Place]) -> Markup:
-    """Where scenarios can run."""
+def places_list(places: Sequence[Place], fault: str) -> Markup:
+    """Where scenarios can run, or why that is not known."""
+    if fault:
+        return element("p", fault, class_="bad")
+    if not places:
+        return element("p", "The coordinator knows none.")
     rows = [(each.name, each.kind, _place_state(each), each.detail) for each in places]
     return table("Places", ("place", "kind", "state", "about"), rows)
 
@@ -245,10 +249,9 @@ def _place_state(place: Place) -> Markup:
     return element("span", place.state, class_=place.mood)
 
 
-def places_page(places: Sequence[Place], fault: str, *, guarded: bool) -> str:
+def places_page(places: tuple[Sequence[Place], str], *, guarded: bool) -> str:
     """All places."""
-    trouble = element("p", fault, class_="bad") if fault else None
-    return page("Places", trouble, places_table(places), here="/places", guarded=guarded)
+    return page("Places", places_list(*places), here="/places", guarded=guarded)
 
 
 def _choice(name: str, label: str, values: Iterable[str], chosen: str) -> Markup:
@@ -347,6 +350,7 @@ def _about(entry: Entry) -> Markup:
         "board": run.board,
         "kernel": run.kernel,
         **run.settings,
+        **run.facts,
         **{key: str(value) for key, value in image.items()},
     }
     pairs = [

@@ -285,7 +285,7 @@ def test_list_is_chosen_from_and_paged(tmp_path: Path) -> None:
 
 
 def test_first_page_says_how_to_get_a_result_where_there_is_none() -> None:
-    page = parsed(pages.now_page([], [], [], guarded=True))
+    page = parsed(pages.now_page([], [], ([], ""), guarded=True))
     assert "Nothing is running" in page
     assert "sudo mnagent demo" in page
     assert "Log out" in page
@@ -295,7 +295,7 @@ def test_first_page_says_how_to_get_a_result_where_there_is_none() -> None:
 def test_place_in_use_is_shown_as_such() -> None:
     places = {each.name: each for each in local_places({"namespaces"})}
     assert places["namespaces"].state == "in use"
-    assert "busy" in pages.places_table([Place(name="p", kind="k", state="s", mood="busy")])
+    assert "busy" in pages.places_list([Place(name="p", kind="k", state="s", mood="busy")], "")
 
 
 def test_place_without_its_tools_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
