@@ -44,6 +44,11 @@ COMMAND_MODULES = {
     "version": "mnagent.cli.version",
 }
 """Each has ``main(arguments: argparse.Namespace) -> int``."""
+RIG_MODULES = {
+    "wifi": "mnagent.rig.wifi.command",
+    "serve": "mnagent.rig.web.command",
+}
+"""Each has ``main(argv: list[str]) -> int``."""
 
 
 class _HelpFormatter(argparse.HelpFormatter):
@@ -115,9 +120,10 @@ def _dispatch(argv: list[str]) -> int:
     if argv[:1] == ["demo"]:
         return _rig("the demo", "mnagent.rig.demo", argv[1:])
     if argv[:1] == ["rig"]:
-        if argv[1:2] not in (["wifi"],):
-            raise CommandError("`mnagent rig` needs to know which rig: wifi")
-        return _rig("the rig", "mnagent.rig.wifi.command", argv[2:])
+        module = RIG_MODULES.get(argv[1]) if len(argv) > 1 else None
+        if module is None:
+            raise CommandError(f"`mnagent rig` needs to know what: {', '.join(RIG_MODULES)}")
+        return _rig("the rig", module, argv[2:])
     try:
         arguments = build_parser().parse_args(argv)
     except SystemExit as ending:  # --help and --version
@@ -164,7 +170,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_doctor(commands)
     _add_bench(commands)
     commands.add_parser("demo", help="watch a mobile node roam, in namespaces on this machine")
-    commands.add_parser("rig", help="let a mobile node roam over Wi-Fi, in a virtual machine")
+    commands.add_parser("rig", help="roam over Wi-Fi in a virtual machine (wifi), show it (serve)")
     commands.add_parser("version", help="print the version")
     return parser
 

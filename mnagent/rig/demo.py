@@ -33,7 +33,9 @@ from mnagent.rig.host import boottime
 from mnagent.rig.impairment import Impairment
 from mnagent.rig.judgement import Journey, Judge
 from mnagent.rig.keyfile import read_associations, write_wireshark_profile
+from mnagent.rig.library import DEFAULT_FOLDER, Recorder, Step, give_back, new_run
 from mnagent.rig.namespace import RigError, remove_stale
+from mnagent.rig.recording import record
 from mnagent.rig.report import (
     FLOW_COLUMNS,
     Result,
@@ -45,6 +47,7 @@ from mnagent.rig.report import (
     write_report,
 )
 from mnagent.rig.roaming import Move, Roaming, RoamingSettings, Traffic
+from mnagent.rig.telling import Telling
 from mnagent.rig.topology import (
     CORRESPONDENT,
     FOREIGN_PREFIXES,
@@ -84,13 +87,16 @@ class DemoOptions:
     """The mobile node's, with route optimization."""
     home_delay: float = 0.0
     """Seconds, one way, between core and home agent."""
+    results: Path | None = None
+    """The library of results that gets this one."""
     path: tuple[str, ...] = PATH
 
 
 class Narrator:
     """Tells the story: with rich on a terminal, in plain lines elsewhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, recorder: Recorder | None = None) -> None:
+        self._recorder = recorder
         self._console = None
         if sys.stdout.isatty():
             try:
@@ -108,6 +114,8 @@ class Narrator:
 
     def step(self, text: str) -> None:
         """Something begins."""
+        if self._recorder is not None:
+            self._recorder.tell(Step(at=boottime(), text=text))
         if self._console is None:
             print(f"== {text}", flush=True)
         else:
@@ -151,9 +159,12 @@ class Narrator:
 class Demo:
     """The story, told once."""
 
-    def __init__(self, options: DemoOptions, narrator: Narrator) -> None:
+    def __init__(
+        self, options: DemoOptions, narrator: Narrator, recorder: Recorder | None = None
+    ) -> None:
         self._options = options
         self._narrator = narrator
+        self._recorder = recorder
         self._problems: list[str] = []
         self._records: list[dict[str, Any]] = []
 
@@ -161,7 +172,7 @@ class Demo:
         """Tell it. Raises RigError when the bench, or a daemon's start, fails."""
         options = self._options
         self._narrator.step("Building a home link, two foreign links and a correspondent")
-        async with Roaming(self._settings()) as roaming:
+        async with Roaming(self._settings()) as roaming, self._telling(roaming):
             try:
                 captures = await roaming.start_captures(options.output)
                 traffic = await self._begin(roaming)
@@ -189,6 +200,11 @@ class Demo:
             optimizes=self._optimizes,
             goes_direct=self._goes_direct,
         )
+
+    def _telling(self, roaming: Roaming) -> contextlib.AbstractAsyncContextManager[object]:
+        if self._recorder is None:
+            return contextlib.nullcontext()
+        return Telling(self._recorder.tell, roaming)
 
     def _settings(self) -> RoamingSettings:
         options = self._options
@@ -287,7 +303,9 @@ def _round_trip(traffic: Traffic, begin: float, end: float = float("inf")) -> st
     return f"round trip {median(spans) * 1000:.1f} ms" if spans else ""
 
 
-async def tell(options: DemoOptions, narrator: Narrator) -> Result:
+async def tell(
+    options: DemoOptions, narrator: Narrator, recorder: Recorder | None = None
+) -> Result:
     """Run the demo so that SIGINT, SIGTERM and SIGHUP end it in order; raises CancelledError
     then."""
     task = asyncio.current_task()
@@ -304,7 +322,7 @@ async def tell(options: DemoOptions, narrator: Narrator) -> Result:
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop)
-    return await Demo(options, narrator).run()
+    return await Demo(options, narrator, recorder).run()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -318,6 +336,17 @@ def _parser() -> argparse.ArgumentParser:
         default=Path("demo-out"),
         metavar="DIR",
         help="captures, report, logs, keys (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=DEFAULT_FOLDER,
+        metavar="DIR",
+        help="library that keeps this result for `mnagent rig serve` (default: $MNAGENT_RESULTS, "
+        "else rig-results)",
+    )
+    parser.add_argument(
+        "--no-results", dest="results", action="store_const", const=None, help="keep it in none"
     )
     parser.add_argument(
         "--delay",
@@ -370,20 +399,9 @@ def _prepare(output: Path) -> None:
         old.unlink()
 
 
-def _give_back(*paths: Path) -> None:
-    """Files made under sudo belong to who called it."""
-    if (owner := os.environ.get("SUDO_UID")) is None:
-        return
-    group = os.environ.get("SUDO_GID", "-1")
-    for path in paths:
-        for entry in (path, *path.rglob("*")) if path.is_dir() else (path,):
-            os.chown(entry, int(owner), int(group))
-
-
 def main(argv: list[str]) -> int:
     """Run the command; returns its exit status: 0 only if everything held."""
     arguments = _parser().parse_args(argv)
-    narrator = Narrator()
     home_delay = HOME_DELAY if arguments.route_optimization else 0.0
     if arguments.home_delay is not None:
         home_delay = arguments.home_delay / 1000
@@ -398,23 +416,32 @@ def main(argv: list[str]) -> int:
         route_optimization=arguments.route_optimization,
         policy=arguments.policy,
         home_delay=home_delay,
+        results=arguments.results,
     )
     try:
         if arguments.cleanup:
             for name in remove_stale():
-                narrator.say(f"removed {name}")
+                print(f"removed {name}")
             return 0
         _prepare(options.output)
         remove_stale()
-        result = asyncio.run(tell(options, narrator))
+        return _play(options)
     except RigError as error:
         print(f"mnagent demo: {error}", file=sys.stderr)
         return 2
     except asyncio.CancelledError:
         print("mnagent demo: stopped, nothing is left behind", file=sys.stderr)
         return 130
-    page = write_report(result, options.output, json_file=options.json_file)
-    _give_back(options.output, *([options.json_file] if options.json_file else []))
+
+
+def _play(options: DemoOptions) -> int:
+    with _begun(options) as recorder:
+        narrator = Narrator(recorder)
+        result = asyncio.run(tell(options, narrator, recorder))
+        page = write_report(result, options.output, json_file=options.json_file)
+        if recorder is not None:
+            record(result, options.output, recorder)
+    give_back(options.output, *([options.json_file] if options.json_file else []))
     narrator.table(result.handovers)
     if result.flows is not None:
         narrator.flows(result.flows)
@@ -424,6 +451,19 @@ def main(argv: list[str]) -> int:
     verdict = "everything survived" if result.succeeded else "NOT everything held"
     narrator.say(f"{verdict}: {result.ping_lost} of {result.ping_sent} probes lost")
     return 0 if result.succeeded else 1
+
+
+def _begun(options: DemoOptions) -> contextlib.AbstractContextManager[Recorder | None]:
+    if options.results is None:
+        return contextlib.nullcontext()
+    settings = {
+        "delay": f"{options.delay * 1000:g} ms",
+        "home delay": f"{options.home_delay * 1000:g} ms",
+        "loss": f"{options.loss * 100:g} %",
+        "payload protection": options.payload_protection,
+        "route optimization": options.policy if options.route_optimization else "off",
+    }
+    return Recorder(options.results, new_run("demo", "namespaces", settings=settings))
 
 
 if __name__ == "__main__":

@@ -476,3 +476,16 @@ def write_report(result: Result, directory: Path, *, json_file: Path | None) -> 
     if json_file is not None:
         json_file.write_text(as_json(result))
     return page
+
+
+PICTURE_STYLE = "<style>text { font: 12px sans-serif } .small { font-size: 10px }</style>"
+
+
+def write_pictures(result: Result, directory: Path) -> None:
+    """The report's pictures as files of their own. Raises OSError."""
+    pictures = {
+        "timeline.svg": Timeline(result).render(),
+        "phases.svg": phases_picture(result.handovers),
+    }
+    for name, picture in pictures.items():
+        (directory / name).write_text(picture.replace("</svg>", f"{PICTURE_STYLE}</svg>"))

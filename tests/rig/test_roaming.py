@@ -207,7 +207,15 @@ def test_mobile_node_started_with_an_address_at_hand_registers_within_a_second()
 
 
 def demo_command(output: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "mnagent.rig.demo", "--output", str(output), *arguments]
+    return [
+        sys.executable,
+        "-m",
+        "mnagent.rig.demo",
+        "--output",
+        str(output),
+        "--no-results",
+        *arguments,
+    ]
 
 
 def left_behind(pid: int, start: int | None) -> list[str]:

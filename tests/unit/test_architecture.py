@@ -42,7 +42,20 @@ LIBRARIES: dict[str, frozenset[str]] = {
     "control": frozenset({"msgspec"}),
     "runtime": frozenset({"pyroute2"}),
     "cli": frozenset({"netifaces", "rich"}),
-    "rig": frozenset({"attr", "cryptography", "labgrid", "pexpect", "pyroute2", "rich", "scapy"}),
+    "rig": frozenset(
+        {
+            "aiohttp",
+            "attr",
+            "cryptography",
+            "grpc",
+            "labgrid",
+            "msgspec",
+            "pexpect",
+            "pyroute2",
+            "rich",
+            "scapy",
+        }
+    ),
 }
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from mnagent.rig.library import DEFAULT_FOLDER, Recorder, new_run
 from mnagent.rig.namespace import RigError
 from mnagent.rig.wifi.machine import (
     OUTPUT,
@@ -18,6 +19,7 @@ from mnagent.rig.wifi.machine import (
     describe,
     project_folder,
 )
+from mnagent.rig.wifi.recording import record, relay
 from mnagent.rig.wifi.report import as_text, write_reports
 from mnagent.rig.wifi.results import Results
 from mnagent.rig.wifi.scenarios import SCENARIOS
@@ -41,6 +43,14 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--roams", type=int, default=10, help="in across-links (default: 10)")
     made.add_argument("--output", type=Path, default=REPORT, help=f"default: {REPORT}")
     made.add_argument("--cache", type=Path, default=CACHE, help=f"default: {CACHE}")
+    made.add_argument(
+        "--results",
+        type=Path,
+        default=DEFAULT_FOLDER,
+        metavar="DIR",
+        help="library that keeps this result for `mnagent rig serve` (default: $MNAGENT_RESULTS, "
+        "else rig-results)",
+    )
     made.add_argument("--build-only", action="store_true", help="make the machine and end")
     return made
 
@@ -57,13 +67,16 @@ def main(arguments: list[str]) -> int:
         if options.build_only:
             print(f"the machine is in {image.folder}")
             return 0
-        return _run(Machine(image=image), options)
+        settings = {"scenarios": " ".join(options.names) or "all", "roams": str(options.roams)}
+        run = new_run("wifi", "wifi-machine", kernel="", settings=settings)
+        with Recorder(options.results, run) as recorder:
+            return _run(Machine(image=image), options, recorder)
     except RigError as error:
         print(f"mnagent rig wifi: {error}", file=sys.stderr)
         return EXIT_BENCH
 
 
-def _run(machine: Machine, options: argparse.Namespace) -> int:
+def _run(machine: Machine, options: argparse.Namespace, recorder: Recorder) -> int:
     retries: list[str] = []
     started = time.monotonic()
     # What an earlier run found must not pass for this one's.
@@ -76,6 +89,7 @@ def _run(machine: Machine, options: argparse.Namespace) -> int:
         output=options.output,
         timeout=SECONDS_FOR_ALL + options.roams * SECONDS_A_ROAM,
         errors=retries,
+        watch=lambda folder: relay(folder, recorder),
     )
     for text in retries:
         print(f"the boot was tried again: {text}")
@@ -87,6 +101,7 @@ def _run(machine: Machine, options: argparse.Namespace) -> int:
     results.host_seconds = round(time.monotonic() - started, 1)
     results.host_load = round(max(os.getloadavg()[:2]), 1)
     page = write_reports(results, options.output)
+    record(results, options.output, recorder)
     print(as_text(results))
     print(f"report: {page}")
     return 0 if results.succeeded else 1

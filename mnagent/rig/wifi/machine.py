@@ -25,7 +25,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -286,6 +286,9 @@ def _mirror_settings() -> list[Path]:
     return [path for path in sorted(folder.iterdir()) if "Acquire::" in path.read_text()]
 
 
+Watch = Callable[[Path], contextlib.AbstractContextManager[object]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
     """An image and how it is booted."""
@@ -323,11 +326,18 @@ class Machine:
         return command
 
     def run(
-        self, module: str, *arguments: str, output: Path, timeout: float, errors: list[str]
+        self,
+        module: str,
+        *arguments: str,
+        output: Path,
+        timeout: float,
+        errors: list[str],
+        watch: Watch = contextlib.nullcontext,
     ) -> int:
         """Run a Python module inside, as root, with a folder for what it leaves (`OUTPUT` inside);
-        returns its exit status. Why a boot had to be tried again is added to ``errors``. Raises
-        RigError when the machine does not come up or does not end in time."""
+        returns its exit status. Why a boot had to be tried again is added to ``errors``; meanwhile
+        the folder is within the context that ``watch`` makes of it. Raises RigError when the
+        machine does not come up or does not end in time."""
         if shutil.which("qemu-system-x86_64") is None:
             raise RigError("qemu-system-x86_64 is not installed")
         output.mkdir(parents=True, exist_ok=True)
@@ -339,7 +349,8 @@ class Machine:
             command = shlex.join(["python3", "-m", module, *arguments])
             (job / "command").write_text(command + "\n")
             try:
-                return self._boot(job, timeout, errors)
+                with watch(job / "out"):
+                    return self._boot(job, timeout, errors)
             finally:
                 shutil.copytree(job / "out", output, dirs_exist_ok=True)
                 with contextlib.suppress(OSError):

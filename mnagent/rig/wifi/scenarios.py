@@ -28,8 +28,10 @@ from typing import Any
 from mnagent.control.client import Client
 from mnagent.rig.host import PATIENCE, boottime
 from mnagent.rig.impairment import Impairment
+from mnagent.rig.library import Line, LiveWriter, Step
 from mnagent.rig.namespace import RigError, run
 from mnagent.rig.roaming import Move, RoamingSettings, Traffic
+from mnagent.rig.telling import Telling, trips_of
 from mnagent.rig.topology import HOME_AGENT, LINK_A, LINK_B, MOBILE
 from mnagent.rig.wifi.bench import ACCESS_POINTS, CAPTIVE, MODEM_INTERFACE, WirelessRoaming
 from mnagent.rig.wifi.managers import Manager, Networkd, NetworkManager
@@ -43,6 +45,7 @@ from mnagent.rig.wifi.radio import (
     set_strength,
     until,
 )
+from mnagent.rig.wifi.recording import as_handover
 from mnagent.rig.wifi.results import Claim, Outcome, Results, Roam, median_of
 
 DELAY = 0.02
@@ -69,7 +72,14 @@ _PING_TIME = re.compile(r"time=([\d.]+) ms")
 class Stage:
     """The bench with its traffic, and what scenarios need again and again."""
 
-    def __init__(self, roaming: WirelessRoaming, traffic: Traffic, roams: int) -> None:
+    def __init__(
+        self,
+        roaming: WirelessRoaming,
+        traffic: Traffic,
+        roams: int,
+        tell: Callable[[Line], None] = lambda line: None,
+    ) -> None:
+        self.tell = tell
         self.roaming = roaming
         self.traffic = traffic
         self.roams = roams
@@ -119,7 +129,9 @@ class Stage:
         connected_at = self._connected_at(move.link_up_at)
         await self.traffic.resumed(connected_at or move.link_up_at, timeout=SETTLE_TIMEOUT)
         await asyncio.sleep(DWELL)
-        return await self.measure(means, origin, move)
+        roam = await self.measure(means, origin, move)
+        self.tell(as_handover(roam, len(trips_of(roaming.moves))))
+        return roam
 
     def _connected_at(self, since: float) -> float | None:
         seen = self.roaming.sightings
@@ -578,12 +590,14 @@ async def play(names: Sequence[str], roams: int, output: Path) -> Results:
     results = Results(kernel=os.uname().release)
     settings = RoamingSettings(impairment=Impairment(delay=DELAY), home_delay=HOME_DELAY)
     bench = WirelessRoaming(settings)
-    async with bench:
+    live = LiveWriter(output)
+    async with bench, Telling(live.tell, bench, handovers=False):
         try:
             _say("the bench stands")
-            stage = await _begin(bench, roams)
+            stage = await _begin(bench, roams, live)
             for scenario in SCENARIOS:
                 if not names or scenario.name in names:
+                    live.tell(Step(at=boottime(), text=scenario.title))
                     results.outcomes.append(await _play_one(scenario, stage))
             results.round_trips_ms = stage.round_trips_ms
             results.outcomes.append(await _end(stage))
@@ -595,7 +609,8 @@ async def play(names: Sequence[str], roams: int, output: Path) -> Results:
     return results
 
 
-async def _begin(roaming: WirelessRoaming, roams: int) -> Stage:
+async def _begin(roaming: WirelessRoaming, roams: int, live: LiveWriter) -> Stage:
+    live.tell(Step(at=boottime(), text="The bench stands, the node registers"))
     await roaming.home_agent.start()
     move = await roaming.connect("ap-1")
     await roaming.mobile_node.start()
@@ -603,7 +618,7 @@ async def _begin(roaming: WirelessRoaming, roams: int) -> Stage:
     _say("the node is registered")
     traffic = await Traffic.start(roaming)
     _say("connections are open")
-    return Stage(roaming, traffic, roams)
+    return Stage(roaming, traffic, roams, live.tell)
 
 
 async def _play_one(scenario: Scenario, stage: Stage) -> Outcome:

@@ -393,7 +393,7 @@ def test_rig_arguments_go_to_the_rig(
     assert main(["rig", "wifi", "--roams", "3"]) == 2
     assert main(["rig", "wifi", "captive", "--roams", "3"]) == 3
     assert main(["rig"]) == 2
-    assert "which rig: wifi" in one_line(capsys)
+    assert "needs to know what: wifi, serve" in one_line(capsys)
 
 
 def test_demo_without_its_libraries_says_how_to_get_them(

@@ -280,5 +280,7 @@ def test_run_that_left_nothing_is_no_success(
     monkeypatch.setattr(command, "build", lambda description, cache: Image(cache))
     monkeypatch.setattr(Machine, "run", lambda *args, **options: 0)
     (tmp_path / "results.json").write_text(json.dumps(results().as_record()))
-    assert command.main(["--output", str(tmp_path), "--cache", str(tmp_path)]) == 2
+    folder = str(tmp_path)
+    options = ["--output", folder, "--cache", folder, "--results", folder]
+    assert command.main(options) == 2
     assert "did not end in order" in capsys.readouterr().err
