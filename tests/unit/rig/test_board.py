@@ -68,9 +68,9 @@ def test_card_image_of_the_command_line_replaces_that_of_the_environment(tmp_pat
     assert made.environment.config.get_image_path("card") == str(tmp_path / "other.img.zst")
 
 
-def test_labgrid_is_imported_by_the_board_rig_alone() -> None:
+def test_labgrid_is_imported_by_the_board_rig_and_the_list_of_places_alone() -> None:
     for path in ROOT.rglob("*.py"):
-        if path.is_relative_to(ROOT / "rig/board"):
+        if path.is_relative_to(ROOT / "rig/board") or path == ROOT / "rig/web/places.py":
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             names = []
