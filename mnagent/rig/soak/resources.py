@@ -19,8 +19,8 @@ WARM_UP = 1 / 3
 PASSING = re.compile(
     r" (expires \d+sec|hoplimit \d+|pref \w+|error -?\d+|proto \w+|mtu( lock)? \d+)"
 )
-"""What changes from one look to the next in a route that stays the same; the MTU follows the path's,
-which a kernel remembers for ten minutes."""
+"""What changes from one look to the next in a route that stays the same; the MTU follows the
+path's, which a kernel remembers for ten minutes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
