@@ -47,7 +47,6 @@ from mnagent.mobility.constants import (
     MAX_RR_BINDING_LIFETIME,
     MAX_TOKEN_LIFETIME,
     REFRESH_FRACTION,
-    SEQUENCE_MODULUS,
 )
 from mnagent.mobility.home_registration import ACCEPTANCE_DELAY, CareOf
 from mnagent.mobility.keygen import authorized, binding_management_key, is_authorized
@@ -57,6 +56,7 @@ from mnagent.mobility.return_routability import (
     KeygenToken,
     ReturnRoutability,
 )
+from mnagent.mobility.sequence import SharedSequence
 from mnagent.wire.buffer import DecodeError
 from mnagent.wire.constants import OPTION_HOME_ADDRESS
 from mnagent.wire.icmp6 import ParameterProblem, ParameterProblemCode
@@ -201,9 +201,11 @@ class CorrespondentRegistration:
         correspondent: IPv6Address,
         *,
         random: Random,
+        sequence: SharedSequence,
         is_permanent: bool = False,
     ) -> None:
-        """``is_permanent`` keeps the binding without traffic (policy ``always``)."""
+        """``sequence`` numbers the updates to this and other correspondents; ``is_permanent`` keeps
+        the binding without traffic (policy ``always``)."""
         self.correspondent = correspondent
         self.is_permanent = is_permanent
         self.is_withdrawn = False
@@ -223,7 +225,8 @@ class CorrespondentRegistration:
         )
         self._timers: Timers[_Timer] = Timers()
         self._limiter = UpdateRateLimiter()
-        self._sequence = random.randrange(SEQUENCE_MODULUS)
+        self._numbers = sequence
+        self._sequence = 0
         self._care_of: CareOf | None = None
         self._home_bound_until: float | None = None
         self._entry: BindingUpdateListEntry | None = None
@@ -527,7 +530,7 @@ class CorrespondentRegistration:
         self._limiter.sent(now)
         self._step(_Input.UPDATE)
         self._timers.set(_Timer.TRANSMIT, now + self._timeout)
-        self._sequence = (self._sequence + 1) % SEQUENCE_MODULUS
+        self._sequence = self._numbers.take()
         return self._send(home, None if is_deregistration else care_of, now)
 
     def _send(self, home: KeygenToken, care_of: KeygenToken | None, now: float) -> list[Output]:
@@ -604,7 +607,8 @@ class CorrespondentRegistration:
         if not is_authentic and status not in _NONCE_STATUSES:
             return self._drop(DropReason.BAD_AUTHENTICATOR)
         if status == BindingStatus.SEQUENCE_NUMBER_OUT_OF_WINDOW:
-            self._sequence = acknowledgement.sequence
+            # What one correspondent says is not to move the numbers that others get.
+            self._numbers = SharedSequence(acknowledgement.sequence)
             return self._retry("sequence-number-out-of-window", now)
         if acknowledgement.sequence != outstanding.update.sequence:
             return self._drop(DropReason.SEQUENCE_MISMATCH)

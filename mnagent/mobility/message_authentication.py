@@ -130,9 +130,14 @@ def _fault_of(
         return DropReason.NO_MESSAGE_AUTHENTICATION
     if option.spi != authentication.association.spi:
         return DropReason.UNKNOWN_MOBILITY_SPI
-    identifier = _option(message, MobileNodeIdentifier)
-    wanted = MobileNodeIdentifier(authentication.identifier.encode(), NETWORK_ACCESS_IDENTIFIER)
-    return None if identifier == wanted else DropReason.WRONG_MOBILE_NODE_IDENTIFIER
+    # Identifiers of other kinds may stand beside it and say nothing to us (RFC 4283 3).
+    identifiers = [
+        each.identifier
+        for each in message.options
+        if isinstance(each, MobileNodeIdentifier) and each.subtype == NETWORK_ACCESS_IDENTIFIER
+    ]
+    is_ours = identifiers == [authentication.identifier.encode()]
+    return None if is_ours else DropReason.WRONG_MOBILE_NODE_IDENTIFIER
 
 
 def _is_authentic(

@@ -34,12 +34,14 @@ from mnagent.core.indications import Output
 from mnagent.core.timers import earliest
 from mnagent.mobility.addresses import is_routable_unicast
 from mnagent.mobility.binding_error import TokenBucket
+from mnagent.mobility.constants import SEQUENCE_MODULUS
 from mnagent.mobility.correspondent_registration import (
     CorrespondentRegistration,
     CorrespondentRegistrationSettings,
     CorrespondentState,
 )
 from mnagent.mobility.home_registration import CareOf
+from mnagent.mobility.sequence import SharedSequence
 from mnagent.wire.icmp6 import ParameterProblem
 
 MAX_CORRESPONDENTS: Final = 256
@@ -149,6 +151,7 @@ class RouteOptimization:
         self._settings = settings
         self._policy = policy
         self._random = random
+        self._sequence = SharedSequence(random.randrange(SEQUENCE_MODULUS))
         self._place = _Place.NOWHERE
         self._care_of: CareOf | None = None
         self._home_bound_until: float | None = None
@@ -417,7 +420,11 @@ class RouteOptimization:
             return None
         self._refused.pop(peer, None)
         registration = CorrespondentRegistration(
-            self._settings, peer, random=self._random, is_permanent=is_permanent
+            self._settings,
+            peer,
+            random=self._random,
+            sequence=self._sequence,
+            is_permanent=is_permanent,
         )
         self._registrations[peer] = registration
         return registration

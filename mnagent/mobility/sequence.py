@@ -23,6 +23,26 @@ def sequence_newer(candidate: int, reference: int) -> bool:
     return 0 < distance < SEQUENCE_MODULUS // 2
 
 
+class SharedSequence:
+    """The next Binding Update sequence number towards any correspondent.
+
+    A correspondent that is met again gets higher numbers than before, also after all that was known
+    of it has been forgotten. If each registration began at a random number, an old one could come
+    round to be the newer one while its nonces are good, and be replayed (RFC 6275 5.2.8).
+    """
+
+    __slots__ = ("_last",)
+
+    def __init__(self, last: int) -> None:
+        """The one after ``last`` comes first."""
+        self._last = last
+
+    def take(self) -> int:
+        """The next number."""
+        self._last = (self._last + 1) % SEQUENCE_MODULUS
+        return self._last
+
+
 class SequenceCounter:
     """The next Binding Update sequence number towards one peer."""
 

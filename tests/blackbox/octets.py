@@ -90,6 +90,21 @@ AUTHORIZATION = Option(5, bytes(12), 8, 2)
 """Section 6.2.7, still without its authenticator; see `authorize`."""
 
 
+def mobile_node_identifier(identifier: str, subtype: int = 1) -> Option:
+    """RFC 4283 section 3; 1 is a network access identifier."""
+    return Option(8, bytes([subtype]) + identifier.encode())
+
+
+def message_identifier(timestamp: int) -> Option:
+    """RFC 4285 section 6."""
+    return Option(10, struct.pack("!Q", timestamp), 8, 2)
+
+
+def message_authentication(spi: int, authenticator: bytes = bytes(12), subtype: int = 1) -> Option:
+    """RFC 4285 section 5; 1 is between mobile node and home agent."""
+    return Option(9, struct.pack("!BI", subtype, spi) + authenticator, 4, 1)
+
+
 def mobility(
     kind: int,
     body: bytes,

@@ -16,6 +16,7 @@ from mnagent.mobility.correspondent_registration import (
     CorrespondentRegistrationSettings,
 )
 from mnagent.mobility.home_registration import CareOf
+from mnagent.mobility.sequence import SharedSequence
 from mnagent.wire.ipv6 import IPv6Packet, Type2RoutingHeader
 from mnagent.wire.mobility import (
     BindingAcknowledgement,
@@ -151,6 +152,7 @@ class CorrespondentDriver(Driver):
             ),
             CORRESPONDENT,
             random=Random(1),
+            sequence=SharedSequence(1000),
             is_permanent=is_permanent,
         )
         super().__init__(self.registration)

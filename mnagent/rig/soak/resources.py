@@ -16,8 +16,11 @@ NEIGHBOUR_ALLOWANCE = 32
 """Neighbours a kernel may remember more than before: routers and peers of other links."""
 WARM_UP = 1 / 3
 """Share of a run after which memory has to be flat: histories and caches of fixed size fill."""
-PASSING = re.compile(r" (expires \d+sec|hoplimit \d+|pref \w+|error -?\d+|proto \w+)")
-"""What changes from one look to the next in a route that stays the same."""
+PASSING = re.compile(
+    r" (expires \d+sec|hoplimit \d+|pref \w+|error -?\d+|proto \w+|mtu( lock)? \d+)"
+)
+"""What changes from one look to the next in a route that stays the same; the MTU follows the
+path's, which a kernel remembers for ten minutes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,6 +56,8 @@ RECOVERY = 40.0
 """Seconds after which all must be well again, whatever was done."""
 PATIENCE = 60.0
 """Seconds for which connections, at the end of a round, may wait for their own timers."""
+NOTICE = 0.2
+"""Seconds from before a plug is put in until a daemon on a loaded machine has noticed."""
 GROWTH_ALLOWANCE = 512
 """Kilobytes a daemon may grow, after its warm-up, between the two halves of its life."""
 FIRST_GROWTH_ALLOWANCE = 3072
@@ -344,6 +346,11 @@ class Soak:
             begin <= at <= end for begin, end in rig.dead
         ):
             self.findings.excused["from the home address while the daemon was dead"] += 1
+            return
+        if record["rule"] == watch.HOME_SOURCE and any(
+            move.link_up_at <= at <= move.link_up_at + NOTICE for move in rig.roaming.moves
+        ):
+            self.findings.excused["from the home address before the move could be noticed"] += 1
             return
         self._break(record["rule"], f"{record['link']}: {record['detail']}")
 

@@ -227,6 +227,18 @@ def test_update_without_the_right_options_is_dropped(change: Any, reason: DropRe
     assert pair.home_agent.drops[reason] == 1
 
 
+@requirement("RFC4283-3", "EXT-11")
+def test_identifier_of_an_unknown_kind_beside_ours_is_skipped() -> None:
+    pair = Pair()
+    update = update_of(pair)
+    message = update.packet.payload
+    assert isinstance(message, BindingUpdate)
+    other = MobileNodeIdentifier(b"x", 200)
+    changed = altered(update, (other, *message.options))
+    pair.home_agent.handle(changed, 10.0)
+    assert not pair.home_agent.drops[DropReason.WRONG_MOBILE_NODE_IDENTIFIER]
+
+
 def test_update_without_a_timestamp_is_told_to_have_one() -> None:
     pair = Pair()
     update = update_of(pair)

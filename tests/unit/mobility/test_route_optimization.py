@@ -29,6 +29,7 @@ from mnagent.mobility.route_optimization import (
 from mnagent.wire.mobility import BindingUpdate, CareOfTestInit, HomeTestInit
 from tests.support.driver import CARE_OF_A, CARE_OF_B, HOME_ADDRESS, HOME_AGENT, Driver
 from tests.support.matching import of_type, only, sent
+from tests.support.requirement import requirement
 from tests.support.return_routability import (
     CORRESPONDENT,
     acknowledgement_of,
@@ -357,6 +358,20 @@ def test_return_home_deregisters_who_may_be_bound_and_lets_the_others_go() -> No
     assert {r.correspondent for r in manager.manager.registrations} == {bound}
     manager.answer_update(bound)
     assert manager.manager.registrations == ()
+
+
+@requirement("RFC6275-11.7.2", "MN-12", "CN-52")
+def test_peer_met_again_after_it_was_forgotten_gets_a_higher_number() -> None:
+    manager = Manager()
+    manager.bind()
+    manager.note(manager.manager.return_home(manager.now))
+    manager.answer_update()
+    assert manager.manager.registrations == ()
+    manager.move()
+    manager.home_registered()
+    manager.bind()
+    numbers = [u.sequence for _, u in sent([o for _, o in manager.log], BindingUpdate)]
+    assert numbers == [(numbers[0] + n) % 65536 for n in range(3)]
 
 
 def test_deregistration_at_home_without_an_answer_is_tried_again_until_the_binding_ends() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from mnagent.core.actions import PersistRecord
 from mnagent.mobility.constants import SEQUENCE_BLOCK
-from mnagent.mobility.sequence import SequenceCounter, sequence_newer
+from mnagent.mobility.sequence import SequenceCounter, SharedSequence, sequence_newer
 from tests.support.requirement import requirement
 
 
@@ -47,6 +47,11 @@ def test_counter_reserves_a_block_before_its_first_number() -> None:
     taken = [counter.take() for _ in range(SEQUENCE_BLOCK)]
     assert [number for number, _ in taken[:7]] == [65531, 65532, 65533, 65534, 65535, 0, 1]
     assert [index for index, (_, records) in enumerate(taken) if records] == [SEQUENCE_BLOCK - 1]
+
+
+def test_shared_sequence_goes_up_by_one_and_round() -> None:
+    shared = SharedSequence(65533)
+    assert [shared.take() for _ in range(4)] == [65534, 65535, 0, 1]
 
 
 @pytest.mark.parametrize("persisted", [None, "", "-1", "seven", "\u00b2"])
