@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from mnagent.rig.namespace import RigError
+from mnagent.rig.topology import LINK_A, LINK_B
 from mnagent.rig.wifi.command import CACHE
+from mnagent.rig.wifi.hops import judge
 from mnagent.rig.wifi.machine import OUTPUT, Image, Machine, describe, project_folder
 from mnagent.rig.wifi.results import Results
 
@@ -50,3 +52,4 @@ def test_node_roams_between_access_points_of_two_links(image: Image, tmp_path: P
     # How fast the first visit to a link and the second are on average says little.
     failed = [claim for outcome in results.outcomes for claim in outcome.claims if not claim.held]
     assert not [claim for claim in failed if "median" not in claim.text]
+    assert judge(tmp_path, {LINK_A, LINK_B}).succeeded

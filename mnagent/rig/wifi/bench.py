@@ -24,7 +24,7 @@ from typing import Any
 
 from mnagent.rig.advertising import start_radvd
 from mnagent.rig.carrier import CarrierWatch
-from mnagent.rig.host import Host, boottime
+from mnagent.rig.host import Host, Process, boottime
 from mnagent.rig.impairment import Impairment
 from mnagent.rig.namespace import run
 from mnagent.rig.roaming import Move, Roaming, RoamingSettings
@@ -51,6 +51,8 @@ from mnagent.rig.wifi.radio import (
 
 MODEM_INTERFACE = "wwan0"
 """A cable that passes for a cellular modem, by its name; only there while a scenario wants it."""
+AIR_INTERFACE = "hwsim0"
+"""Hears every frame of every simulated radio."""
 RIVALS = ("mip6", "esp6", "xfrm_user")
 """Modules of the kernel that handle the same headers as the program under test."""
 CAPTIVE = "captive"
@@ -82,6 +84,8 @@ class WirelessTopology(Topology):
         router.sysctl(ipv6__conf__all__forwarding=1)
         for plan in ACCESS_POINTS.values():
             give_radio(plan.radio, switch)
+        run("ip", "link", "set", AIR_INTERFACE, "netns", switch.name)
+        switch.ip(f"link set {AIR_INTERFACE} up")
 
     def lay_mobile_cable(self, role: str = MOBILE) -> None:
         """Its radio."""
@@ -133,6 +137,7 @@ class WirelessRoaming(Roaming):
         self.topology = WirelessTopology(virtual_home=True, far_home=settings.home_delay > 0)
         self.access_points: dict[str, AccessPoint] = {}
         self.station: Station
+        self._air: Process
         self.carrier: CarrierWatch
 
     async def _build(self) -> None:
@@ -175,6 +180,19 @@ class WirelessRoaming(Roaming):
             for end in cable:
                 run("tc", "-n", end.namespace.name, *netem(end.interface, impairment))
             self.topology.join_wire(link)
+
+    async def start_captures(self, directory: Path) -> dict[str, Path]:
+        """Of every link, and of the air."""
+        command = ("tcpdump", "-q", "-Z", "root", "-i", AIR_INTERFACE, "-w")
+        self._air = await self.hosts["switch"].start(
+            "tcpdump", (*command, str(directory / "air.pcap"))
+        )
+        return await super().start_captures(directory)
+
+    async def finish_captures(self) -> int:
+        """As the other."""
+        await self._air.stop(timeout=30.0)
+        return await super().finish_captures()
 
     async def connect(self, name: str) -> Move:
         """Bring the station to its first access point. Raises RigError."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mnagent.rig.library import DEFAULT_FOLDER, Recorder, new_run
 from mnagent.rig.namespace import RigError
+from mnagent.rig.wifi.hops import judge, visited
 from mnagent.rig.wifi.machine import (
     OUTPUT,
     Machine,
@@ -80,7 +81,8 @@ def _run(machine: Machine, options: argparse.Namespace, recorder: Recorder) -> i
     retries: list[str] = []
     started = time.monotonic()
     # What an earlier run found must not pass for this one's.
-    (options.output / "results.json").unlink(missing_ok=True)
+    for found in (options.output / "results.json", *options.output.glob("*.pcap")):
+        found.unlink(missing_ok=True)
     status = machine.run(
         "mnagent.rig.wifi.scenarios",
         str(OUTPUT),
@@ -97,6 +99,7 @@ def _run(machine: Machine, options: argparse.Namespace, recorder: Recorder) -> i
     if status not in (0, 1) or not found.exists():
         raise RigError(f"the scenarios did not end in order, status {status}; see {options.output}")
     results = Results.from_record(json.loads(found.read_text()))
+    results.outcomes.append(judge(options.output, visited(results)))
     results.commit = _commit()
     results.host_seconds = round(time.monotonic() - started, 1)
     results.host_load = round(max(os.getloadavg()[:2]), 1)

@@ -135,8 +135,8 @@ def _table(results: Results) -> str:
         times = [roam.registration_ms for roam in outcome.roams if roam.changes_link]
         known = [time for time in times if time is not None]
         figures = (
-            len(outcome.roams),
-            sum(roam.updates for roam in outcome.roams),
+            len(outcome.roams) or "",
+            sum(roam.updates for roam in outcome.roams) or "",
             "" if not known else f"{median_of(times):.0f}",
             "" if not known else f"{max(known):.0f}",
             f"{outcome.seconds:.0f}",

@@ -26,6 +26,7 @@ from statistics import median
 from typing import Any
 
 from mnagent.control.client import Client
+from mnagent.rig.daemon import MOBILE_NODE_KEYS
 from mnagent.rig.host import PATIENCE, boottime
 from mnagent.rig.impairment import Impairment
 from mnagent.rig.library import Line, LiveWriter, Step
@@ -62,6 +63,8 @@ SCAN_PATIENCE = 4.0
 """Seconds from a weak signal to the roam that the agent's scan leads to."""
 NOTICE_TIMEOUT = 20.0
 """Seconds in which a path where nothing gets through must be noticed."""
+KEPT = (".log", ".hostapd", ".supplicant", ".txt", ".pcap")
+"""Kinds of files in the bench's folder that outlive it."""
 RIG_NICENESS = 10
 """There is one processor for all: the rig leaves it to what it tests."""
 SETTLE_TIMEOUT = 15.0 * PATIENCE
@@ -603,8 +606,9 @@ async def play(names: Sequence[str], roams: int, output: Path) -> Results:
             results.outcomes.append(await _end(stage))
         finally:
             for path in bench.directory.iterdir():
-                if path.is_file() and path.suffix in (".log", ".hostapd", ".supplicant", ".txt"):
+                if path.is_file() and path.suffix in KEPT:
                     shutil.copy(path, output / path.name)
+            shutil.copy(bench.directory / MOBILE_NODE_KEYS, output)
     results.seconds = round(float(Path("/proc/uptime").read_text().split()[0]), 1)
     return results
 
@@ -616,6 +620,8 @@ async def _begin(roaming: WirelessRoaming, roams: int, live: LiveWriter) -> Stag
     await roaming.mobile_node.start()
     await roaming.settled(move, timeout=SETTLE_TIMEOUT)
     _say("the node is registered")
+    # Written to memory: the output folder is slow.
+    await roaming.start_captures(roaming.directory)
     traffic = await Traffic.start(roaming)
     _say("connections are open")
     return Stage(roaming, traffic, roams, live.tell)
@@ -656,6 +662,9 @@ async def _end(stage: Stage) -> Outcome:
     answered = len(stage.traffic.ping.of_kind("reply"))
     text = "probes were answered outside of roams"
     outcome.claims.append(Claim(text, answered > sent / 2, f"{answered} of {sent}"))
+    dropped = await stage.roaming.finish_captures()
+    text = "the captures are complete"
+    outcome.claims.append(Claim(text, not dropped, f"{dropped} frames missed"))
     agent = stage.roaming.mobile_node
     failed = [event for event in agent.events if event.name == "action-failed"]
     outcome.claims.append(
