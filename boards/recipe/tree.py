@@ -20,10 +20,13 @@ FSTAB = f"""\
 LABEL={ROOT_LABEL}     /                 ext4  noatime,errors=remount-ro                0 1
 """
 ENABLED_UNITS = {
-    "multi-user.target.wants": ("mnagent-board.service", "systemd-networkd.service"),
+    "multi-user.target.wants": ("mnagent-board.service",),
 }
-# The start would wait for it, and for nothing: the setup of the board starts it.
-_LATER = "sysinit.target.wants/systemd-timesyncd.service"
+# The start would wait for them, and for nothing: the setup of the board starts them.
+_LATER = (
+    "multi-user.target.wants/systemd-networkd.service",
+    "sysinit.target.wants/systemd-timesyncd.service",
+)
 _PYTHON_LIBRARY = re.compile(r"python3(\.\d+)?")
 # What a board has no use for, or what would only keep its start from going on.
 _MASKED = (
@@ -132,7 +135,8 @@ def _enable_units(tree: Path) -> None:
     default = units / "default.target"
     default.unlink(missing_ok=True)
     default.symlink_to("/lib/systemd/system/multi-user.target")
-    (units / _LATER).unlink(missing_ok=True)
+    for link in _LATER:
+        (units / link).unlink(missing_ok=True)
     # An empty list of modules costs a process to read it.
     (tree / "etc/modules-load.d/modules.conf").unlink(missing_ok=True)
     for name in _MASKED:

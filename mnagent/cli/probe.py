@@ -125,7 +125,10 @@ class Probe:
         try:
             links.KernelLinks(None).close()
         except OSError as error:
-            remedy = "run as root (CAP_BPF, CAP_NET_ADMIN); the kernel needs CONFIG_BPF_SYSCALL"
+            remedy = (
+                "run as root (CAP_BPF, CAP_NET_ADMIN, and before Linux 6.8 CAP_PERFMON); "
+                "the kernel needs CONFIG_BPF_SYSCALL"
+            )
             return str(error), remedy
         return None
 

@@ -253,6 +253,8 @@ async def _look_inside(story: Story, bench: Bench) -> None:
     assert "mobile-node.toml" not in names, "a key file stayed on the boot partition"
     status = json.loads(await bench.ask("mnagent", "status", "--json"))
     story.tell("status_role", status["role"])
+    story.tell("engine", status["engine"])
+    assert status["engine"]["kind"] == "kernel", "the kernel of the image refused its part"
     pid = (await bench.ask("systemctl", "show", "-P", "MainPID", "mnagent-mobile-node")).strip()
     memory = await bench.ask("grep", "VmRSS", f"/proc/{pid}/status")
     story.tell("daemon_rss_mebibytes", round(int(memory.split()[1]) / 1024, 1))
@@ -265,16 +267,22 @@ async def _look_inside(story: Story, bench: Bench) -> None:
 
 async def _look_at_the_start(story: Story, bench: Bench, evidence: Path) -> None:
     """When what happened, by the board's own clock, which starts with its kernel."""
+    seconds, journal = await _first_binding_update(bench)
+    story.tell("seconds_from_kernel_to_first_binding_update", seconds)
+    parts = []
+    for what in (("time",), ("critical-chain", "mnagent-board.service"), ("blame",)):
+        parts.append(await bench.ask("systemd-analyze", "--no-pager", *what))
+    (evidence / f"{story.machine}-start.txt").write_text("\n".join((*parts, journal)))
+
+
+async def _first_binding_update(bench: Bench) -> tuple[float, str]:
+    """Seconds since the kernel's start, and the journal that says so."""
     journal = await bench.ask(
         *("journalctl", "-b", "-q", "-o", "short-monotonic", "-u", "mnagent-mobile-node")
     )
     sent = re.search(r"^\[ *([0-9.]+)\].*binding-update-sent", journal, re.MULTILINE)
     assert sent is not None, journal
-    story.tell("seconds_from_kernel_to_first_binding_update", round(float(sent[1]), 1))
-    parts = []
-    for what in (("time",), ("critical-chain", "mnagent-board.service"), ("blame",)):
-        parts.append(await bench.ask("systemd-analyze", "--no-pager", *what))
-    (evidence / f"{story.machine}-start.txt").write_text("\n".join((*parts, journal)))
+    return round(float(sent[1]), 1), journal
 
 
 async def _cut_power(story: Story, bench: Bench, first: DaemonEvent) -> None:
@@ -283,8 +291,11 @@ async def _cut_power(story: Story, bench: Bench, first: DaemonEvent) -> None:
     await bench.board.power_on()
     event = await bench.registered(LINK_A, after=cut, timeout=BOOT_TIMEOUT)
     story.tell("seconds_from_power_cut_to_registration", round(event.at - cut, 1))
+    story.tell("cpu_seconds_of_the_emulator_after_power_cut", round(bench.board.cpu_seconds(), 1))
     assert event.details["care_of_address"] == first.details["care_of_address"]
     story.tell("same_care_of_address_after_power_cut", True)
+    seconds, _ = await _first_binding_update(bench)
+    story.tell("seconds_from_kernel_to_first_binding_update_after_power_cut", seconds)
     rejected = bench.roaming.home_agent.find("binding-update-rejected", after=cut)
     assert rejected is None, f"the home agent refused the board: {rejected}"
     trouble = re.findall(

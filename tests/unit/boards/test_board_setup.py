@@ -56,7 +56,7 @@ class Board:
         """One start of the board; returns how many things went wrong."""
         setup = board_setup.Setup(self.root, self.run)
         setup.take_files()
-        setup.start_services()
+        setup.start_agent()
         wrong: int = setup.finish()
         return wrong
 
@@ -65,7 +65,8 @@ class Board:
         return (self.boot / "mnagent-report.txt").read_text()
 
     def started(self) -> list[str]:
-        return [unit for command in self.commands if "start" in command for unit in command[3:-1]]
+        """What the setup waited for."""
+        return [unit for command in self.commands if command[1] == "start" for unit in command[2:]]
 
 
 @pytest.fixture
@@ -182,6 +183,17 @@ def test_full_card_leaves_the_secret_where_it_was_and_is_said(
     assert not list(board.root.rglob("*.new"))
     assert board.start() == 0
     assert (board.root / "etc/wpa_supplicant/board.conf").exists()
+
+
+def test_agent_goes_before_what_can_wait_and_finds_its_cables_up(board: Board) -> None:
+    (board.boot / "mnagent.toml").write_text(CONFIGURATION)
+    for name in ("eth0", "lo", "usb0", "wlan0"):
+        (board.root / "sys/class/net" / name).mkdir(parents=True)
+    board.start()
+    order = [command for command in board.commands if command[0] in {"ip", "systemctl"}]
+    assert order[:2] == [["ip", "link", "set", name, "up"] for name in ("eth0", "usb0")]
+    assert order[2][-1] == order[3][-1] == "mnagent-mobile-node.service"
+    assert order[4][-1] == "systemd-timesyncd.service"
 
 
 def test_another_role_replaces_the_one_before(board: Board) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import multiprocessing
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from boards.recipe import steps
-from boards.recipe.errors import BuildError
+from boards.recipe.errors import BuildError, told
 
 
 def test_piece_is_found_once_its_block_ended_well(tmp_path: Path) -> None:
@@ -78,3 +81,46 @@ def test_missing_command_is_named() -> None:
         steps.run(["no-such-command"])
     with pytest.raises(BuildError, match="apt install a-package"):
         steps.need_tools({"no-such-command": "a-package", "sh": "dash"})
+
+
+def _raise(error: BaseException) -> int:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (BuildError("no such board"), 1, "boards/x: no such board\n"),
+        (
+            OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/out/card.img"),
+            1,
+            "boards/x: /out/card.img: No space left on device; the disk is full: make room",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied", "/out"), 1, "boards/x: /out: Perm"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_what_ends_a_command_is_told_in_one_line(
+    error: BaseException, status: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert told("boards/x", lambda: _raise(error)) == status
+    said = capsys.readouterr().err
+    assert said.startswith(words)
+    assert said.count("\n") <= 1
+
+
+def _lock_and_tell(folder: Path, told_to: Any) -> None:
+    with steps.Cache(folder).locked():
+        told_to.send("locked")
+
+
+def test_second_build_with_a_cache_waits_for_the_first(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    second = context.Process(target=_lock_and_tell, args=(tmp_path, there))
+    with steps.Cache(tmp_path).locked():
+        second.start()
+        assert not here.poll(2)
+    assert here.poll(30)
+    second.join()
+    assert second.exitcode == 0

@@ -49,7 +49,9 @@ def test_units_differ_in_names_and_comments_only() -> None:
 def test_unit_has_least_privileges_and_a_watchdog(unit: Path) -> None:
     values = service(unit)
     port = "CAP_NET_BIND_SERVICE " if "mobile" in unit.name else ""  # the DHCPv6 client's
-    assert values["CapabilityBoundingSet"] == [f"CAP_BPF CAP_NET_ADMIN {port}CAP_NET_RAW"]
+    assert values["CapabilityBoundingSet"] == [
+        f"CAP_BPF CAP_NET_ADMIN {port}CAP_NET_RAW CAP_PERFMON"
+    ]
     assert values["NoNewPrivileges"] == ["yes"]
     assert values["Type"] == ["notify"]
     assert int(values["WatchdogSec"][0]) > 0

@@ -23,7 +23,9 @@ Run = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
 
 ROLES = ("mobile-node", "home-agent", "correspondent")
 KEY_TYPES = ("ssh-ed25519", "ssh-rsa", "ecdsa-sha2-", "sk-ssh-ed25519@", "sk-ecdsa-sha2-")
-CLOCK = "systemd-timesyncd.service"
+WIRED = ("eth", "usb")
+LATER = ("systemd-networkd.service", "systemd-timesyncd.service")
+"""IPv4 and the right time are nice to have; the agent, which needs neither, goes first."""
 LARGEST_FILE = 1 << 20
 NO_COUNTRY = ("XX", "00")
 SERIAL_SHELL = "AGETTY_OPTIONS=--autologin root\nTERM=dumb\n"
@@ -44,6 +46,7 @@ class Setup:
         self._etc = root / "etc"
         self._home = root / "root"
         self._serial_console = root / "run/mnagent-board/serial-console"
+        self._links = root / "sys/class/net"
         self._lines: list[str] = []
         self._bad = 0
 
@@ -59,20 +62,29 @@ class Setup:
         ):
             self._try(step)
 
-    def start_services(self) -> None:
+    def start_agent(self) -> None:
         """Start what there is a configuration for, without waiting for it."""
-        units = [
+        for link in sorted(self._links.glob("*")):
+            if link.name.startswith(WIRED):
+                self._run(["ip", "link", "set", link.name, "up"])
+        if self._units():
+            self._run(["systemctl", "--no-block", "start", *self._units()])
+
+    def finish(self) -> int:
+        """Do what nobody waits for, and report; returns how many things went wrong in all."""
+        if self._units():
+            self._run(["systemctl", "start", *self._units()])
+        self._run(["systemctl", "--no-block", "start", *LATER])
+        self._try(self._grow)
+        self._report()
+        return self._bad
+
+    def _units(self) -> list[str]:
+        return [
             f"mnagent-{role}.service"
             for role in ROLES
             if (self._etc / f"mnagent/{role}.toml").exists()
         ]
-        self._run(["systemctl", "--no-block", "start", *units, CLOCK])
-
-    def finish(self) -> int:
-        """Do what nobody waits for, and report; returns how many things went wrong in all."""
-        self._try(self._grow)
-        self._report()
-        return self._bad
 
     def _try(self, step: Callable[[], None]) -> None:
         try:
@@ -332,7 +344,7 @@ def main() -> int:
     """Set the board up; a mistake in a file must not keep the board from starting."""
     setup = Setup(Path("/"), _run)
     setup.take_files()
-    setup.start_services()
+    setup.start_agent()
     _tell_ready()
     setup.finish()
     return 0
