@@ -50,6 +50,8 @@ class Surroundings:
 class AccessProtocol(abc.ABC):
     """The mobile node's cable."""
 
+    is_namespace = False
+    """Whether the node is part of the rig itself."""
     outlives_the_rig = False
     """Whether what is written to the node is still there when the rig is gone."""
 
@@ -75,6 +77,8 @@ class AccessProtocol(abc.ABC):
 @attr.s(eq=False)
 class NamespaceDriver(Driver, AccessProtocol):
     """The mobile node is a namespace of the rig itself, as in ``mnagent demo``."""
+
+    is_namespace = True
 
     def attach(self, surroundings: Surroundings) -> None:
         """It is there already."""

@@ -113,7 +113,7 @@ class RoamingStrategy(Strategy):
     @property
     def is_board(self) -> bool:
         """Whether it is anything but a namespace of the rig."""
-        return self.command is not None
+        return not self.access.is_namespace
 
     @property
     def command(self) -> Any:
@@ -122,6 +122,11 @@ class RoamingStrategy(Strategy):
 
     def join(self, surroundings: Surroundings) -> None:
         """Make the board the mobile node of the rig that stands. Raises RigError."""
+        if self.is_board and self.command is None:
+            raise RigError(
+                "nothing runs commands on the board: name a ShellDriver or an SSHDriver in the"
+                " environment, before RoamingStrategy"
+            )
         self.target.activate(self.access)
         self.access.attach(surroundings)
         self._around = surroundings

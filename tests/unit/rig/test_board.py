@@ -100,6 +100,8 @@ class FakePower(Driver, PowerProtocol):  # type: ignore[misc]
 class FakeAccess(Driver, AccessProtocol):  # type: ignore[misc]
     """A cable to nowhere."""
 
+    is_namespace = True
+
     def attach(self, surroundings: Surroundings) -> None:
         """Nothing."""
 
@@ -147,6 +149,15 @@ def test_transition_to_off_cuts_the_power(strategy: RoamingStrategy) -> None:
     strategy.transition("off")
     assert strategy.power.told == ["off", "on", "off"]
     assert strategy.status is Status.off
+
+
+def test_board_that_nothing_runs_commands_on_is_refused(
+    strategy: RoamingStrategy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(FakeAccess, "is_namespace", False)
+    around = Surroundings(portal=None, roaming=None, folder=tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(RigError, match="before RoamingStrategy"):
+        strategy.join(around)
 
 
 def test_transition_to_roaming_without_a_rig_is_refused(strategy: RoamingStrategy) -> None:
