@@ -1,8 +1,8 @@
 """A board made of paper: what a rig sees of a Raspberry Pi, in a namespace.
 
 It has a power switch (HTTP, as a Shelly's), a serial console (raw TCP) with a login prompt, an
-Ethernet cable, an SSH server and a service manager that knows one service. What is written to it
-is gone when its power is cut.
+Ethernet cable, an SSH server, reached through another network as well, and a service manager that
+knows one service. What is written to it is gone when its power is cut.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import IPv4Address
 from pathlib import Path
 from types import TracebackType
 
-from mnagent.rig.namespace import Namespace, run, unique_prefix
+from mnagent.rig.namespace import Namespace, RigError, run, unique_prefix
 
 ROOT = Path(__file__).parents[2]
-PROMPT = "root@paper:~# "
 SYSTEMCTL = """\
 #!/bin/sh
 if [ -f /run/agent.pid ]; then
-    kill "$(cat /run/agent.pid)"
-    while kill -0 "$(cat /run/agent.pid)" 2>/dev/null; do sleep 0.05; done
+    agent=$(cat /run/agent.pid)
+    kill "$agent"
+    while grep -q . "/proc/$agent/cmdline" 2>/dev/null; do sleep 0.05; done
     rm /run/agent.pid
 fi
 if [ "$1" = restart ]; then
@@ -55,6 +56,7 @@ for program in systemctl journalctl mnagent; do
     install -m 755 "$1/$program" /usr/bin/$program
 done
 mkdir -p -m 700 /run/mnagent /etc/mnagent /etc/dropbear /root/.ssh
+install -m 600 "$1/authorized_keys" /root/.ssh/
 ip link set eth0 up
 dropbear -R -E -p 22 2>/run/dropbear.log
 printf '\\npaper login: '
@@ -71,12 +73,19 @@ class PaperBoard:
     def __init__(self, folder: Path) -> None:
         self.interface = f"paper{os.getpid() % 1_000_000}"
         """Of this machine, at the other end of the board's cable."""
+        self._management = f"other{os.getpid() % 1_000_000}"
+        self.address = IPv4Address("169.254.64.2") + os.getpid() % 4096 * 4
+        """Where it is reached but for the cable."""
+        self.key = folder / "key"
+        """Of who may log in there."""
         self.starts = 0
         """How often it was powered on."""
         self._folder = folder
         self._namespace: Namespace | None = None
         self._system: subprocess.Popen[bytes] | None = None
         self._console: int | None = None
+        self._retired: list[int] = []
+        """Consoles of earlier starts, which `_carry` may be reading."""
         self._client: socket.socket | None = None
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._switch = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -110,14 +119,14 @@ class PaperBoard:
             ("mnagent", MNAGENT),
         ):
             (self._folder / name).write_text(text)
+        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key))
+        public = self.key.with_suffix(".pub").read_text()
+        (self._folder / "authorized_keys").write_text(public)
         self._namespace = Namespace.create(f"{unique_prefix()}-paper")
         try:
-            peer = ("type", "veth", "peer", "name", "eth0", "netns", self._namespace.name)
-            run("ip", "link", "add", "name", self.interface, *peer)
-            run("ethtool", "-K", self.interface, "tx", "off")
-            self._namespace.complete_checksums("eth0")
+            self._lay_cables(self._namespace)
         except BaseException:
-            self._namespace.remove()
+            self._remove(self._namespace)
             raise
         for thread in self._threads:
             thread.start()
@@ -135,12 +144,30 @@ class PaperBoard:
         for thread in self._threads:
             thread.join()
         self.power(False)
+        self._close_retired()
         for server in (self._switch.socket, self._listener, self._wake, self._woken):
             server.close()
         if self._client is not None:
             self._client.close()
         if self._namespace is not None:
-            self._namespace.remove()
+            self._remove(self._namespace)
+
+    def _lay_cables(self, namespace: Namespace) -> None:
+        for near, far in ((self.interface, "eth0"), (self._management, "other")):
+            peer = ("type", "veth", "peer", "name", far, "netns", namespace.name)
+            run("ip", "link", "add", "name", near, *peer)
+        run("ethtool", "-K", self.interface, "tx", "off")
+        namespace.complete_checksums("eth0")
+        run("ip", "address", "add", f"{self.address - 1}/30", "dev", self._management)
+        run("ip", "link", "set", self._management, "up")
+        namespace.ip(f"address add {self.address}/30 dev other", "link set other up")
+
+    def _remove(self, namespace: Namespace) -> None:
+        """The cables too, now: the kernel takes its time for what was in a namespace."""
+        for near in (self.interface, self._management):
+            with contextlib.suppress(RigError):
+                run("ip", "link", "del", near)
+        namespace.remove()
 
     def power(self, on: bool) -> None:
         """Switch its power."""
@@ -150,7 +177,7 @@ class PaperBoard:
             self._system.kill()
             self._system.wait()
             assert self._console is not None
-            os.close(self._console)
+            self._retired.append(self._console)
             self._system = self._console = None
             self._wake.send(b"!")
 
@@ -161,7 +188,16 @@ class PaperBoard:
         self._system = subprocess.Popen(
             [
                 *("ip", "netns", "exec", self._namespace.name),
-                *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
+                *(
+                    "unshare",
+                    "--mount",
+                    "--propagation",
+                    "slave",
+                    "--pid",
+                    "--fork",
+                    "--kill-child",
+                    "--mount-proc",
+                ),
                 *("sh", str(self._folder / "start"), str(self._folder)),
             ],
             stdin=far,
@@ -176,6 +212,7 @@ class PaperBoard:
     def _carry(self) -> None:
         """Between the console and who listens; the connection outlives the board's starts."""
         while not self._ending:
+            self._close_retired()
             console, client = self._console, self._client
             with selectors.DefaultSelector() as selector:
                 for source in (self._woken, self._listener, client, console):
@@ -193,6 +230,10 @@ class PaperBoard:
                         client.sendall(data)
                 if client is not None and client in ready:
                     self._type(client)
+
+    def _close_retired(self) -> None:
+        while self._retired:
+            os.close(self._retired.pop())
 
     def _type(self, client: socket.socket) -> None:
         data = client.recv(4096)

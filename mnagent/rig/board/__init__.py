@@ -8,5 +8,6 @@ this package imports labgrid.
 
 import os
 
-# It tells of every program that is started while a coordinator is connected.
-os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+# The rig starts programs while labgrid is connected to a coordinator, with nothing of gRPC in them:
+# its preparations for them would now and then end one before it began.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")

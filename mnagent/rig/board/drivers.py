@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,8 @@ class Surroundings:
 class AccessProtocol(abc.ABC):
     """The mobile node's cable."""
 
+    is_namespace = False
+    """Whether the node is part of the rig itself."""
     outlives_the_rig = False
     """Whether what is written to the node is still there when the rig is gone."""
 
@@ -74,6 +77,8 @@ class AccessProtocol(abc.ABC):
 @attr.s(eq=False)
 class NamespaceDriver(Driver, AccessProtocol):
     """The mobile node is a namespace of the rig itself, as in ``mnagent demo``."""
+
+    is_namespace = True
 
     def attach(self, surroundings: Surroundings) -> None:
         """It is there already."""
@@ -176,6 +181,10 @@ class EmulatorDriver(ConsoleExpectMixin, Driver, PowerProtocol, ConsoleProtocol,
     def _image(self) -> Path:
         return Path(self.target.env.config.get_image_path(self.image))
 
+    @property
+    def _manifest(self) -> Path:
+        return self._image.with_name(f"{self._image.name}.json")
+
     def attach(self, surroundings: Surroundings) -> None:
         """Flash a card, and give the emulator a tap among the rig's links."""
         if not self._image.exists():
@@ -185,6 +194,8 @@ class EmulatorDriver(ConsoleExpectMixin, Driver, PowerProtocol, ConsoleProtocol,
         topology["switch"].ip(f"tuntap add dev {PORT} mode tap")
         card = Card.flash(self._image, surroundings.folder / "card.img")
         card.put({SERIAL_SHELL: ""})
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copy(self._manifest, surroundings.folder / "image.json")
         host = surroundings.roaming.hosts["switch"]
         self._board = EmulatedBoard(host, MACHINES[self.machine], card, port=PORT)
         self._around = surroundings
@@ -210,9 +221,8 @@ class EmulatorDriver(ConsoleExpectMixin, Driver, PowerProtocol, ConsoleProtocol,
     def facts(self) -> dict[str, str]:
         """From the manifest beside the image."""
         facts = {"board": f"QEMU {self.machine}"}
-        beside = self._image.with_name(f"{self._image.name}.json")
         with contextlib.suppress(FileNotFoundError):
-            manifest = json.loads(beside.read_text())
+            manifest = json.loads(self._manifest.read_text())
             for key in ("title", "suite", "mnagent", "commit", "image_sha256"):
                 facts[f"image {key.removeprefix('image_')}"] = str(manifest[key])
         return facts
@@ -229,11 +239,11 @@ class EmulatorDriver(ConsoleExpectMixin, Driver, PowerProtocol, ConsoleProtocol,
 
     def off(self) -> None:
         """Cut its power; nothing happens when it is off."""
-        around, board = self._attached()
         if self._console is not None:
             self._console.close()
             self._console = None
-        around.portal(board.power_cut())
+        if self._around is not None and self._board is not None:
+            self._around.portal(self._board.power_cut())
 
     @Driver.check_active
     def cycle(self) -> None:

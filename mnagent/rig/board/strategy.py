@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import enum
 import shlex
 import time
+from collections.abc import Callable
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 import attr
 from labgrid import target_factory
 from labgrid.driver import ShellDriver, SSHDriver
-from labgrid.protocol import CommandProtocol, PowerProtocol
+from labgrid.protocol import PowerProtocol
 from labgrid.strategy import Strategy, StrategyError, never_retry
 
 from mnagent.rig.board.drivers import AccessProtocol, Surroundings
@@ -30,6 +32,8 @@ CONFIGURATION = "/etc/mnagent/mobile-node.toml"
 KEYS = "/etc/mnagent/keys/rig.toml"
 AUTHORIZED_KEYS = "/root/.ssh/authorized_keys"
 PART = "/run/mnagent-rig.part"
+COMMAND_TIMEOUT = 30.0
+"""Seconds that a command on a board may take, on one that is as quick as this machine."""
 LINE = 180
 """Characters of a line that any serial console takes."""
 QUESTIONS = {
@@ -99,6 +103,7 @@ class RoamingStrategy(Strategy):
         """Seconds that each state took."""
         self._around: Surroundings | None = None
         self._key: Path | None = None
+        self._touched = False
 
     @property
     def manner(self) -> Manner:
@@ -108,7 +113,7 @@ class RoamingStrategy(Strategy):
     @property
     def is_board(self) -> bool:
         """Whether it is anything but a namespace of the rig."""
-        return self.command is not None
+        return not self.access.is_namespace
 
     @property
     def command(self) -> Any:
@@ -117,6 +122,11 @@ class RoamingStrategy(Strategy):
 
     def join(self, surroundings: Surroundings) -> None:
         """Make the board the mobile node of the rig that stands. Raises RigError."""
+        if self.is_board and self.command is None:
+            raise RigError(
+                "nothing runs commands on the board: name a ShellDriver or an SSHDriver in the"
+                " environment, before RoamingStrategy"
+            )
         self.target.activate(self.access)
         self.access.attach(surroundings)
         self._around = surroundings
@@ -126,9 +136,8 @@ class RoamingStrategy(Strategy):
     def _make_remote(self, around: Surroundings) -> None:
         roaming = around.roaming
         self._key = roaming.directory / "login"
-        run(
-            "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "mnagent-rig", "-f", str(self._key)
-        )
+        kind = ("-t", "ed25519", "-N", "", "-C", "mnagent-rig")
+        run("ssh-keygen", "-q", *kind, "-f", str(self._key))
         correspondent = roaming.hosts["correspondent"]
         board = RemoteHost(
             correspondent.namespace,
@@ -143,12 +152,11 @@ class RoamingStrategy(Strategy):
 
     def leave(self) -> None:
         """Leave the board off, and nothing of the rig on it, as far as it can be reached."""
-        try:
-            if self.status.value >= Status.configured.value and self.access.outlives_the_rig:
+        with contextlib.ExitStack() as ending:
+            ending.callback(self.access.detach)
+            ending.callback(self._off)
+            if self._touched and self.access.outlives_the_rig:
                 self._clean()
-            self._off()
-        finally:
-            self.access.detach()
 
     @property
     def around(self) -> Surroundings:
@@ -220,15 +228,21 @@ class RoamingStrategy(Strategy):
         if not self.is_board:
             return
         for name, question in QUESTIONS.items():
-            answer = self.command.run_check(question)
+            answer = self._ask(question)
             self.facts[name] = " ".join(line.strip() for line in answer)
         assert self._key is not None
+        self._touched = True
         keys = (self.roaming.keys() / MOBILE_NODE_KEYS).read_text()
         login = self._key.with_suffix(".pub").read_text()
-        put_text(self.command, self._configuration(), CONFIGURATION)
-        put_text(self.command, keys, KEYS, mode=0o600)
-        put_text(self.command, login, AUTHORIZED_KEYS, mode=0o600, append=True)
-        self.command.run_check(f"systemctl restart --no-block {SERVICE}")
+        put_text(self._ask, self._configuration(), CONFIGURATION)
+        put_text(self._ask, keys, KEYS, mode=0o600)
+        put_text(self._ask, login, AUTHORIZED_KEYS, mode=0o600, append=True)
+        self._ask(f"systemctl restart --no-block {SERVICE}")
+
+    def _ask(self, command: str) -> list[str]:
+        """What a command prints on the board before it roams. Raises labgrid's ExecutionError."""
+        answer: list[str] = self.command.run_check(command, timeout=COMMAND_TIMEOUT * self.patience)
+        return answer
 
     def _configuration(self) -> str:
         settings = self.roaming.mobile_node_configuration()
@@ -237,9 +251,10 @@ class RoamingStrategy(Strategy):
 
     def _clean(self) -> None:
         """Take away what `_configure` brought; the power may be cut after that."""
-        self.command.run(f"systemctl stop {SERVICE}")
-        self.command.run(f"sed -i '/ mnagent-rig$/d' {AUTHORIZED_KEYS}")
-        self.command.run(f"rm -f {KEYS} {CONFIGURATION}; sync")
+        self._ask(f"systemctl stop {SERVICE}")
+        self._ask(
+            f"sed -i '/ mnagent-rig$/d' {AUTHORIZED_KEYS}; rm -f {KEYS} {CONFIGURATION}; sync"
+        )
 
     def _register(self) -> None:
         move = self.move(self.first_link)
@@ -255,7 +270,7 @@ class RoamingStrategy(Strategy):
     def journal(self) -> str:
         """What the agent of a board has logged since it was powered on."""
         command = f"journalctl -b -q --no-pager -o short-monotonic -u {SERVICE} | tail -n 400"
-        return "\n".join(self.command.run(command, timeout=60)[0])
+        return "\n".join(self._ask(command))
 
     async def _registered(self, move: Move) -> None:
         limit = self.boot_timeout
@@ -303,14 +318,16 @@ class RoamingStrategy(Strategy):
 
 
 def put_text(
-    command: CommandProtocol, text: str, path: str, *, mode: int = 0o644, append: bool = False
+    ask: Callable[[str], object], text: str, path: str, *, mode: int = 0o644, append: bool = False
 ) -> None:
-    """Write a file on the board, over whatever runs commands there. Raises labgrid's
-    ExecutionError."""
+    """Write a file on a board, with what runs a command there and raises when it fails.
+
+    What is written may be seen on the serial console: keys of a rig live as long as the rig.
+    """
     folder, file = shlex.quote(str(Path(path).parent)), shlex.quote(path)
     encoded = base64.b64encode(text.encode()).decode()
-    command.run_check(f"umask 077; mkdir -p {folder}; : >{PART}")
+    ask(f"umask 077; mkdir -p {folder}; : >{PART}")
     for start in range(0, len(encoded), LINE):
-        command.run_check(f"echo {encoded[start : start + LINE]} >>{PART}")
+        ask(f"echo {encoded[start : start + LINE]} >>{PART}")
     redirection = ">>" if append else ">"
-    command.run_check(f"base64 -d {PART} {redirection}{file} && chmod {mode:o} {file}; rm {PART}")
+    ask(f"umask 077; base64 -d {PART} {redirection}{file} && chmod {mode:o} {file} && rm {PART}")
