@@ -42,8 +42,9 @@ from mnagent.rig.handover import Handover, datagram_faults, lost_probes, measure
 from mnagent.rig.host import Process, boottime
 from mnagent.rig.impairment import Impairment
 from mnagent.rig.keyfile import read_associations, write_wireshark_profile
-from mnagent.rig.library import DEFAULT_FOLDER, Recorder, Step, give_back, new_run
+from mnagent.rig.library import DEFAULT_FOLDER, Step
 from mnagent.rig.namespace import RigError, remove_stale
+from mnagent.rig.recorder import Recorder, give_back, new_run
 from mnagent.rig.recording import record
 from mnagent.rig.report import (
     FLOW_COLUMNS,

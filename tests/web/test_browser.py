@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from mnagent.rig.library import Recorder, Step
+from mnagent.rig.library import Step
+from mnagent.rig.recorder import Recorder
 from tests.support.browser import Browser, find_browser
 from tests.support.results import HANDOVER, RUN, add_run, tell_story
 from tests.web.conftest import Serve, served

@@ -12,7 +12,7 @@ from urllib.parse import urlencode, urlsplit
 
 import pytest
 
-from mnagent.rig.library import Recorder
+from mnagent.rig.recorder import Recorder
 from tests.support.results import HANDOVER, RUN, add_run, tell_story
 from tests.web.conftest import Serve
 

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from importlib import resources
 from typing import Final
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -94,8 +95,9 @@ class Site:
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if not self._gate.knows_host(request.headers.get("Host", "")):
             return _trouble(421, "Not here", "This page goes by localhost, 127.0.0.1 and [::1].")
+        # Compared without the scheme: a proxy in front may speak TLS.
         origin = request.headers.get("Origin")
-        if request.method == "POST" and origin not in (None, f"{request.scheme}://{request.host}"):
+        if request.method == "POST" and origin and urlsplit(origin).netloc != request.host:
             return _trouble(403, "Not from there", "Another site sent you here with a form.")
         is_public = request.path == "/login" or request.path.startswith("/static/")
         if not is_public and not self._gate.admits(

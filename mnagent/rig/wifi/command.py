@@ -8,8 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mnagent.rig.library import DEFAULT_FOLDER, Recorder, new_run
+from mnagent.rig.library import DEFAULT_FOLDER
 from mnagent.rig.namespace import RigError
+from mnagent.rig.recorder import Recorder, new_run
 from mnagent.rig.wifi.machine import (
     OUTPUT,
     Machine,
