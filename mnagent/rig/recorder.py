@@ -103,9 +103,10 @@ class Recorder:
         self._live.tell(line)
 
     def keep(self, files: Iterable[Path]) -> None:
-        """Copy files into the run's folder. Raises OSError."""
+        """Copy files into the run's folder, but for empty ones. Raises OSError."""
         for path in files:
-            shutil.copyfile(path, self.folder / path.name)
+            if path.stat().st_size:
+                shutil.copyfile(path, self.folder / path.name)
 
     def finish(
         self,

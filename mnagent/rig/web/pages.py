@@ -178,7 +178,7 @@ LEGEND: Final = {
 
 
 def _legend() -> str:
-    return "; ".join(f"{short} {text}" for short, text in LEGEND.items()) + "."
+    return "; ".join(f"{short}: {text}" for short, text in LEGEND.items()) + "."
 
 
 def live_section(entry: Entry, told: Story, *, source: str) -> Markup:
