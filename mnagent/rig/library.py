@@ -40,10 +40,11 @@ PHASES: Final = {
     "acknowledged": "BA",
     "first_packet_out": "out",
     "first_packet_in": "in",
+    "direct_path": "direct",
     "resumed": "all",
 }
-"""Phases of a handover in their usual order, and what pictures call them; ``resumed`` is when the
-last of all kinds of traffic had come again, as the rig saw it."""
+"""Phases of a handover in their usual order, and what pictures call them; ``direct_path``
+and ``resumed`` (all kinds of traffic had come again) are what the rig saw."""
 
 _NAME: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z-[a-z0-9][a-z0-9.-]{0,100}")
 

@@ -211,6 +211,7 @@ def _joined(number: int, measured: Measured, told: Handover | None) -> Handover:
     instants = {
         "care_of_address_ready": measured.care_of_address_at,
         "acknowledged": measured.acknowledged_at,
+        "direct_path": measured.direct_at,
         "resumed": measured.resumed_at,
     }
     seen = {

@@ -173,6 +173,7 @@ LEGEND: Final = {
     "BA": "Binding Acknowledgement received",
     "out": "first packet out",
     "in": "first packet in",
+    "direct": "direct path in use",
     "all": "all traffic resumed",
 }
 

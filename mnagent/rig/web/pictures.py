@@ -189,6 +189,8 @@ COURSE: Final = 90
 """Pixels of its height."""
 SHORT_COMMIT: Final = 10
 """Characters of a commit's name in a picture."""
+NAME_PLACES: Final = {0: (), 1: ((55.0, "middle"),), 2: ((12.0, "start"), (99.5, "end"))}
+"""Where the names of the first and the last commit go, in percent, by how many there are."""
 
 
 def course(title: str, columns: Sequence[Column]) -> Markup:
@@ -207,11 +209,10 @@ def course(title: str, columns: Sequence[Column]) -> Markup:
         ),
         _text(10.5, 8 + COURSE, "0", class_="small", anchor="end"),
     ]
-    for index, anchor in ((0, "start"), (len(columns) - 1, "end"))[: len(columns)]:
-        name = columns[index].name[:SHORT_COMMIT]
-        parts.append(
-            _text((12, 99.5)[anchor == "end"], COURSE + 22, name, class_="small", anchor=anchor)
-        )
+    ends = columns[:1] if len(columns) < 2 else (columns[0], columns[-1])
+    for column, (x, anchor) in zip(ends, NAME_PLACES[len(ends)], strict=True):
+        name = column.name[:SHORT_COMMIT]
+        parts.append(_text(x, COURSE + 22, name, class_="small", anchor=anchor))
     for kind in ("worst", "median"):
         points = [
             (place(index, value), column.name, value)
