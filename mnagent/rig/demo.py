@@ -107,7 +107,8 @@ class Narrator:
     """Tells the story: with rich on a terminal, in plain lines elsewhere."""
 
     def __init__(self, recorder: Recorder | None = None) -> None:
-        self._recorder = recorder
+        self.recorder = recorder
+        """Is told, too."""
         self._console = None
         if sys.stdout.isatty():
             try:
@@ -125,8 +126,8 @@ class Narrator:
 
     def step(self, text: str) -> None:
         """Something begins."""
-        if self._recorder is not None:
-            self._recorder.tell(Step(at=boottime(), text=text))
+        if self.recorder is not None:
+            self.recorder.tell(Step(at=boottime(), text=text))
         if self._console is None:
             print(f"== {text}", flush=True)
         else:
@@ -170,12 +171,9 @@ class Narrator:
 class Demo:
     """The story, told once."""
 
-    def __init__(
-        self, options: DemoOptions, narrator: Narrator, recorder: Recorder | None = None
-    ) -> None:
+    def __init__(self, options: DemoOptions, narrator: Narrator) -> None:
         self._options = options
         self._narrator = narrator
-        self._recorder = recorder
         self._problems: list[str] = []
         self._records: list[dict[str, Any]] = []
 
@@ -197,9 +195,8 @@ class Demo:
             return self._judge(roaming, traffic, captures, dropped)
 
     def _telling(self, roaming: Roaming) -> contextlib.AbstractAsyncContextManager[object]:
-        if self._recorder is None:
-            return contextlib.nullcontext()
-        return Telling(self._recorder.tell, roaming)
+        recorder = self._narrator.recorder
+        return contextlib.nullcontext() if recorder is None else Telling(recorder.tell, roaming)
 
     def _settings(self) -> RoamingSettings:
         options = self._options
@@ -449,9 +446,7 @@ def _progress(traffic: Traffic) -> dict[str, list[Point]]:
     }
 
 
-async def tell(
-    options: DemoOptions, narrator: Narrator, recorder: Recorder | None = None
-) -> Result:
+async def tell(options: DemoOptions, narrator: Narrator) -> Result:
     """Run the demo so that SIGINT, SIGTERM and SIGHUP end it in order; raises CancelledError
     then."""
     task = asyncio.current_task()
@@ -468,7 +463,7 @@ async def tell(
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop)
-    return await Demo(options, narrator, recorder).run()
+    return await Demo(options, narrator).run()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -583,7 +578,7 @@ def main(argv: list[str]) -> int:
 def _play(options: DemoOptions) -> int:
     with _begun(options) as recorder:
         narrator = Narrator(recorder)
-        result = asyncio.run(tell(options, narrator, recorder))
+        result = asyncio.run(tell(options, narrator))
         page = write_report(result, options.output, json_file=options.json_file)
         if recorder is not None:
             record(result, options.output, recorder)

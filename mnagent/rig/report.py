@@ -434,17 +434,6 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f"<table><tr>{head}</tr>{body}</table>"
 
 
-def _lanes(result: Result) -> str:
-    """A picture of each handover's phases, all on one scale."""
-    told = as_recorded(result.handovers, result.records)
-    longest = max((max(each.phases.values(), default=0.0) for each in told), default=0.0)
-    return "\n".join(
-        f"<figure><figcaption>{html.escape(each.move)}</figcaption>"
-        f"{handover_lane(each, longest)}</figure>"
-        for each in told
-    )
-
-
 def _flows_section(result: Result) -> str:
     if result.flows is None:
         return ""
@@ -468,6 +457,17 @@ def _correspondents_section(result: Result) -> str:
 
 {_table(("correspondent", "to", *CORRESPONDENT_PHASES), rows)}
 """
+
+
+def _lanes(result: Result) -> str:
+    """A picture of each handover's phases, all on one scale."""
+    told = as_recorded(result.handovers, result.records)
+    longest = max((max(each.phases.values(), default=0.0) for each in told), default=0.0)
+    return "\n".join(
+        f"<figure><figcaption>{html.escape(each.move)}</figcaption>"
+        f"{handover_lane(each, longest)}</figure>"
+        for each in told
+    )
 
 
 def _detail(check: Check) -> str:
