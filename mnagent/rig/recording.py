@@ -35,7 +35,7 @@ def known(facts: Mapping[str, str]) -> dict[str, Any]:
     """Facts about what was tested, as fields of a run."""
     image = {name.removeprefix("image "): value for name, value in facts.items() if _is_image(name)}
     fields: dict[str, Any] = {"image": image} if image else {}
-    names = {"commit": "commit", "kernel": "kernel", "model": "board"}
+    names = {"commit": "commit", "kernel": "kernel", "board": "board", "model": "board"}
     fields |= {field: facts[name] for name, field in names.items() if facts.get(name)}
     left_out = (*names, "target")
     fields["facts"] = {

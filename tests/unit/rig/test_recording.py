@@ -58,7 +58,7 @@ def test_facts_become_fields_of_a_run() -> None:
         "image": {"name": "i"},
         "facts": {"system": "Debian"},
     }
-    assert known({"kernel": ""}) == {"facts": {}}
+    assert known({"kernel": "", "board": "namespace"}) == {"board": "namespace", "facts": {}}
 
 
 ROAM = Roam(
