@@ -219,6 +219,14 @@ class Library:
             self._read.pop(gone, None)
         return found
 
+    def state(self) -> object:
+        """Another value whenever a run was added or removed."""
+        try:
+            found = self.folder.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_mtime_ns, found.st_nlink
+
     def entry(self, name: str) -> Entry | None:
         """A run by name, None when there is none."""
         folder = self.folder / name

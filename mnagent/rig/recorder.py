@@ -71,11 +71,14 @@ class Recorder:
             give_back(library)
         began = datetime.fromisoformat(run.started_at).strftime("%Y%m%dT%H%M%SZ")
         what = _UNSAFE.sub("-", f"{run.scenario}-{run.target}".lower()).strip("-")
-        self.folder = library / f"{began}-{what}-{secrets.token_hex(3)}"
+        name = f"{began}-{what}-{secrets.token_hex(3)}"
+        self.folder = library / f".{name}"
         self.folder.mkdir()
         self._live = LiveWriter(self.folder)
         self._live.lock()
         self._write()
+        # It appears when there is something to read and to be seen running.
+        self.folder = self.folder.rename(library / name)
 
     @property
     def run(self) -> Run:

@@ -44,6 +44,16 @@ def test_run_finished_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert replace(entry.run, succeeded=None, seconds=0.0, verdicts=(), handovers=()) == RUN
 
 
+def test_library_shows_that_a_run_was_added(tmp_path: Path) -> None:
+    library = Library(tmp_path / "library")
+    states = [library.state()]
+    for _ in range(2):
+        add_run(tmp_path / "library")
+        states.append(library.state())
+    assert len(set(states)) == 3
+    assert library.state() == states[-1]
+
+
 def test_runs_are_listed_the_latest_first(tmp_path: Path) -> None:
     older = add_run(tmp_path)
     newer = add_run(tmp_path, started_at="2026-01-03T00:00:00+00:00")
