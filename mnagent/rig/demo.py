@@ -33,8 +33,9 @@ from mnagent.rig.host import boottime
 from mnagent.rig.impairment import Impairment
 from mnagent.rig.judgement import Journey, Judge
 from mnagent.rig.keyfile import read_associations, write_wireshark_profile
-from mnagent.rig.library import DEFAULT_FOLDER, Recorder, Step, give_back, new_run
+from mnagent.rig.library import DEFAULT_FOLDER, Step
 from mnagent.rig.namespace import RigError, remove_stale
+from mnagent.rig.recorder import Recorder, give_back, new_run
 from mnagent.rig.recording import record
 from mnagent.rig.report import (
     FLOW_COLUMNS,
@@ -96,7 +97,8 @@ class Narrator:
     """Tells the story: with rich on a terminal, in plain lines elsewhere."""
 
     def __init__(self, recorder: Recorder | None = None) -> None:
-        self._recorder = recorder
+        self.recorder = recorder
+        """Is told, too."""
         self._console = None
         if sys.stdout.isatty():
             try:
@@ -114,8 +116,8 @@ class Narrator:
 
     def step(self, text: str) -> None:
         """Something begins."""
-        if self._recorder is not None:
-            self._recorder.tell(Step(at=boottime(), text=text))
+        if self.recorder is not None:
+            self.recorder.tell(Step(at=boottime(), text=text))
         if self._console is None:
             print(f"== {text}", flush=True)
         else:
@@ -159,12 +161,9 @@ class Narrator:
 class Demo:
     """The story, told once."""
 
-    def __init__(
-        self, options: DemoOptions, narrator: Narrator, recorder: Recorder | None = None
-    ) -> None:
+    def __init__(self, options: DemoOptions, narrator: Narrator) -> None:
         self._options = options
         self._narrator = narrator
-        self._recorder = recorder
         self._problems: list[str] = []
         self._records: list[dict[str, Any]] = []
 
@@ -202,9 +201,8 @@ class Demo:
         )
 
     def _telling(self, roaming: Roaming) -> contextlib.AbstractAsyncContextManager[object]:
-        if self._recorder is None:
-            return contextlib.nullcontext()
-        return Telling(self._recorder.tell, roaming)
+        recorder = self._narrator.recorder
+        return contextlib.nullcontext() if recorder is None else Telling(recorder.tell, roaming)
 
     def _settings(self) -> RoamingSettings:
         options = self._options
@@ -303,9 +301,7 @@ def _round_trip(traffic: Traffic, begin: float, end: float = float("inf")) -> st
     return f"round trip {median(spans) * 1000:.1f} ms" if spans else ""
 
 
-async def tell(
-    options: DemoOptions, narrator: Narrator, recorder: Recorder | None = None
-) -> Result:
+async def tell(options: DemoOptions, narrator: Narrator) -> Result:
     """Run the demo so that SIGINT, SIGTERM and SIGHUP end it in order; raises CancelledError
     then."""
     task = asyncio.current_task()
@@ -322,7 +318,7 @@ async def tell(
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop)
-    return await Demo(options, narrator, recorder).run()
+    return await Demo(options, narrator).run()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -437,7 +433,7 @@ def main(argv: list[str]) -> int:
 def _play(options: DemoOptions) -> int:
     with _begun(options) as recorder:
         narrator = Narrator(recorder)
-        result = asyncio.run(tell(options, narrator, recorder))
+        result = asyncio.run(tell(options, narrator))
         page = write_report(result, options.output, json_file=options.json_file)
         if recorder is not None:
             record(result, options.output, recorder)

@@ -4,34 +4,26 @@ A run's folder is named after when it began, what was played and on what. It hol
 
 ``run.json``     what is known of the run, a `Run`; rewritten as a whole when the run ends
 ``live.jsonl``   what happened, a line each (`Step`, `Handover`, `Traffic`), written as it happens
+``junit.xml``    its verdicts as JUnit has them, written when it ends
 anything else    reports, pictures, captures, logs: flat, and shown by name
 
 Whoever writes a run holds a lock on ``live.jsonl``, so that a run that goes on can be told from one
-that was killed. The demo, the Wi-Fi machine and the boards all write with a `Recorder`; the page
-reads with a `Library`.
+that was killed. The demo, the Wi-Fi machine and the boards all write with a
+`mnagent.rig.recorder.Recorder`; the page reads with a `Library`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import fcntl
 import os
 import re
-import secrets
-import shutil
-import subprocess
-import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import msgspec
-
-import mnagent
 
 FORMAT: Final = 1
 """Of ``run.json``; a reader refuses a later one."""
@@ -48,13 +40,13 @@ PHASES: Final = {
     "acknowledged": "BA",
     "first_packet_out": "out",
     "first_packet_in": "in",
+    "direct_path": "direct",
     "resumed": "all",
 }
-"""Phases of a handover in their usual order, and what pictures call them; ``resumed`` is when the
-last of all kinds of traffic had come again, as the rig saw it."""
+"""Phases of a handover in their usual order, and what pictures call them; ``direct_path``
+and ``resumed`` (all kinds of traffic had come again) are what the rig saw."""
 
 _NAME: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z-[a-z0-9][a-z0-9.-]{0,100}")
-_UNSAFE: Final = re.compile(r"[^a-z0-9.]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +113,23 @@ _KINDS: Final[Mapping[str, type[Any]]] = {
 _NAMES: Final = {kind: name for name, kind in _KINDS.items()}
 
 
+def encode_line(line: Line) -> str:
+    """A line of a live log, with its end."""
+    record = {"kind": _NAMES[type(line)], **msgspec.to_builtins(line)}
+    return msgspec.json.encode(record).decode() + "\n"
+
+
+def decode_line(text: bytes) -> Line | None:
+    """The reverse; None for what makes no sense."""
+    try:
+        record = msgspec.json.decode(text, type=dict[str, Any])
+        kind = _KINDS[record.pop("kind")]
+        line: Line = msgspec.convert(record, kind)
+    except (msgspec.MsgspecError, KeyError, TypeError):
+        return None
+    return line
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """What is known of a run; ``run.json`` holds just this."""
@@ -158,134 +167,6 @@ class Run:
         """Runs with the same one can be compared."""
         settings = (f"{name} {value}" for name, value in sorted(self.settings.items()))
         return ", ".join(filter(None, (self.scenario, self.target, self.board, *settings)))
-
-
-class LiveWriter:
-    """Writes what happens into a folder, a line each, to be read at once."""
-
-    def __init__(self, folder: Path) -> None:
-        """Raises OSError."""
-        self._file = (folder / LIVE_FILE).open("a", encoding="utf-8")
-
-    def tell(self, line: Line) -> None:
-        """Add a line. Raises OSError."""
-        record = {"kind": _NAMES[type(line)], **msgspec.to_builtins(line)}
-        self._file.write(msgspec.json.encode(record).decode() + "\n")
-        self._file.flush()
-
-    def lock(self) -> None:
-        """Say that the run goes on, for as long as this is open."""
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-
-    def close(self) -> None:
-        """Nothing more happens."""
-        self._file.close()
-
-
-class Recorder:
-    """A run that is being written: a context, within which the run goes on.
-
-    When an exception leaves it before `finish`, the run has failed with that error.
-    """
-
-    def __init__(self, library: Path, run: Run) -> None:
-        """Begin a run. Raises OSError."""
-        self._run = run
-        self._began = time.monotonic()
-        if not library.exists():
-            library.mkdir(parents=True)
-            give_back(library)
-        began = datetime.fromisoformat(run.started_at).strftime("%Y%m%dT%H%M%SZ")
-        what = _UNSAFE.sub("-", f"{run.scenario}-{run.target}".lower()).strip("-")
-        self.folder = library / f"{began}-{what}-{secrets.token_hex(3)}"
-        self.folder.mkdir()
-        self._live = LiveWriter(self.folder)
-        self._live.lock()
-        self._write()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._run.succeeded is None and error is not None:
-            stopped = isinstance(error, asyncio.CancelledError | KeyboardInterrupt)
-            text = "stopped" if stopped else str(error) or type(error).__name__
-            self.finish(succeeded=False, error=text)
-        self._live.close()
-        give_back(self.folder)
-
-    def tell(self, line: Line) -> None:
-        """Add a line to what happened. Raises OSError."""
-        self._live.tell(line)
-
-    def keep(self, files: Iterable[Path]) -> None:
-        """Copy files into the run's folder. Raises OSError."""
-        for path in files:
-            shutil.copyfile(path, self.folder / path.name)
-
-    def finish(
-        self,
-        *,
-        succeeded: bool,
-        error: str = "",
-        verdicts: Sequence[Verdict] = (),
-        handovers: Sequence[Handover] = (),
-        **changes: Any,
-    ) -> None:
-        """The run has ended; ``changes`` are of further fields of the `Run`. Raises OSError."""
-        self._run = replace(
-            self._run,
-            succeeded=succeeded,
-            error=error,
-            verdicts=tuple(verdicts),
-            handovers=tuple(handovers),
-            **{"seconds": round(time.monotonic() - self._began, 1), **changes},
-        )
-        self._write()
-
-    def _write(self) -> None:
-        written = self.folder / f".{RUN_FILE}.new"
-        written.write_bytes(msgspec.json.format(msgspec.json.encode(self._run), indent=1) + b"\n")
-        written.replace(self.folder / RUN_FILE)
-
-
-def new_run(scenario: str, target: str, **known: Any) -> Run:
-    """A run that begins now, of this program on this kernel unless ``known`` says otherwise."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    here = {"commit": commit(), "kernel": os.uname().release}
-    return Run(scenario=scenario, target=target, started_at=now, **{**here, **known})
-
-
-def commit() -> str:
-    """Of the tree this program runs from, with ``-dirty`` where it was changed since; its version
-    where that is no tree."""
-    package = Path(mnagent.__file__).resolve()
-    tree = ("git", "-C", str(package.parent.parent))
-    try:
-        # An installed package may lie within a tree that is not its own.
-        for command in (
-            (*tree, "ls-files", "--error-unmatch", str(package)),
-            (*tree, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"),
-        ):
-            ended = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return mnagent.__version__
-    return ended.stdout.strip()
-
-
-def give_back(*paths: Path) -> None:
-    """Files made under sudo belong to who called it."""
-    if (owner := os.environ.get("SUDO_UID")) is None:
-        return
-    group = os.environ.get("SUDO_GID", "-1")
-    for path in paths:
-        for entry in (path, *path.rglob("*")) if path.is_dir() else (path,):
-            os.chown(entry, int(owner), int(group), follow_symlinks=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -337,6 +218,14 @@ class Library:
         for gone in self._read.keys() - {entry.name for entry in found}:
             self._read.pop(gone, None)
         return found
+
+    def state(self) -> object:
+        """Another value whenever a run was added or removed."""
+        try:
+            found = self.folder.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_mtime_ns, found.st_nlink
 
     def entry(self, name: str) -> Entry | None:
         """A run by name, None when there is none."""
@@ -394,14 +283,4 @@ class LiveReader:
             data = file.read()
         whole = data[: data.rfind(b"\n") + 1]
         self._offset += len(whole)
-        return [line for text in whole.splitlines() if (line := _line(text)) is not None]
-
-
-def _line(text: bytes) -> Line | None:
-    try:
-        record = msgspec.json.decode(text, type=dict[str, Any])
-        kind = _KINDS[record.pop("kind")]
-        line: Line = msgspec.convert(record, kind)
-    except (msgspec.MsgspecError, KeyError, TypeError):
-        return None
-    return line
+        return [line for text in whole.splitlines() if (line := decode_line(text)) is not None]

@@ -12,6 +12,8 @@ from typing import Any
 from mnagent.rig.checks import Check
 from mnagent.rig.flows import Flow
 from mnagent.rig.handover import Handover
+from mnagent.rig.telling import as_recorded
+from mnagent.rig.web.pictures import handover_lane
 
 COLUMNS = (
     "from",
@@ -354,9 +356,12 @@ def phases_picture(handovers: list[Handover]) -> str:
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1140px; margin: 2em auto; padding: 0 1em; }
 table { border-collapse: collapse; } td, th { padding: .25em .9em; border-bottom: 1px solid #ccc;
-text-align: left; } svg { width: 100%; height: auto; font: 12px sans-serif; }
+text-align: left; } svg { width: 100%; font: 12px sans-serif; }
+svg[viewBox] { height: auto; }
 .small { font-size: 10px; fill: #555; } .good { color: #196f3d; } .bad { color: #c0392b; }
 code { background: #f2f2f2; padding: .1em .3em; }
+figure { margin: .5em 0; } svg .axis, svg .stem { stroke: #bbb; } svg .phase { fill: #2f7fb0; }
+svg .phase-l2 { fill: #6b3fa0; } svg .phase-ba { fill: #12653a; } svg .phase-all { fill: #8a4b00; }
 """
 
 
@@ -407,8 +412,9 @@ the last kind of traffic had resumed.</p>
 {_flows_section(result)}
 <h2>Phases</h2>
 
-<p>The mobile node's own record, milliseconds from the link event.</p>
+<p>The mobile node's own record, milliseconds from the link event; the pictures are logarithmic.</p>
 
+{_lanes(result)}
 {phases}
 {_correspondents_section(result)}
 <h2>Checks</h2>
@@ -462,6 +468,17 @@ def _correspondents_section(result: Result) -> str:
 
 {_table(("correspondent", "to", *CORRESPONDENT_PHASES), rows)}
 """
+
+
+def _lanes(result: Result) -> str:
+    """A picture of each handover's phases, all on one scale."""
+    told = as_recorded(result.handovers, result.records)
+    longest = max((max(each.phases.values(), default=0.0) for each in told), default=0.0)
+    return "\n".join(
+        f"<figure><figcaption>{html.escape(each.move)}</figcaption>"
+        f"{handover_lane(each, longest)}</figure>"
+        for each in told
+    )
 
 
 def _detail(check: Check) -> str:

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
 from mnagent.rig.daemon import DaemonEvent
+from mnagent.rig.handover import Handover as Measured
 from mnagent.rig.host import Process, Record, boottime
 from mnagent.rig.library import PHASES, TRAFFIC_SPAN, Handover, Line, Traffic
 from mnagent.rig.roaming import Move, Roaming
@@ -190,4 +191,40 @@ def _from_record(record: Mapping[str, Any], number: int, trip: Trip) -> Handover
         at=at,
         phases=phases,
         cause=str(record.get("cause", "")),
+    )
+
+
+def as_recorded(
+    measured: Sequence[Measured], records: Iterable[Mapping[str, Any]]
+) -> list[Handover]:
+    """What the rig measured of each handover, with the phases that the node itself told in its
+    ``records``."""
+    by_number = {each.number: each for each in from_records(records, measured)}
+    return [
+        _joined(number, each, by_number.get(number))
+        for number, each in enumerate(measured, start=1)
+    ]
+
+
+def _joined(number: int, measured: Measured, told: Handover | None) -> Handover:
+    at = measured.link_up_at if told is None else told.at
+    instants = {
+        "care_of_address_ready": measured.care_of_address_at,
+        "acknowledged": measured.acknowledged_at,
+        "direct_path": measured.direct_at,
+        "resumed": measured.resumed_at,
+    }
+    seen = {
+        phase: round((instant - at) * 1000, 1)
+        for phase, instant in instants.items()
+        if instant is not None
+    }
+    return Handover(
+        number=number,
+        origin=measured.origin,
+        destination=measured.destination,
+        at=at,
+        phases={**seen, **(told.phases if told else {})},
+        cause=told.cause if told else "",
+        lost=measured.lost,
     )

@@ -17,6 +17,7 @@ import pytest
 
 from mnagent.rig.demo import Demo, DemoOptions, Narrator
 from mnagent.rig.host import boottime
+from mnagent.rig.library import Library
 from mnagent.rig.namespace import NAMESPACE_DIRECTORY, RUN_DIRECTORY, Namespace, start_time
 from mnagent.rig.report import Result
 from mnagent.rig.roaming import Roaming, RoamingSettings, Traffic
@@ -213,7 +214,8 @@ def demo_command(output: Path, *arguments: str) -> list[str]:
         "mnagent.rig.demo",
         "--output",
         str(output),
-        "--no-results",
+        "--results",
+        str(output / "library"),
         *arguments,
     ]
 
@@ -246,6 +248,9 @@ def test_demo_interrupted_leaves_nothing_behind(
     _, complaint = demo.communicate(timeout=30)
     assert demo.returncode == 130, complaint
     assert left_behind(demo.pid, start) == []
+    (entry,) = Library(tmp_path / "library").entries()
+    assert entry.run is not None
+    assert (entry.running, entry.run.succeeded, entry.run.error) == (False, False, "stopped")
 
 
 def test_demo_killed_is_cleaned_up_by_cleanup(tmp_path: Path) -> None:

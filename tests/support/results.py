@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mnagent.rig.library import Handover, Recorder, Run, Step, Traffic, Verdict
+from mnagent.rig.library import Handover, Run, Step, Traffic, Verdict
+from mnagent.rig.recorder import Recorder
 
 RUN = Run(
     scenario="demo",

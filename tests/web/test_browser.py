@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from mnagent.rig.library import Recorder, Step
+from mnagent.rig.library import PHASES, Step
+from mnagent.rig.recorder import Recorder
 from tests.support.browser import Browser, find_browser
 from tests.support.results import HANDOVER, RUN, add_run, tell_story
 from tests.web.conftest import Serve, served
@@ -46,6 +47,16 @@ CONTRASTS = """
   }
   return found;
 })()
+"""
+OVERLAPS = """
+[...document.querySelectorAll("svg")].flatMap((picture) => {
+  const boxes = [...picture.querySelectorAll("text")]
+    .map((text) => [text.textContent, text.getBoundingClientRect()]);
+  return boxes.flatMap(([name, box], index) => boxes.slice(index + 1)
+    .filter(([, other]) => box.left < other.right - 1 && other.left < box.right - 1
+      && box.top < other.bottom - 4 && other.top < box.bottom - 4)
+    .map(([other]) => `${name} and ${other}`));
+})
 """
 NAMELESS = """
 [...document.querySelectorAll("a, button, select, input, img, svg, [role=region], nav")]
@@ -214,7 +225,12 @@ def test_colours_can_be_told_apart(
 def test_page_is_as_wide_as_the_screen_and_everything_has_a_name(
     browser: Browser, address: str, results: Path, size: tuple[int, int]
 ) -> None:
-    name = add_run(results)
+    crowd = dict(zip(PHASES, (0, 5, 5, 6, 40, 41, 43, 60, 110), strict=True))
+    moves = [
+        replace(HANDOVER, number=number, at=99.0 + number / 5, phases=crowd)
+        for number in range(1, 11)
+    ]
+    name = add_run(results, handovers=tuple(moves))
     browser.resize(*size)
     with Recorder(results, RUN) as recorder:
         tell_story(recorder)
@@ -223,6 +239,7 @@ def test_page_is_as_wide_as_the_screen_and_everything_has_a_name(
             width = browser.evaluate("document.documentElement.scrollWidth")
             assert width <= size[0], path
             assert browser.evaluate(NAMELESS) == []
+            assert browser.evaluate(OVERLAPS) == []
             landmarks = "['header', 'nav', 'main', 'h1'].map((each) => "
             landmarks += "document.querySelectorAll('body ' + each).length)"
             assert browser.evaluate(landmarks) == [1, 1, 1, 1]

@@ -6,13 +6,15 @@ import http.client
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
 import pytest
 
-from mnagent.rig.library import Recorder
+from mnagent.rig.recorder import Recorder
+from mnagent.rig.web.application import MAX_STREAMS
 from tests.support.results import HANDOVER, RUN, add_run, tell_story
 from tests.web.conftest import Serve
 
@@ -201,6 +203,21 @@ def test_live_stream_of_the_first_page_waits_for_a_run(visitor: Visitor, results
     events = visitor.events("/live")
     with Recorder(results, RUN) as recorder:
         assert next(events) == ("reload", "")
+        recorder.finish(succeeded=True)
+
+
+def test_watchers_who_left_make_room_for_others(visitor: Visitor, results: Path) -> None:
+    gone = [http.client.HTTPConnection(visitor.host, timeout=20) for _ in range(MAX_STREAMS)]
+    for connection in gone:
+        connection.request("GET", "/live")
+        assert connection.getresponse().status == 200
+    assert visitor.ask("/live")[0] == 503
+    for connection in gone:
+        connection.close()
+    deadline = time.monotonic() + 10
+    with Recorder(results, RUN) as recorder:
+        while visitor.ask("/live")[0] == 503:
+            assert time.monotonic() < deadline
         recorder.finish(succeeded=True)
 
 

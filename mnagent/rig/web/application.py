@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from importlib import resources
 from typing import Final
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -94,8 +95,9 @@ class Site:
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if not self._gate.knows_host(request.headers.get("Host", "")):
             return _trouble(421, "Not here", "This page goes by localhost, 127.0.0.1 and [::1].")
+        # Compared without the scheme: a proxy in front may speak TLS.
         origin = request.headers.get("Origin")
-        if request.method == "POST" and origin not in (None, f"{request.scheme}://{request.host}"):
+        if request.method == "POST" and origin and urlsplit(origin).netloc != request.host:
             return _trouble(403, "Not from there", "Another site sent you here with a form.")
         is_public = request.path == "/login" or request.path.startswith("/static/")
         if not is_public and not self._gate.admits(
@@ -125,7 +127,9 @@ class Site:
 
     async def _now(self, request: web.Request) -> web.Response:
         entries = await self._entries()
-        running = [(entry, _told(entry)) for entry in entries if entry.running]
+        running = [
+            (entry, await asyncio.to_thread(_told, entry)) for entry in entries if entry.running
+        ]
         past = [entry for entry in entries if not entry.running]
         places = await self._places.find(_targets(entries))
         return _page(pages.now_page(running, past, places, guarded=self._guarded))
@@ -220,10 +224,14 @@ class Site:
     async def _wait_for_a_run(self, request: web.Request) -> web.StreamResponse:
         """``reload`` as soon as something runs."""
         async with self._stream(request) as stream:
+            seen: object = ()
             while stream.is_open:
-                if any(entry.running for entry in await self._entries()):
-                    await stream.send("reload", "")
-                    break
+                # A run appears as a new folder: only then is there a reason to look at all of them.
+                if (state := self._library.state()) != seen:
+                    seen = state
+                    if any(entry.running for entry in await self._entries()):
+                        await stream.send("reload", "")
+                        break
                 await stream.rest()
         return stream.response
 
@@ -232,7 +240,7 @@ class Site:
         if self._streams >= MAX_STREAMS:
             raise web.HTTPServiceUnavailable(text="too many are watching already")
         self._streams += 1
-        stream = Stream()
+        stream = Stream(request)
         try:
             await stream.response.prepare(request)
             with contextlib.suppress(ConnectionError):
@@ -244,10 +252,16 @@ class Site:
 class Stream:
     """Server-sent events."""
 
-    def __init__(self) -> None:
+    def __init__(self, request: web.Request) -> None:
         self.response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        self.is_open = True
+        self._request = request
         self._idle = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anybody listens."""
+        transport = self._request.transport
+        return transport is not None and not transport.is_closing()
 
     async def send(self, event: str, data: str) -> None:
         """One event. Raises ConnectionError when nobody listens any more."""

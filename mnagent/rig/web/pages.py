@@ -173,12 +173,13 @@ LEGEND: Final = {
     "BA": "Binding Acknowledgement received",
     "out": "first packet out",
     "in": "first packet in",
+    "direct": "direct path in use",
     "all": "all traffic resumed",
 }
 
 
 def _legend() -> str:
-    return "; ".join(f"{short} {text}" for short, text in LEGEND.items()) + "."
+    return "; ".join(f"{short}: {text}" for short, text in LEGEND.items()) + "."
 
 
 def live_section(entry: Entry, told: Story, *, source: str) -> Markup:

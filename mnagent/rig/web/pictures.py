@@ -18,8 +18,8 @@ COLUMNS: Final = 240
 """Of a traffic strip."""
 STRIP: Final = 48
 """Pixels of its height."""
-LABEL_SHARE: Final = 9.0
-"""Percent of the width that a short label takes on a telephone."""
+LETTER_SHARE: Final = 2.6
+"""Percent of the width that a letter takes on a telephone."""
 LABEL_ROW: Final = 15
 FIRST_MILLISECOND: Final = 0.5
 """Where the logarithmic scale begins; what came earlier is drawn there."""
@@ -47,19 +47,22 @@ def _picture(height: float, label: str, *parts: Child) -> Markup:
 
 
 class _Rows:
-    """Gives labels rows, so that none covers another."""
+    """Gives labels rows, so that none covers another, be the screen a telephone's."""
 
-    def __init__(self, share: float = LABEL_SHARE) -> None:
-        self._share = share
+    def __init__(self) -> None:
         self._ends: list[float] = []
 
-    def place(self, x: float) -> int:
+    def place(self, x: float, text: str) -> tuple[int, str]:
+        """The row of a label at a place, and on which side of the place it is."""
+        share = LETTER_SHARE * (len(text) + 1)
+        anchor = "end" if x + share > 99 else "start"
+        begin = x - share if anchor == "end" else x
         for row, end in enumerate(self._ends):
-            if x >= end:
-                self._ends[row] = x + self._share
-                return row
-        self._ends.append(x + self._share)
-        return len(self._ends) - 1
+            if begin >= end:
+                self._ends[row] = begin + share
+                return row, anchor
+        self._ends.append(begin + share)
+        return len(self._ends) - 1, anchor
 
     @property
     def count(self) -> int:
@@ -76,14 +79,12 @@ def traffic_strip(story: Story) -> Markup:
     def place(at: float) -> float:
         return (at - begin) / length * 99.0 + 0.5
 
-    rows = _Rows(share=2 * LABEL_SHARE)
+    rows = _Rows()
     marks, labels = [], []
     for handover in story.handovers:
         x = place(handover.at)
-        right = x > 80
-        row = rows.place(x - 2 * LABEL_SHARE if right else x)
+        row, anchor = rows.place(x, handover.destination)
         marks.append((x, row))
-        anchor = "end" if right else "start"
         labels.append(_text(x, 12 + row * LABEL_ROW, handover.destination, anchor=anchor))
     top = 4 + rows.count * LABEL_ROW
     bottom = top + STRIP
@@ -148,8 +149,7 @@ def handover_lane(handover: Handover, longest: float) -> Markup:
     )
     rows, labels = _Rows(), []
     for x, short, milliseconds in [(0.5, "L2", 0.0), *reached]:
-        row = rows.place(x)
-        labels.append((x, row, short, milliseconds))
+        labels.append((x, *rows.place(x, short), short, milliseconds))
     base = 6 + rows.count * LABEL_ROW
     marks = [
         [
@@ -162,16 +162,16 @@ def handover_lane(handover: Handover, longest: float) -> Markup:
                 r=4,
                 class_=f"phase phase-{short.lower()}",
             ),
-            _text(x, 12 + row * LABEL_ROW, short, anchor="end" if x > 94 else "start"),
+            _text(x, 12 + row * LABEL_ROW, short, anchor=anchor),
         ]
-        for x, row, short, milliseconds in labels
+        for x, row, anchor, short, milliseconds in labels
     ]
     axis = [_line((0.5, base + 8, 99.5, base + 8), "axis")]
     for power in range(0, int(top_power) + 1):
         x = place(10.0**power)
         axis.append(_line((x, base + 8, x, base + 14), "axis"))
         axis.append(_text(x, base + 27, f"{10**power} ms", class_="small", anchor="middle"))
-    told = ", ".join(f"{short} {milliseconds:g} ms" for _, _, short, milliseconds in labels[1:])
+    told = ", ".join(f"{short} {milliseconds:g} ms" for *_, short, milliseconds in labels[1:])
     return _picture(base + 32, f"{handover.move}, from the L2 event: {told}", axis, marks)
 
 
@@ -189,6 +189,8 @@ COURSE: Final = 90
 """Pixels of its height."""
 SHORT_COMMIT: Final = 10
 """Characters of a commit's name in a picture."""
+NAME_PLACES: Final = {0: (), 1: ((55.0, "middle"),), 2: ((12.0, "start"), (99.5, "end"))}
+"""Where the names of the first and the last commit go, in percent, by how many there are."""
 
 
 def course(title: str, columns: Sequence[Column]) -> Markup:
@@ -207,11 +209,10 @@ def course(title: str, columns: Sequence[Column]) -> Markup:
         ),
         _text(10.5, 8 + COURSE, "0", class_="small", anchor="end"),
     ]
-    for index, anchor in ((0, "start"), (len(columns) - 1, "end"))[: len(columns)]:
-        name = columns[index].name[:SHORT_COMMIT]
-        parts.append(
-            _text((12, 99.5)[anchor == "end"], COURSE + 22, name, class_="small", anchor=anchor)
-        )
+    ends = columns[:1] if len(columns) < 2 else (columns[0], columns[-1])
+    for column, (x, anchor) in zip(ends, NAME_PLACES[len(ends)], strict=True):
+        name = column.name[:SHORT_COMMIT]
+        parts.append(_text(x, COURSE + 22, name, class_="small", anchor=anchor))
     for kind in ("worst", "median"):
         points = [
             (place(index, value), column.name, value)

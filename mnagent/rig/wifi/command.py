@@ -10,8 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-from mnagent.rig.library import DEFAULT_FOLDER, Recorder, new_run
+from mnagent.rig.library import DEFAULT_FOLDER
 from mnagent.rig.namespace import RigError
+from mnagent.rig.recorder import Recorder, new_run
 from mnagent.rig.wifi.hops import judge, visited
 from mnagent.rig.wifi.machine import (
     OUTPUT,

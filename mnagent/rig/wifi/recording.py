@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from mnagent.rig.library import Handover, LiveReader, Recorder, Verdict
+from mnagent.rig.library import Handover, LiveReader, Verdict
+from mnagent.rig.recorder import Recorder
+from mnagent.rig.report import PICTURE_STYLE
+from mnagent.rig.wifi.report import timeline
 from mnagent.rig.wifi.results import Results, Roam
 
-KEPT: Final = ("report.html", "junit.xml", "results.json", "*.log", "*.pcap")
+KEPT: Final = ("report.html", "results.json", "*.log", "*.pcap")
 INTERVAL: Final = 0.3
 """Seconds between looks at what the machine told."""
 
@@ -45,6 +48,10 @@ def record(results: Results, output: Path, recorder: Recorder) -> None:
     for pattern in KEPT:
         recorder.keep(sorted(output.glob(pattern)))
     roams = [(outcome.name, roam) for outcome in results.outcomes for roam in outcome.roams]
+    for outcome in results.outcomes:
+        if outcome.roams:
+            picture = timeline(outcome.roams).replace("</svg>", f"{PICTURE_STYLE}</svg>")
+            (recorder.folder / f"{outcome.name}.svg").write_text(picture)
     errors = [f"{outcome.name}: {outcome.error}" for outcome in results.outcomes if outcome.error]
     recorder.finish(
         succeeded=results.succeeded,

@@ -29,8 +29,9 @@ from mnagent.control.client import Client
 from mnagent.rig.daemon import MOBILE_NODE_KEYS
 from mnagent.rig.host import PATIENCE, boottime
 from mnagent.rig.impairment import Impairment
-from mnagent.rig.library import Line, LiveWriter, Step
+from mnagent.rig.library import Line, Step
 from mnagent.rig.namespace import RigError, run
+from mnagent.rig.recorder import LiveWriter
 from mnagent.rig.roaming import Move, RoamingSettings, Traffic
 from mnagent.rig.telling import Telling, trips_of
 from mnagent.rig.topology import HOME_AGENT, LINK_A, LINK_B, MOBILE

@@ -20,12 +20,10 @@ from mnagent.rig.library import (
     Handover,
     Library,
     LiveReader,
-    Recorder,
     Step,
     Traffic,
-    commit,
-    new_run,
 )
+from mnagent.rig.recorder import Recorder, commit, new_run
 from tests.support.results import HANDOVER, RUN, add_run
 
 
@@ -44,6 +42,16 @@ def test_run_finished_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert entry.run.handovers == (HANDOVER,)
     assert entry.run.verdicts[0].claim == "nothing was <lost>"
     assert replace(entry.run, succeeded=None, seconds=0.0, verdicts=(), handovers=()) == RUN
+
+
+def test_library_shows_that_a_run_was_added(tmp_path: Path) -> None:
+    library = Library(tmp_path / "library")
+    states = [library.state()]
+    for _ in range(2):
+        add_run(tmp_path / "library")
+        states.append(library.state())
+    assert len(set(states)) == 3
+    assert library.state() == states[-1]
 
 
 def test_runs_are_listed_the_latest_first(tmp_path: Path) -> None:
@@ -81,7 +89,7 @@ def test_run_left_by_an_exception_has_failed_with_it(
 
 def test_run_whose_writer_was_killed_is_not_running(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from mnagent.rig.library import *\n"
+        "import os, sys; from pathlib import Path; from mnagent.rig.recorder import *\n"
         "recorder = Recorder(Path(sys.argv[1]), new_run('demo', 'namespaces'))\n"
         "print('written', flush=True); sys.stdin.read()"
     )
@@ -174,7 +182,8 @@ def test_files_of_a_run_leave_out_its_own(tmp_path: Path) -> None:
     name = add_run(tmp_path)
     entry = Library(tmp_path).entry(name)
     assert entry is not None
-    assert [path.name for path in entry.files()] == ["link-a.pcap", "report.html", "timeline.svg"]
+    names = [path.name for path in entry.files()]
+    assert names == ["junit.xml", "link-a.pcap", "report.html", "timeline.svg"]
     assert entry.file(RUN_FILE) is not None
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from mnagent.rig.checks import Check
-from mnagent.rig.library import LIVE_FILE, Library, LiveReader, LiveWriter, Recorder, Step
-from mnagent.rig.recording import record
+from mnagent.rig.library import LIVE_FILE, Library, LiveReader, Step
+from mnagent.rig.recorder import LiveWriter, Recorder
+from mnagent.rig.recording import known, record
 from mnagent.rig.report import Result
 from mnagent.rig.wifi import recording as wifi
 from mnagent.rig.wifi.results import Claim, Outcome, Results, Roam
@@ -39,13 +40,25 @@ def test_demo_is_kept_with_pictures_and_captures_and_without_keys(tmp_path: Path
         record(result(), output, recorder, board="Pi 3", facts={"system": "Debian"})
     (entry,) = Library(tmp_path / "library").entries()
     names = [path.name for path in entry.files()]
-    assert names == ["link-a.pcap", "phases.svg", "report.html", "timeline.svg"]
+    assert names == ["junit.xml", "link-a.pcap", "phases.svg", "report.html", "timeline.svg"]
     for name in ("phases.svg", "timeline.svg"):
         ElementTree.parse(entry.folder / name)
     assert entry.run is not None
     assert (entry.run.board, entry.run.facts) == ("Pi 3", {"system": "Debian"})
     assert entry.run.verdicts[0].claim == "all is well"
     assert entry.run.handovers[0].phases["acknowledged"] == 80.0
+
+
+def test_facts_become_fields_of_a_run() -> None:
+    facts = {"commit": "c", "kernel": "6.12", "model": "Pi 3", "target": "pi", "image name": "i"}
+    assert known({**facts, "system": "Debian"}) == {
+        "commit": "c",
+        "kernel": "6.12",
+        "board": "Pi 3",
+        "image": {"name": "i"},
+        "facts": {"system": "Debian"},
+    }
+    assert known({"kernel": "", "board": "namespace"}) == {"board": "namespace", "facts": {}}
 
 
 ROAM = Roam(
@@ -84,7 +97,12 @@ def test_wifi_results_are_kept_by_scenario(tmp_path: Path) -> None:
     with Recorder(tmp_path / "library", RUN) as recorder:
         wifi.record(found, output, recorder)
     (entry,) = Library(tmp_path / "library").entries()
-    assert [path.name for path in entry.files()] == ["results.json"]
+    assert [path.name for path in entry.files()] == [
+        "junit.xml",
+        "one.svg",
+        "results.json",
+        "two.svg",
+    ]
     assert entry.run is not None
     assert (entry.run.succeeded, entry.run.kernel) == (False, "6.1.0")
     assert entry.run.error == "two: the station fell asleep"

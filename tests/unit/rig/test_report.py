@@ -104,6 +104,15 @@ def test_page_escapes_and_needs_nothing_else(tmp_path: Path) -> None:
     assert "href=" not in page
 
 
+def test_page_draws_the_phases_of_each_handover() -> None:
+    record = {"link_up_at": 10.0, "router_solicited_at": 10.001, "acknowledged_at": 10.05}
+    shown = replace(result(handover()), records=[record])
+    page = as_html(shown, [])
+    assert "RS 1 ms" in page
+    assert "BA 50 ms" in page
+    assert "BA 50 ms" in as_html(result(handover()), [])
+
+
 def test_report_is_written_where_asked(tmp_path: Path) -> None:
     page = write_report(result(handover()), tmp_path, json_file=tmp_path / "out.json")
     assert page.read_text().startswith("<!DOCTYPE html>")

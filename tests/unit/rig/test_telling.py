@@ -7,9 +7,8 @@ from typing import Any
 from mnagent.rig.daemon import DaemonEvent
 from mnagent.rig.handover import Handover as Measured
 from mnagent.rig.library import Traffic
-from mnagent.rig.recording import as_recorded
 from mnagent.rig.roaming import Move
-from mnagent.rig.telling import from_events, from_records, probes, trips_of
+from mnagent.rig.telling import as_recorded, from_events, from_records, probes, trips_of
 from mnagent.rig.topology import SECOND_MOBILE
 
 
