@@ -620,6 +620,11 @@ class Service:
             for packet in self._parts.datapath.take_handed_up()
         )
 
+    def _finish_former_link(self) -> None:
+        """What has come so far is of the link that was: a router's advertisement read after the
+        link's return would put us on a link that we have left."""
+        self._on_handed_up()
+
     def _on_path_error(self, listener: PathMtuListener) -> None:
         listener.drain()
         self._schedule_refresh()
@@ -632,9 +637,7 @@ class Service:
             self._resynchronize(after_loss=True)
             return
         if any(isinstance(message, LinkMessage) for message in messages):
-            # What has come so far is of the former link: a router's advertisement read after the
-            # link's return would put us on a link that we have left.
-            self._on_handed_up()
+            self._finish_former_link()
         events: list[Event] = []
         for message in messages:
             events += self._take(message)
@@ -706,6 +709,7 @@ class Service:
             self._resynchronize()
             self._feed(self._monitor.resumed(self._clock.now()))
             return
+        self._finish_former_link()
         events: list[Event] = []
         for message in messages:
             if isinstance(message, SignalMessage):
