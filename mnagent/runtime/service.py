@@ -632,12 +632,12 @@ class Service:
 
     def _on_notifications(self) -> None:
         messages = self._notifications.receive()
+        if any(isinstance(message, LinkMessage | Overrun) for message in messages):
+            self._finish_former_link()
         if any(isinstance(message, Overrun) for message in messages):
             logger.warning("netlink notifications were lost; reading everything again")
             self._resynchronize(after_loss=True)
             return
-        if any(isinstance(message, LinkMessage) for message in messages):
-            self._finish_former_link()
         events: list[Event] = []
         for message in messages:
             events += self._take(message)
@@ -704,12 +704,12 @@ class Service:
     def _on_wireless(self) -> None:
         assert self._wireless is not None
         messages, lost = self._wireless.receive()
+        self._finish_former_link()
         if lost:
             logger.warning("Wi-Fi notifications were lost; taking every link for a new one")
             self._resynchronize()
             self._feed(self._monitor.resumed(self._clock.now()))
             return
-        self._finish_former_link()
         events: list[Event] = []
         for message in messages:
             if isinstance(message, SignalMessage):
