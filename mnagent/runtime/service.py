@@ -631,6 +631,11 @@ class Service:
             for packet in self._parts.datapath.take_handed_up()
         )
 
+    def _finish_former_link(self) -> None:
+        """What has come so far is of the link that was: a router's advertisement read after the
+        link's return would put us on a link that we have left."""
+        self._on_handed_up()
+
     def _on_path_error(self, listener: PathMtuListener) -> None:
         listener.drain()
         self._schedule_refresh()
@@ -638,14 +643,12 @@ class Service:
 
     def _on_notifications(self) -> None:
         messages = self._notifications.receive()
+        if any(isinstance(message, LinkMessage | Overrun) for message in messages):
+            self._finish_former_link()
         if any(isinstance(message, Overrun) for message in messages):
             logger.warning("netlink notifications were lost; reading everything again")
             self._resynchronize(after_loss=True)
             return
-        if any(isinstance(message, LinkMessage) for message in messages):
-            # What has come so far is of the former link: a router's advertisement read after the
-            # link's return would put us on a link that we have left.
-            self._on_handed_up()
         events: list[Event] = []
         for message in messages:
             events += self._take(message)
@@ -709,6 +712,7 @@ class Service:
     def _on_wireless(self) -> None:
         assert self._wireless is not None
         messages, lost = self._wireless.receive()
+        self._finish_former_link()
         if lost:
             logger.warning("Wi-Fi notifications were lost; taking every link for a new one")
             self._resynchronize()

@@ -188,7 +188,7 @@ FOREIGN_PACKETS = (
 
 
 ETH_P_IPV6 = 0x86DD
-ROUTER_SOLICITATION = 133
+ROUTER_SOLICITATION, ROUTER_ADVERTISEMENT = 133, 134
 UNKNOWN_NEXT_HEADER = 253
 
 
@@ -597,6 +597,35 @@ def test_what_the_kernel_learned_on_the_former_link_goes_with_it(machine: Machin
         solicitation = frame_with(frames, 58)
         while solicitation[54] != ROUTER_SOLICITATION:
             solicitation = frame_with(frames, 58)
+
+
+@requirement("RFC6275-11.5.1", "MOV-02")
+def test_advertisement_of_the_former_link_is_read_before_the_links_return(
+    machine: Machine,
+) -> None:
+    machine.start()
+    begun = machine.directory / "begun"
+    script = machine.directory / "0000.new"
+    # While the daemon does something else, a router speaks and the link goes and comes.
+    script.write_text(
+        f"[*(__import__('pathlib').Path({str(begun)!r}).touch() or ()),"
+        " *(__import__('time').sleep(1.0) or ())]"
+    )
+    script.rename(script.with_suffix(".actions"))
+    eventually(begun.exists, "the daemon to be busy")
+    advertisement = struct.pack("!BBHBBHII", ROUTER_ADVERTISEMENT, 0, 0, 64, 0, 1800, 0, 0)
+    header = struct.pack("!IHBB", 6 << 28, len(advertisement), 58, 255)
+    addresses = IPv6Address("fe80::1").packed + IPv6Address("ff02::1").packed
+    group, router = bytes.fromhex("333300000001"), bytes.fromhex(ROUTER_MAC)
+    with machine.other.inside(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
+        sender.bind(("p0", 0))
+        ethertype = struct.pack("!H", ETH_P_IPV6)
+        sender.send(group + router + ethertype + header + addresses + advertisement)
+    machine.other.ip("link set p0 down", "link set p0 up")
+    eventually(lambda: machine.events().count("LinkUp(") == 2, "link up")
+    events = machine.events().splitlines()
+    (heard,) = [at for at, text in enumerate(events) if text.startswith("DatagramReceived(")]
+    assert heard < max(at for at, text in enumerate(events) if text.startswith("LinkUp("))
 
 
 def test_start_that_fails_leaves_the_kernel_as_it_was_and_an_adopted_tunnel_alone(
