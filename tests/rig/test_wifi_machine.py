@@ -17,7 +17,7 @@ from mnagent.rig.wifi.results import Results
 
 SCENARIO = "across-links"
 ROAMS = 3
-TIMEOUT = 900.0
+TIMEOUT = 1800.0
 """Seconds; a fraction of it where nobody else uses the processor."""
 
 
