@@ -21,6 +21,8 @@ from mnagent.rig.namespace import RigError, run
 
 BOOT_OFFSET_MEBIBYTES = 4
 """Where the boot partition begins on every card."""
+PATIENCE = "systemd.default_timeout_start_sec=600"
+"""An emulated processor is slow, and the machine that emulates it may be busy."""
 POLL_INTERVAL = 0.2
 START_ATTEMPTS = 50
 
@@ -134,7 +136,7 @@ class EmulatedBoard:
         tree = ("-dtb", str(folder / machine.device_tree)) if machine.device_tree else ()
         options = self.card.get("cmdline.txt").split()
         options = [option for option in options if not option.startswith("console=")]
-        line = " ".join((f"console={machine.console}", *options, machine.kernel_options))
+        line = " ".join((f"console={machine.console}", *options, machine.kernel_options, PATIENCE))
         serial = [entry for name in machine.serial_before for entry in ("-serial", name)]
         wait = "server=on,wait=off"
         command = [

@@ -32,7 +32,7 @@ from mnagent.rig.topology import (
 
 pytestmark = [pytest.mark.root, pytest.mark.image]
 
-BOOT_TIMEOUT = 400.0
+BOOT_TIMEOUT = 900.0
 """Seconds an emulated board may take from power to its first registration, on a busy machine."""
 MOVE_TIMEOUT = 90.0
 PORT = f"{MOBILE}-port"
