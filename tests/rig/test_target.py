@@ -46,9 +46,14 @@ def roaming_bench(bench: Bench) -> Bench:
 
 
 @pytest.fixture(scope="module")
-def result(roaming_bench: Bench) -> Result:
-    """One journey, looked at by several tests."""
-    return roaming_bench.travel(PATH)
+def result(
+    roaming_bench: Bench, record_testsuite_property: Callable[[str, object], None]
+) -> Result:
+    """One journey, looked at by several tests; what was tested goes into the JUnit file."""
+    result = roaming_bench.travel(PATH)
+    for name, value in result.facts.items():
+        record_testsuite_property(name, value)
+    return result
 
 
 @requirement("RFC6275-11.7.1", "MN-01")
@@ -75,10 +80,6 @@ def test_node_whose_power_was_cut_registers_again(result: Result, bench: Bench) 
     assert refused is None
 
 
-def test_result_says_what_was_tested(
-    result: Result, bench: Bench, record_testsuite_property: Callable[[str, object], None]
-) -> None:
-    for name, value in result.facts.items():
-        record_testsuite_property(name, value)
+def test_result_says_what_was_tested(result: Result, bench: Bench) -> None:
     assert result.facts["kernel"] and result.facts["commit"]
     assert (bench.folder / "report.html").read_text().count(result.facts["kernel"])

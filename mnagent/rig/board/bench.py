@@ -87,7 +87,7 @@ class Bench:
 
     def __enter__(self) -> Bench:
         with contextlib.ExitStack() as ending:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self._clear_folder()
             self.portal = Portal()
             ending.callback(self.portal.close)
             ending.callback(self.environment.cleanup)
@@ -110,6 +110,13 @@ class Bench:
         traceback: TracebackType | None,
     ) -> None:
         self._ending.close()
+
+    def _clear_folder(self) -> None:
+        """What an earlier run found must not pass for this one's."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for pattern in ("*.log", "*.pcap", "report.*", "image.json"):
+            for old in self.folder.glob(pattern):
+                old.unlink()
 
     def _find_strategy(self) -> RoamingStrategy:
         target = self.environment.get_target("main")

@@ -34,7 +34,7 @@ AUTHORIZED_KEYS = "/root/.ssh/authorized_keys"
 PART = "/run/mnagent-rig.part"
 COMMAND_TIMEOUT = 30.0
 """Seconds that a command on a board may take, on one that is as quick as this machine."""
-LINE = 180
+LINE = 512
 """Characters of a line that any serial console takes."""
 QUESTIONS = {
     "kernel": "uname -r",
