@@ -447,7 +447,6 @@ def compare_page(comparison: Comparison, *, guarded: bool) -> str:
         method="get",
         class_="choices",
     )
-    columns = comparison.columns
     figures = [
         element(
             "figure",
@@ -457,17 +456,6 @@ def compare_page(comparison: Comparison, *, guarded: bool) -> str:
         for phase, short in PHASES.items()
         if any(each.median is not None for each in comparison.course(phase))
     ]
-    rows: list[tuple[Child, ...]] = [
-        (
-            each.commit,
-            element("time", each.since[:10], datetime=each.since),
-            f"{each.passed} of {each.runs}",
-            each.handovers,
-            *(_pair(each.spans(phase)) for phase in PHASES),
-        )
-        for each in reversed(columns)
-    ]
-    header = ("commit", "first run", "passed", "handovers", *PHASES.values())
     return page(
         "Comparison",
         form,
@@ -477,10 +465,25 @@ def compare_page(comparison: Comparison, *, guarded: bool) -> str:
             class_="note",
         ),
         element("div", figures, class_="courses"),
-        table("Median / 95th percentile by commit, the latest first", header, rows),
+        _commits_table(comparison),
         here="/compare",
         guarded=guarded,
     )
+
+
+def _commits_table(comparison: Comparison) -> Markup:
+    rows: list[tuple[Child, ...]] = [
+        (
+            each.commit,
+            element("time", each.since[:10], datetime=each.since),
+            f"{each.passed} of {each.runs}",
+            each.handovers,
+            *(_pair(each.spans(phase)) for phase in PHASES),
+        )
+        for each in reversed(comparison.columns)
+    ]
+    header = ("commit", "first run", "passed", "handovers", *PHASES.values())
+    return table("Median / 95th percentile by commit, the latest first", header, rows)
 
 
 def _pair(spans: tuple[float | None, float | None]) -> str:
