@@ -33,9 +33,9 @@ from mnagent.rig.host import boottime
 from mnagent.rig.impairment import Impairment
 from mnagent.rig.judgement import Journey, Judge
 from mnagent.rig.keyfile import read_associations, write_wireshark_profile
-from mnagent.rig.library import DEFAULT_FOLDER, Step
+from mnagent.rig.library import Step
 from mnagent.rig.namespace import RigError, remove_stale
-from mnagent.rig.recorder import Recorder, give_back, new_run
+from mnagent.rig.recorder import Recorder, add_results_options, begin, give_back
 from mnagent.rig.recording import record
 from mnagent.rig.report import (
     FLOW_COLUMNS,
@@ -333,17 +333,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="captures, report, logs, keys (default: %(default)s)",
     )
-    parser.add_argument(
-        "--results",
-        type=Path,
-        default=DEFAULT_FOLDER,
-        metavar="DIR",
-        help="library that keeps this result for `mnagent rig serve` (default: $MNAGENT_RESULTS, "
-        "else rig-results)",
-    )
-    parser.add_argument(
-        "--no-results", dest="results", action="store_const", const=None, help="keep it in none"
-    )
+    add_results_options(parser)
     parser.add_argument(
         "--delay",
         type=float,
@@ -450,8 +440,6 @@ def _play(options: DemoOptions) -> int:
 
 
 def _begun(options: DemoOptions) -> contextlib.AbstractContextManager[Recorder | None]:
-    if options.results is None:
-        return contextlib.nullcontext()
     settings = {
         "delay": f"{options.delay * 1000:g} ms",
         "home delay": f"{options.home_delay * 1000:g} ms",
@@ -459,7 +447,7 @@ def _begun(options: DemoOptions) -> contextlib.AbstractContextManager[Recorder |
         "payload protection": options.payload_protection,
         "route optimization": options.policy if options.route_optimization else "off",
     }
-    return Recorder(options.results, new_run("demo", "namespaces", settings=settings))
+    return begin(options.results, "demo", "namespaces", settings=settings)
 
 
 if __name__ == "__main__":

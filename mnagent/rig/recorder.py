@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import contextlib
 import fcntl
 import os
 import re
@@ -22,6 +24,7 @@ import msgspec
 import mnagent
 from mnagent.rig.junit import as_junit
 from mnagent.rig.library import (
+    DEFAULT_FOLDER,
     LIVE_FILE,
     RUN_FILE,
     Handover,
@@ -143,6 +146,30 @@ def new_run(scenario: str, target: str, **known: Any) -> Run:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     here = {"commit": commit(), "kernel": os.uname().release}
     return Run(scenario=scenario, target=target, started_at=now, **{**here, **known})
+
+
+def begin(
+    library: Path | None, scenario: str, target: str, **known: Any
+) -> contextlib.AbstractContextManager[Recorder | None]:
+    """A recorder of a `new_run`, in no library none. Raises OSError."""
+    if library is None:
+        return contextlib.nullcontext()
+    return Recorder(library, new_run(scenario, target, **known))
+
+
+def add_results_options(parser: argparse.ArgumentParser) -> None:
+    """Which library keeps a run: ``results``, None for none."""
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=DEFAULT_FOLDER,
+        metavar="DIR",
+        help="library that keeps this result for `mnagent rig serve` (default: $MNAGENT_RESULTS, "
+        "else rig-results)",
+    )
+    parser.add_argument(
+        "--no-results", dest="results", action="store_const", const=None, help="keep it in none"
+    )
 
 
 def commit() -> str:

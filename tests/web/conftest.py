@@ -16,8 +16,9 @@ Serve = Callable[..., str]
 
 
 @contextmanager
-def served(results: Path, *options: str) -> Iterator[str]:
-    """Run the command; gives the address of its first page, and looks that it ends in order."""
+def served(results: Path, *options: str, complaint: str = "") -> Iterator[str]:
+    """Run the command; gives the address of its first page, and looks that it ends in order
+    and complains of nothing else."""
     code = "import sys; from mnagent.cli.main import main; sys.exit(main())"
     command = (sys.executable, "-c", code, "rig", "serve", "--results", str(results))
     server = subprocess.Popen(
@@ -30,11 +31,13 @@ def served(results: Path, *options: str) -> Iterator[str]:
     try:
         assert server.stdout is not None
         address = server.stdout.readline().strip()
-        assert address.startswith("http://"), server.stderr.read() if server.stderr else ""
+        assert address.startswith("http"), server.stderr.read() if server.stderr else ""
         yield address.removesuffix("/")
         server.send_signal(signal.SIGTERM)
         said, complained = server.communicate(timeout=20)
-        assert (said, complained, server.returncode) == ("", "", 0)
+        assert (said, server.returncode) == ("", 0)
+        assert complaint in complained
+        assert len(complained.splitlines()) == bool(complaint)
     finally:
         server.kill()
         server.communicate()

@@ -79,8 +79,8 @@ def test_places_of_a_coordinator_are_shown_as_they_are(serve: Serve, tmp_path: P
         while "taken" not in (page := visitor.ask("/places")[2]):
             assert time.monotonic() < deadline
     assert rows(page) == [
-        "pi-3|NetworkSerialPort|free|behind the &lt;door&gt;; board=pi3",
-        "pi-4|no resources|taken by desk/ada",
+        "pi-3|free|NetworkSerialPort|behind the &lt;door&gt;; board=pi3",
+        "pi-4|taken by desk/ada|no resources",
     ]
     while "does not answer: unavailable" not in (page := visitor.ask("/places")[2]):
         assert time.monotonic() < deadline, page

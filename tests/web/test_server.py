@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import ssl
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ import pytest
 from mnagent.rig.recorder import Recorder
 from mnagent.rig.web.application import MAX_STREAMS
 from tests.support.results import HANDOVER, RUN, add_run, tell_story
-from tests.web.conftest import Serve
+from tests.web.conftest import Serve, served
 
 PAGES = ("/", "/runs", "/compare", "/places")
 TYPES = {
@@ -31,15 +32,20 @@ TYPES = {
 class Visitor:
     """Somebody with a connection of their own for each question, and a cookie."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, trust: ssl.SSLContext | None = None) -> None:
         self.host = urlsplit(address).netloc
+        self._trust = trust
         self.cookie = ""
 
     def ask(
         self, path: str, *, method: str = "GET", form: dict[str, str] | None = None, **headers: str
     ) -> tuple[int, dict[str, str], str]:
         """Status, headers with names in lower case, text."""
-        connection = http.client.HTTPConnection(self.host, timeout=20)
+        connection = (
+            http.client.HTTPConnection(self.host, timeout=20)
+            if self._trust is None
+            else http.client.HTTPSConnection(self.host, timeout=20, context=self._trust)
+        )
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if self.cookie:
             sent["Cookie"] = self.cookie
@@ -180,6 +186,41 @@ def test_token_is_asked_for_and_lets_in(serve: Serve, results: Path, tmp_path: P
     assert (status, headers["location"]) == (303, "/login")
 
 
+def test_token_travels_encrypted_where_there_is_a_certificate(serve: Serve, tmp_path: Path) -> None:
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    subprocess.run(
+        (
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *("-nodes", "-subj", "/CN=rig", "-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-keyout", str(key), "-out", str(certificate)),
+        ),
+        check=True,
+        capture_output=True,
+    )
+    token = tmp_path / "token"
+    files = ("--certificate", str(certificate), "--key", str(key), "--token-file", str(token))
+    address = serve(*files)
+    assert address.startswith("https://")
+    trust = ssl.create_default_context(cafile=certificate)
+    visitor = Visitor(address, trust)
+    status, headers, _ = visitor.ask(
+        "/login", form={"token": token.read_text().strip()}, Origin=address
+    )
+    assert status == 303
+    assert "Secure" in headers["set-cookie"]
+
+
+def test_page_beyond_loopback_says_that_the_token_can_be_seen(tmp_path: Path) -> None:
+    with served(
+        tmp_path,
+        *("--listen", "0.0.0.0", "--token-file", str(tmp_path / "token")),
+        complaint="without --certificate, whoever sees the network sees the token",
+    ) as address:
+        visitor = Visitor(address.replace("0.0.0.0", "127.0.0.1"))
+        assert visitor.ask("/")[0] == 401
+        assert visitor.ask("/", Host="rig.example")[0] == 401
+
+
 def test_live_stream_tells_what_happens_and_ends_with_the_run(
     visitor: Visitor, results: Path
 ) -> None:
@@ -229,6 +270,8 @@ def test_watchers_who_left_make_room_for_others(visitor: Visitor, results: Path)
         (["--listen", "rig.example"], "--listen needs an IPv4 or IPv6 address"),
         (["--token-file", "/dev/null"], "is not a file of yours|others can read"),
         (["--token-file", "/nowhere/token"], "No such file"),
+        (["--certificate", "/nowhere/pem"], "/nowhere/pem: No such file"),
+        (["--certificate", "/etc/hostname"], "/etc/hostname: .*PEM"),
         (["--listen", "192.0.2.1", "--token-file", "{}/token"], "192.0.2.1"),
     ],
 )
@@ -240,5 +283,6 @@ def test_command_that_would_not_be_safe_or_cannot_be_is_refused(
         (*command, *(each.format(tmp_path) for each in options)), capture_output=True, text=True
     )
     assert ended.returncode == 2
-    assert re.search(complaint, ended.stderr)
-    assert len(ended.stderr.splitlines()) == 1
+    *_, last = ended.stderr.splitlines()
+    assert re.search(complaint, last)
+    assert "Traceback" not in ended.stderr

@@ -126,7 +126,9 @@ def runs_table(entries: Iterable[Entry], caption: str = "Runs, the latest first"
     for entry in entries:
         run = entry.run
         if run is None:
-            rows.append((_link(entry, entry.name), outcome(entry), entry.fault, "", "", "", ""))
+            rows.append(
+                (_link(entry, entry.name), outcome(entry), _words(entry.fault), "", "", "", "")
+            )
             continue
         took = "" if run.succeeded is None else f"{run.seconds:.0f} s"
         count = len(run.handovers) if run.succeeded is not None else ""
@@ -242,8 +244,15 @@ def places_list(places: Sequence[Place], fault: str) -> Markup:
         return element("p", fault, class_="bad")
     if not places:
         return element("p", "The coordinator knows none.")
-    rows = [(each.name, each.kind, _place_state(each), each.detail) for each in places]
-    return table("Places", ("place", "kind", "state", "about"), rows)
+    rows = [
+        (each.name, _place_state(each), _words(each.kind), _words(each.detail)) for each in places
+    ]
+    return table("Places", ("place", "state", "kind", "about"), rows)
+
+
+def _words(text: str) -> Markup:
+    """In a cell of a table: a text that may take several lines."""
+    return element("span", text, class_="words")
 
 
 def _place_state(place: Place) -> Markup:
@@ -438,7 +447,6 @@ def compare_page(comparison: Comparison, *, guarded: bool) -> str:
         method="get",
         class_="choices",
     )
-    columns = comparison.columns
     figures = [
         element(
             "figure",
@@ -448,17 +456,6 @@ def compare_page(comparison: Comparison, *, guarded: bool) -> str:
         for phase, short in PHASES.items()
         if any(each.median is not None for each in comparison.course(phase))
     ]
-    rows: list[tuple[Child, ...]] = [
-        (
-            each.commit,
-            element("time", each.since[:10], datetime=each.since),
-            f"{each.passed} of {each.runs}",
-            each.handovers,
-            *(_pair(each.spans(phase)) for phase in PHASES),
-        )
-        for each in reversed(columns)
-    ]
-    header = ("commit", "first run", "passed", "handovers", *PHASES.values())
     return page(
         "Comparison",
         form,
@@ -468,10 +465,25 @@ def compare_page(comparison: Comparison, *, guarded: bool) -> str:
             class_="note",
         ),
         element("div", figures, class_="courses"),
-        table("Median / 95th percentile by commit, the latest first", header, rows),
+        _commits_table(comparison),
         here="/compare",
         guarded=guarded,
     )
+
+
+def _commits_table(comparison: Comparison) -> Markup:
+    rows: list[tuple[Child, ...]] = [
+        (
+            each.commit,
+            element("time", each.since[:10], datetime=each.since),
+            f"{each.passed} of {each.runs}",
+            each.handovers,
+            *(_pair(each.spans(phase)) for phase in PHASES),
+        )
+        for each in reversed(comparison.columns)
+    ]
+    header = ("commit", "first run", "passed", "handovers", *PHASES.values())
+    return table("Median / 95th percentile by commit, the latest first", header, rows)
 
 
 def _pair(spans: tuple[float | None, float | None]) -> str:

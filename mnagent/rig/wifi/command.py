@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -10,9 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from mnagent.rig.library import DEFAULT_FOLDER
 from mnagent.rig.namespace import RigError
-from mnagent.rig.recorder import Recorder, new_run
+from mnagent.rig.recorder import Recorder, add_results_options, begin
 from mnagent.rig.wifi.hops import judge, visited
 from mnagent.rig.wifi.machine import (
     OUTPUT,
@@ -45,14 +45,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--roams", type=int, default=10, help="in across-links (default: 10)")
     made.add_argument("--output", type=Path, default=REPORT, help=f"default: {REPORT}")
     made.add_argument("--cache", type=Path, default=CACHE, help=f"default: {CACHE}")
-    made.add_argument(
-        "--results",
-        type=Path,
-        default=DEFAULT_FOLDER,
-        metavar="DIR",
-        help="library that keeps this result for `mnagent rig serve` (default: $MNAGENT_RESULTS, "
-        "else rig-results)",
-    )
+    add_results_options(made)
     made.add_argument("--build-only", action="store_true", help="make the machine and end")
     return made
 
@@ -70,15 +63,15 @@ def main(arguments: list[str]) -> int:
             print(f"the machine is in {image.folder}")
             return 0
         settings = {"scenarios": " ".join(options.names) or "all", "roams": str(options.roams)}
-        run = new_run("wifi", "wifi-machine", kernel="", settings=settings)
-        with Recorder(options.results, run) as recorder:
+        started = begin(options.results, "wifi", "wifi-machine", kernel="", settings=settings)
+        with started as recorder:
             return _run(Machine(image=image), options, recorder)
     except RigError as error:
         print(f"mnagent rig wifi: {error}", file=sys.stderr)
         return EXIT_BENCH
 
 
-def _run(machine: Machine, options: argparse.Namespace, recorder: Recorder) -> int:
+def _run(machine: Machine, options: argparse.Namespace, recorder: Recorder | None) -> int:
     retries: list[str] = []
     started = time.monotonic()
     # What an earlier run found must not pass for this one's.
@@ -92,7 +85,7 @@ def _run(machine: Machine, options: argparse.Namespace, recorder: Recorder) -> i
         output=options.output,
         timeout=SECONDS_FOR_ALL + options.roams * SECONDS_A_ROAM,
         errors=retries,
-        watch=lambda folder: relay(folder, recorder),
+        watch=lambda folder: relay(folder, recorder) if recorder else contextlib.nullcontext(),
     )
     for text in retries:
         print(f"the boot was tried again: {text}")
@@ -105,7 +98,8 @@ def _run(machine: Machine, options: argparse.Namespace, recorder: Recorder) -> i
     results.host_seconds = round(time.monotonic() - started, 1)
     results.host_load = round(max(os.getloadavg()[:2]), 1)
     page = write_reports(results, options.output)
-    record(results, options.output, recorder)
+    if recorder is not None:
+        record(results, options.output, recorder)
     print(as_text(results))
     print(f"report: {page}")
     return 0 if results.succeeded else 1
