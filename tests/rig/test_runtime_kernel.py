@@ -157,7 +157,7 @@ class Machine:
         text = "".join(
             [
                 self.rules(),
-                self.routes(),
+                re.sub(r"expires \d+sec", "", self.routes()),
                 re.sub(r"valid_lft.*", "", self.namespace.show("-6", "addr")),
                 self.run("nft", "list", "ruleset"),
                 self.run("sh", "-c", settings),
