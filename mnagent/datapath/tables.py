@@ -192,6 +192,8 @@ class HandedUp:
     """SPI of the inbound association that authenticated it."""
     tunnel_source: IPv6Address | None = None
     """Outer source when it came through a tunnel."""
+    arrived_at: int = 0
+    """When the kernel took it from the link, nanoseconds of CLOCK_REALTIME; 0 is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ import os
 import random
 import signal
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -60,6 +61,7 @@ from mnagent.link.wireless import (
 )
 from mnagent.runtime import process
 from mnagent.runtime.assembly import AgentBuilder, Assembly, StartError, assemble
+from mnagent.runtime.former_links import FormerLinks
 from mnagent.runtime.journal import SYNC_INTERVAL
 from mnagent.runtime.kernel import ROUTE_PROTOCOL
 from mnagent.runtime.loop import BootTimer
@@ -205,6 +207,7 @@ class Service:
         self._exit_status = EXIT_STOPPED
         self._attached: set[int] = set()
         self._had_link: set[int] = set()
+        self._former_links = FormerLinks()
         self._addresses: dict[tuple[int, IPv6Address], AddressMessage] = {}
         self._missing: tuple[str, ...] = ()
         self._control = ControlServer(configuration.host.control_socket, self, lock=lock)
@@ -278,6 +281,7 @@ class Service:
         return {
             **self._agent.counters,
             **self._parts.datapath.counters(),
+            "drop-former-link": self._former_links.dropped,
             **({} if groups is None else groups.counters),
         }
 
@@ -479,9 +483,11 @@ class Service:
         self._parts.journal.end_sync(failure)
 
     def _before(self, event: Event) -> None:
-        """What the tunnel carried up to now was of the former link."""
+        """What the tunnel carried up to now was of the former link, and so is what came."""
         if isinstance(event, (LinkUp, LinkDown)):
             self._note_activity()
+        if isinstance(event, LinkUp):
+            self._former_links.came_up(event.interface, time.clock_gettime_ns(time.CLOCK_REALTIME))
 
     def _after(self, event: Event) -> None:
         """The routers have been asked; before their answer is acted on, the kernel's knowledge of
@@ -629,12 +635,8 @@ class Service:
                 tunnel_source=packet.tunnel_source,
             )
             for packet in self._parts.datapath.take_handed_up()
+            if self._former_links.admits(packet)
         )
-
-    def _finish_former_link(self) -> None:
-        """What has come so far is of the link that was: a router's advertisement read after the
-        link's return would put us on a link that we have left."""
-        self._on_handed_up()
 
     def _on_path_error(self, listener: PathMtuListener) -> None:
         listener.drain()
@@ -643,8 +645,6 @@ class Service:
 
     def _on_notifications(self) -> None:
         messages = self._notifications.receive()
-        if any(isinstance(message, LinkMessage | Overrun) for message in messages):
-            self._finish_former_link()
         if any(isinstance(message, Overrun) for message in messages):
             logger.warning("netlink notifications were lost; reading everything again")
             self._resynchronize(after_loss=True)
@@ -712,7 +712,6 @@ class Service:
     def _on_wireless(self) -> None:
         assert self._wireless is not None
         messages, lost = self._wireless.receive()
-        self._finish_former_link()
         if lost:
             logger.warning("Wi-Fi notifications were lost; taking every link for a new one")
             self._resynchronize()

@@ -184,6 +184,7 @@ def test_esp_transport_packet_reaches_the_other_control_plane(ends: tuple[Node, 
     assert [(item.data, item.protected_by) for item in received] == [(packet, 0x1001)]
     assert received[0].interface == agent.interface
     assert len(received[0].link_layer_source) == 6
+    assert 0 <= time.time_ns() - received[0].arrived_at < 10**10
 
 
 def test_link_of_1280_octets_carries_packets_of_1280_octets(ends: tuple[Node, Node]) -> None:

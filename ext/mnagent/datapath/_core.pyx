@@ -751,6 +751,7 @@ cdef class _Core:
                     data=slot.data[:slot.length],
                     interface=slot.interface,
                     link_layer_source=slot.link_source[:slot.link_source_length],
+                    arrived_at=slot.at,
                     protected_by=slot.protected_by or None,
                     tunnel_source=IPv6Address(slot.tunnel_source[:16]) if slot.tunnelled else None,
                 )

@@ -117,7 +117,7 @@ cdef void run_outbound(Loop* loop) noexcept nogil:
 
 
 cdef void take_frame(
-    Loop* loop, const Port* port, uint8_t* frame, uint32_t length
+    Loop* loop, const Port* port, uint8_t* frame, uint32_t length, uint64_t at
 ) noexcept nogil:
     """Take the virtio header and the link header off."""
     cdef Arrival arrival
@@ -125,6 +125,7 @@ cdef void take_frame(
     if length < head:
         head = length
     arrival.interface = port.interface
+    arrival.at = at
     arrival.link_length = port.link_length
     arrival.link_source_length = 6 if port.link_length else 0
     memcpy(&arrival.vnet, frame, VNET_LENGTH)
@@ -137,13 +138,15 @@ cdef void take_slot(
 ) noexcept nogil:
     """A frame in the ring; one that was too large for it waits in the socket."""
     cdef ssize_t length
+    cdef uint64_t at = <uint64_t>head.tp_sec * 1000000000 + head.tp_nsec
     if head.tp_status & TP_STATUS_COPY:
         length = recv(port.descriptor, room, RECEIVE_SLOT, MSG_DONTWAIT)
         if length >= VNET_LENGTH:
-            take_frame(loop, port, room, <uint32_t>length)
+            take_frame(loop, port, room, <uint32_t>length, at)
     else:
         take_frame(
-            loop, port, <uint8_t*>head + head.tp_mac - VNET_LENGTH, head.tp_snaplen + VNET_LENGTH
+            loop, port, <uint8_t*>head + head.tp_mac - VNET_LENGTH,
+            head.tp_snaplen + VNET_LENGTH, at,
         )
 
 

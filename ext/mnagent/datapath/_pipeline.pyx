@@ -103,6 +103,7 @@ cdef class Pipeline(_Core):
         cdef uint8_t** copies = <uint8_t**>calloc(len(frames) + 1, sizeof(uint8_t*))
         self._take_tables(worker)
         arrival.interface = interface
+        arrival.at = 0
         arrival.link_length = head
         for at, frame in enumerate(frames):
             header = bytes(VNET_LENGTH) if offloads is None else offloads[at]

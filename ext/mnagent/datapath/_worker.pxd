@@ -55,6 +55,7 @@ cdef struct HandedUpSlot:
     uint32_t link_source_length
     uint32_t protected_by
     bint tunnelled
+    uint64_t at
     uint8_t link_source[8]
     uint8_t tunnel_source[16]
     uint8_t data[HAND_UP_LENGTH]
@@ -139,6 +140,8 @@ cdef struct Arrival:
     int32_t interface
     uint32_t link_source_length
     uint8_t link_source[8]
+    # When the kernel took it from the link, nanoseconds of CLOCK_REALTIME; 0 is not known.
+    uint64_t at
     virtio_net_hdr vnet
     # Octets from the start of the frame to the packet: what vnet's offsets count from.
     uint32_t link_length

@@ -368,6 +368,7 @@ cdef Verdict hand_up(
         return DROP_HAND_UP_FULL
     slot.length = length
     slot.interface = arrival.interface
+    slot.at = arrival.at
     slot.link_source_length = arrival.link_source_length
     memcpy(slot.link_source, arrival.link_source, sizeof(slot.link_source))
     slot.protected_by = arrival.protected_by

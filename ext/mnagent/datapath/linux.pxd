@@ -90,6 +90,8 @@ cdef extern from *:
         uint32_t tp_len
         uint32_t tp_snaplen
         uint16_t tp_mac
+        uint32_t tp_sec
+        uint32_t tp_nsec
     cdef struct tpacket_stats:
         unsigned int tp_packets
         unsigned int tp_drops

@@ -94,3 +94,9 @@ def test_directory_ignores_what_is_not_its_own() -> None:
     other = AddressAppeared(interface=LINK + 1, address=LINK_LOCAL, prefix_length=64)
     assert one.handle(other, NOW) == [] and not one.is_advertising
     assert not one.drops
+
+
+def test_link_that_goes_before_there_was_advertising_is_no_matter() -> None:
+    one = directory(advertises=False)
+    assert one.handle(LinkDown(interface=LINK), NOW) == []
+    assert not one.is_advertising

@@ -42,6 +42,20 @@ def test_other_keys_set_the_tunnel_again() -> None:
     assert of_type(outputs, SetTunnel)
 
 
+def test_policy_of_a_node_is_that_of_its_correspondents() -> None:
+    driver = registered()
+    policy = RouteOptimizationPolicy(rules=(NEVER,))
+    settings = replace(driver.node.settings, route_optimization=policy)
+    assert driver.node.reconfigure(settings, is_rekeyed=False, now=driver.now) == []
+    assert driver.node.settings.route_optimization == policy
+
+
+def test_policy_changed_at_home_does_nothing_until_the_node_leaves() -> None:
+    manager = Manager(is_away=False)
+    policy = RouteOptimizationPolicy(rules=(NEVER,))
+    assert manager.manager.change_policy(policy, manager.now) == []
+
+
 def test_policy_that_forbids_takes_direct_paths_back() -> None:
     manager = Manager()
     manager.bind()
