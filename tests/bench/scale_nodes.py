@@ -120,6 +120,7 @@ def configuration(nodes: int, *, directory: FilePath = FilePath("/nonexistent"))
             max_bindings=max(nodes, 1),
             revocation=False,
             early_forwarding=False,
+            switch_rate=1.0,
             payload_protection=PayloadProtection.NONE,
             nodes_directory=directory / "mobile-nodes.d",
             mobile_nodes=served,
