@@ -189,14 +189,20 @@ def _attributes(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
 
 
 def _read_route(part: bytes) -> RouteAnswer:
-    found = dict(_attributes(part, _HEADER.size + _RTMSG.size))
-    gateway, interface = found.get(RTA_GATEWAY), found.get(RTA_OIF)
-    metrics = dict(_attributes(found.get(RTA_METRICS, b""), 0))
+    interface = gateway = mtu = None
+    for kind, value in _attributes(part, _HEADER.size + _RTMSG.size):
+        if kind == RTA_OIF:
+            interface = int.from_bytes(value, sys.byteorder)
+        elif kind == RTA_GATEWAY:
+            gateway = IPv6Address(value)
+        elif kind == RTA_METRICS:
+            metrics = dict(_attributes(value, 0))
+            mtu = int.from_bytes(metrics.get(RTAX_MTU, b""), sys.byteorder) or None
     return RouteAnswer(
         route_type=part[_HEADER.size + _RTMSG_TYPE],
-        interface=None if interface is None else int.from_bytes(interface, sys.byteorder),
-        gateway=None if gateway is None else IPv6Address(gateway),
-        mtu=int.from_bytes(metrics.get(RTAX_MTU, b""), sys.byteorder) or None,
+        interface=interface,
+        gateway=gateway,
+        mtu=mtu,
     )
 
 
