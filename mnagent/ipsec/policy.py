@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
+from typing import Final
 
 from mnagent.core.drops import DropReason
 from mnagent.core.security import EspMode
@@ -54,13 +55,13 @@ class _Index:
     def __init__(
         self, policies: Iterable[SecurityPolicy], selector_of: Callable[[SecurityPolicy], Selector]
     ) -> None:
-        self._by_source: dict[IPv6Address, list[tuple[int, SecurityPolicy]]] = {}
-        self._by_destination: dict[IPv6Address, list[tuple[int, SecurityPolicy]]] = {}
-        self._others: list[tuple[int, SecurityPolicy]] = []
+        self._by_source: dict[IPv6Address, list[_Filed]] = {}
+        self._by_destination: dict[IPv6Address, list[_Filed]] = {}
+        self._others: list[_Filed] = []
         for place in enumerate(policies):
             self._file(place, selector_of(place[1]))
 
-    def _file(self, place: tuple[int, SecurityPolicy], selector: Selector) -> None:
+    def _file(self, place: _Filed, selector: Selector) -> None:
         home_address = place[1].home_address
         if home_address is not None and selector.source == home_address:
             self._by_source.setdefault(home_address, []).append(place)
@@ -71,23 +72,32 @@ class _Index:
 
     def candidates(self, packet: IPv6Packet) -> list[SecurityPolicy]:
         """In the order in which they are tried; each is still to be matched."""
-        found = [
-            *self._by_source.get(packet.logical_source, ()),
-            *self._by_destination.get(packet.logical_destination, ()),
-            *self._others,
-        ]
-        return [policy for _, policy in sorted(found, key=_place)]
+        return _in_order(
+            self._by_source.get(packet.logical_source, _NONE),
+            self._by_destination.get(packet.logical_destination, _NONE),
+            self._others,
+        )
 
     def of(self, home_address: IPv6Address) -> list[SecurityPolicy]:
         """Those of one mobile node, in order."""
-        found = [
-            *self._by_source.get(home_address, ()),
-            *self._by_destination.get(home_address, ()),
-        ]
-        return [policy for _, policy in sorted(found, key=_place)]
+        return _in_order(
+            self._by_source.get(home_address, _NONE), self._by_destination.get(home_address, _NONE)
+        )
 
 
-def _place(filed: tuple[int, SecurityPolicy]) -> int:
+_Filed = tuple[int, SecurityPolicy]
+_NONE: Final[list[_Filed]] = []
+
+
+def _in_order(*lists: list[_Filed]) -> list[SecurityPolicy]:
+    """The policies of several lists that are in order, by their places."""
+    found = [each for each in lists if each]
+    if len(found) == 1:
+        return [policy for _, policy in found[0]]
+    return [policy for _, policy in sorted((f for each in found for f in each), key=_place)]
+
+
+def _place(filed: _Filed) -> int:
     return filed[0]
 
 

@@ -57,11 +57,12 @@ class Selector:
 
     def matches(self, packet: IPv6Packet) -> bool:
         """True when the packet meets every condition."""
+        # What is cheap to ask comes first.
+        if self.message is not None and not isinstance(packet.payload, self.message):
+            return False
         if self.source is not None and packet.logical_source != self.source:
             return False
         if self.destination is not None and packet.logical_destination != self.destination:
-            return False
-        if self.message is not None and not isinstance(packet.payload, self.message):
             return False
         if self.home_registration is None:
             return True

@@ -25,9 +25,24 @@ _IPV4_MAPPED: Final = 0xFFFF  # of 96 bits
 
 
 TEXTS_KEPT: Final = 1024
+_ZERO_RUNS: Final = tuple(":" + "0:" * length for length in range(8, 1, -1))
 
-text_of = lru_cache(maxsize=TEXTS_KEPT)(str)
-"""The same as ``str``, made once of an address that is written several times for one packet."""
+
+@lru_cache(maxsize=TEXTS_KEPT)
+def text_of(address: IPv6Address) -> str:
+    """The same as ``str`` (RFC 5952), faster, and made once of an address that is written several
+    times for one packet."""
+    value = int(address)
+    if value >> 32 == _IPV4_MAPPED or address.scope_id is not None:
+        return str(address)
+    digits = f"{value:032x}"
+    groups = [digits[at : at + 4].lstrip("0") or "0" for at in range(0, 32, 4)]
+    text = f":{':'.join(groups)}:"
+    for run in _ZERO_RUNS:
+        before, found, after = text.partition(run)
+        if found:
+            return f"{before[1:]}::{after[:-1]}"
+    return text[1:-1]
 
 
 def is_unicast(address: IPv6Address) -> bool:

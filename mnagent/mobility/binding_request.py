@@ -3,6 +3,7 @@ state."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 
@@ -44,10 +45,21 @@ class BindingRequest:
         return self.source == self.home_address
 
 
+def _itself(address: IPv6Address) -> IPv6Address:
+    return address
+
+
 def read_binding_request(
-    event: PacketReceived, update: BindingUpdate
+    event: PacketReceived,
+    update: BindingUpdate,
+    *,
+    one_of: Callable[[IPv6Address], IPv6Address] = _itself,
 ) -> BindingRequest | DropReason:
-    """Make out the addresses of a Binding Update, or say why it is silently discarded."""
+    """Make out the addresses of a Binding Update, or say why it is silently discarded.
+
+    ``one_of`` gives the home address as the caller has it already, where it has. Tables find one
+    and the same object at once, another one only by comparing, and there are many of them.
+    """
     packet = event.packet
     care_of_address = _care_of_address(packet, update)
     reason = _reason_to_discard(packet, update, care_of_address)
@@ -55,7 +67,7 @@ def read_binding_request(
         return reason
     return BindingRequest(
         source=packet.source,
-        home_address=packet.logical_source,
+        home_address=one_of(packet.logical_source),
         care_of_address=care_of_address,
         has_home_address_option=packet.home_address_option is not None,
         update=update,

@@ -717,13 +717,18 @@ class HomeAgent:
     def _on_binding_update(
         self, event: PacketReceived, update: BindingUpdate, now: float
     ) -> list[Action]:
-        request = read_binding_request(event, update)
+        request = read_binding_request(event, update, one_of=self._as_configured)
         if isinstance(request, DropReason):
             return self._drop(request)
         faulty = self._on_unauthenticated(event, request, now) if update.home_registration else None
         if faulty is not None:
             return faulty
         return self._note_timestamp(request) + self._on_protected_update(request, now)
+
+    def _as_configured(self, home_address: IPv6Address) -> IPv6Address:
+        """The same address, as the object that the tables have."""
+        node = self._mobile_nodes.get(home_address)
+        return home_address if node is None else node.home_address
 
     def _note_timestamp(self, request: BindingRequest) -> list[Action]:
         """Replays stay replays when we have been restarted."""

@@ -28,7 +28,7 @@ class ServedHomeAddresses:
 
     def configured_for(self, home_address: IPv6Address) -> IPv6Address:
         """The home address whose mobile node and keys serve this one: itself by default."""
-        return self._formed.get(home_address, home_address)
+        return self._formed.get(home_address, home_address) if self._formed else home_address
 
     def follow(
         self, configured: Collection[IPv6Address], prefixes: Collection[IPv6Network]

@@ -189,14 +189,20 @@ def _attributes(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
 
 
 def _read_route(part: bytes) -> RouteAnswer:
-    found = dict(_attributes(part, _HEADER.size + _RTMSG.size))
-    gateway, interface = found.get(RTA_GATEWAY), found.get(RTA_OIF)
-    metrics = dict(_attributes(found.get(RTA_METRICS, b""), 0))
+    interface = gateway = mtu = None
+    for kind, value in _attributes(part, _HEADER.size + _RTMSG.size):
+        if kind == RTA_OIF:
+            interface = int.from_bytes(value, sys.byteorder)
+        elif kind == RTA_GATEWAY:
+            gateway = IPv6Address(value)
+        elif kind == RTA_METRICS:
+            metrics = dict(_attributes(value, 0))
+            mtu = int.from_bytes(metrics.get(RTAX_MTU, b""), sys.byteorder) or None
     return RouteAnswer(
         route_type=part[_HEADER.size + _RTMSG_TYPE],
-        interface=None if interface is None else int.from_bytes(interface, sys.byteorder),
-        gateway=None if gateway is None else IPv6Address(gateway),
-        mtu=int.from_bytes(metrics.get(RTAX_MTU, b""), sys.byteorder) or None,
+        interface=interface,
+        gateway=gateway,
+        mtu=mtu,
     )
 
 
@@ -263,22 +269,21 @@ class RequestSocket:
             + (b"" if interface is None else _RTA_WORD.pack(8, RTA_OIF, interface))
         )
         body = _RTMSG.pack(socket.AF_INET6, 128, 128, 0, 0, 0, 0, 0, 0) + attributes
-        found: RouteAnswer | None = None
-        for message_type, part in self._transact(self._framed(RTM_GETROUTE, 0, body)):
-            if message_type == RTM_NEWROUTE and found is None:
-                found = _read_route(part)
-        if found is None:
-            raise OSError(errno.ENOENT, "no answer from the kernel")
-        return found
+        # The route or an error is all the answer: no acknowledgement is asked for.
+        request = self._framed(RTM_GETROUTE, NLM_F_REQUEST, body)
+        for message_type, part in self._transact(request):
+            if message_type == RTM_NEWROUTE:
+                return _read_route(part)
+        raise OSError(errno.ENOENT, "no answer from the kernel")
 
     def change_route(self, message_type: int, flags: int, body: bytes) -> None:
         """The same as `change`, of a body that `route_body` made."""
+        flags |= NLM_F_REQUEST | NLM_F_ACK
         for _ in self._transact(self._framed(message_type, flags, body)):
             pass
 
     def _framed(self, message_type: int, flags: int, body: bytes) -> bytes:
         length = _HEADER.size + len(body)
-        flags |= NLM_F_REQUEST | NLM_F_ACK
         return _HEADER.pack(length, message_type, flags, self._next_sequence(), 0) + body
 
     def _next_sequence(self) -> int:

@@ -140,6 +140,8 @@ class Topology(Namespaces):
             self.ip(namespace, f"addr add {address} dev {interface} nodad")
         self.forward(self.agent)
         self.ip(self.agent, "route add default via 2001:db8:3::2")
+        # Care-of addresses are not on any interface: an error about each answer would cost.
+        self.ip(self.mobile, "route add blackhole 2001:db8:2::/48")
         self.ip(self.correspondent, "route add default via 2001:db8:4::2")
 
 

@@ -28,6 +28,7 @@ from mnagent.datapath.features import cuts_behind_extension_headers
 
 SIOCGIFHWADDR = 0x8927
 SIOCGIFMTU = 0x8921
+SIOCGIFNAME = 0x8910
 ARPHRD_ETHER = 1
 ARPHRD_LOOPBACK = 772
 RECEIVE_BUFFER = 16 << 20
@@ -135,8 +136,11 @@ class Port:
 
     def refresh(self):
         """Take the link's MTU as it is now."""
-        name = python_socket.if_indextoname(self.interface)
-        self.mtu = self._ask(name, SIOCGIFMTU, "I")
+        # By a descriptor that is there: `if_indextoname` opens one each time.
+        request = struct.pack("16xi20x", self.interface)
+        name = fcntl.ioctl(self.sender, SIOCGIFNAME, request)[:16]
+        answer = fcntl.ioctl(self.sender, SIOCGIFMTU, name + bytes(24))
+        self.mtu = struct.unpack_from("I", answer, 16)[0]
 
     def _ask(self, name, request, format):
         answer = fcntl.ioctl(self.sender, request, struct.pack("16s24x", name.encode()))
