@@ -12,6 +12,8 @@ from mnagent.link.signal import (
     MAX_CHANNELS,
     MAX_SCAN_INTERVAL,
     MAX_SCANNED,
+    NEAR,
+    NEAR_SIGNAL_INTERVAL,
     RECOVERY,
     SIGNAL_INTERVAL,
     AskAccessPoints,
@@ -73,6 +75,17 @@ def test_interface_is_looked_at_after_its_handover_and_then_now_and_then() -> No
     assert watched.due() == [AskLevel(interface=WLAN)]
 
 
+def test_signal_near_the_threshold_is_looked_at_more_often() -> None:
+    watched = Watched()
+    watched.now += LOOK_AROUND_DELAY
+    watched.due()
+    for level, interval in ((THRESHOLD + NEAR, SIGNAL_INTERVAL), (GOOD, NEAR_SIGNAL_INTERVAL)):
+        assert watched.level(level) == ([], False)
+        watched.now += SIGNAL_INTERVAL
+        watched.due()
+        assert watched.watch.next_deadline() == pytest.approx(watched.now + interval)
+
+
 def test_weak_signal_is_told_looked_at_often_and_leads_to_a_scan_at_once() -> None:
     watched = Watched()
     watched.hear(2412, 2437, own=2412)
@@ -93,7 +106,7 @@ def test_signal_is_good_again_only_well_above_the_threshold() -> None:
     assert watched.level(GOOD) == (["signal-good"], False)
     watched.now += LOOK_AROUND_DELAY
     assert not any(isinstance(request, Scan) for request in watched.due())
-    assert watched.watch.next_deadline() == pytest.approx(watched.now + 3.0)
+    assert watched.watch.next_deadline() == pytest.approx(watched.now + NEAR_SIGNAL_INTERVAL)
 
 
 def test_threshold_of_the_supplicant_counts_for_preparing_but_not_for_leaving() -> None:
