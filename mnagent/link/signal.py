@@ -1,8 +1,8 @@
 """Sans-IO watch over how well Wi-Fi interfaces hear their access points, and what is done where one
 hears its own badly: be ready for the roam that will come.
 
-    every 5 s the level --below the threshold--> weak: every 0.5 s, and a scan at once, after 5 s,
-                        <--6 dB above it-------- after 10 more, ever more rarely
+    every 5 s the level,     --below the threshold--> weak: every 0.5 s, and a scan after 1 s,
+    near the threshold 1 s   <--6 dB above it--------       5 more, 10 more, ever more rarely
 
 The supplicant may watch a threshold of its own; the kernel tells everybody when the signal passes
 it, which counts as much. A scan takes an adapter off its channel: only those channels are scanned
@@ -23,13 +23,20 @@ from mnagent.link.wireless import AccessPointMessage, SignalMessage
 
 SIGNAL_INTERVAL = 5.0
 """Seconds between two looks at a signal."""
+NEAR_SIGNAL_INTERVAL = 1.0
+"""The same while it is less than ``NEAR`` above the threshold: who walks loses 2 dB a second."""
 LOW_SIGNAL_INTERVAL = 0.5
 """The same while it is weak."""
+NEAR = 12.0
+"""dB."""
 RECOVERY = 6.0
 """dB above the threshold at which a signal is good again."""
 LOOK_AROUND_DELAY = 2.0
 """Seconds after an association until the first look at the signal, and at the access points that
 were heard: not in the way of the handover, and before the kernel forgets them, after 30 s."""
+SCAN_DELAY = 1.0
+"""Seconds until the first scan: where there is another interface, the node is there by then and
+loses nothing by this one's leaving its channel."""
 FIRST_SCAN_INTERVAL, MAX_SCAN_INTERVAL = 5.0, 300.0
 """Seconds between two scans of an interface, doubled each time."""
 MAX_CHANNELS = 32
@@ -172,14 +179,16 @@ class SignalWatch:
             )
         )
 
-    @staticmethod
-    def _interval(interface: _Interface) -> float:
-        return LOW_SIGNAL_INTERVAL if interface.is_weak else SIGNAL_INTERVAL
+    def _interval(self, interface: _Interface) -> float:
+        if interface.is_weak:
+            return LOW_SIGNAL_INTERVAL
+        is_near = interface.level < self._threshold + NEAR
+        return NEAR_SIGNAL_INTERVAL if is_near else SIGNAL_INTERVAL
 
     def _turned(self, interface: _Interface, now: float) -> ReportEvent:
         """It is weak from now on, or is so no more."""
         interface.level_at = now + self._interval(interface)
-        interface.scan_at = now if interface.is_weak and self._scans else math.inf
+        interface.scan_at = now + SCAN_DELAY if interface.is_weak and self._scans else math.inf
         interface.scan_interval = FIRST_SCAN_INTERVAL
         return ReportEvent(
             name="signal-weak" if interface.is_weak else "signal-good",

@@ -60,7 +60,9 @@ DWELL = 0.7
 """Seconds of traffic after each roam."""
 LOOK_AROUND = 2.5
 """Seconds after which the agent has looked which access points there are."""
-SCAN_PATIENCE = 4.0
+SCAN_TIME = 3.0
+"""Seconds after a signal became weak in which the agent has the station scan, and that takes."""
+SCAN_PATIENCE = 5.0
 """Seconds from a weak signal to the roam that the agent's scan leads to."""
 NOTICE_TIMEOUT = 20.0
 """Seconds in which a path where nothing gets through must be noticed."""
@@ -363,7 +365,8 @@ async def second_interface(stage: Stage, outcome: Outcome) -> None:
         _set_strengths(WEAK)
         left_at = await roaming.settled(_move(LINK_B, fell_at), timeout=SETTLE_TIMEOUT)
         stayed = roaming.station.is_at(stage.position.bssid)
-        await asyncio.sleep(DWELL)
+        # Beyond the agent's first scan.
+        await asyncio.sleep(SCAN_TIME)
         rose_at = boottime()
         _set_strengths(STRONG)
         back_at = await roaming.settled(_move(LINK_A, rose_at), timeout=SETTLE_TIMEOUT)

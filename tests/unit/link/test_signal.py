@@ -12,7 +12,10 @@ from mnagent.link.signal import (
     MAX_CHANNELS,
     MAX_SCAN_INTERVAL,
     MAX_SCANNED,
+    NEAR,
+    NEAR_SIGNAL_INTERVAL,
     RECOVERY,
+    SCAN_DELAY,
     SIGNAL_INTERVAL,
     AskAccessPoints,
     AskLevel,
@@ -53,6 +56,11 @@ class Watched:
     def due(self) -> list[WirelessRequest]:
         return self.watch.handle_timer(self.now)
 
+    def scans(self) -> list[Scan]:
+        """Those due once the first delay is over."""
+        self.now += SCAN_DELAY
+        return [request for request in self.due() if isinstance(request, Scan)]
+
     def scans_for(self, seconds: float) -> list[float]:
         """Instants of the scans of the next seconds, from now."""
         found, start = [], self.now
@@ -73,15 +81,29 @@ def test_interface_is_looked_at_after_its_handover_and_then_now_and_then() -> No
     assert watched.due() == [AskLevel(interface=WLAN)]
 
 
-def test_weak_signal_is_told_looked_at_often_and_leads_to_a_scan_at_once() -> None:
+def test_signal_near_the_threshold_is_looked_at_more_often() -> None:
+    watched = Watched()
+    watched.now += LOOK_AROUND_DELAY
+    watched.due()
+    for level, interval in ((THRESHOLD + NEAR, SIGNAL_INTERVAL), (GOOD, NEAR_SIGNAL_INTERVAL)):
+        assert watched.level(level) == ([], False)
+        watched.now += SIGNAL_INTERVAL
+        watched.due()
+        assert watched.watch.next_deadline() == pytest.approx(watched.now + interval)
+
+
+def test_weak_signal_is_told_looked_at_often_and_leads_to_a_scan_soon() -> None:
     watched = Watched()
     watched.hear(2412, 2437, own=2412)
     assert watched.level(WEAK) == (["signal-weak"], True)
-    assert watched.due() == [
-        Scan(interface=WLAN, name="wlan0", network=b"cafe", frequencies=(2412, 2437))
-    ]
+    assert watched.due() == []
     assert watched.watch.next_deadline() == pytest.approx(watched.now + LOW_SIGNAL_INTERVAL)
     assert watched.level(WEAK) == ([], True)
+    watched.now += SCAN_DELAY
+    assert watched.due() == [
+        AskLevel(interface=WLAN),
+        Scan(interface=WLAN, name="wlan0", network=b"cafe", frequencies=(2412, 2437)),
+    ]
 
 
 def test_signal_is_good_again_only_well_above_the_threshold() -> None:
@@ -93,14 +115,15 @@ def test_signal_is_good_again_only_well_above_the_threshold() -> None:
     assert watched.level(GOOD) == (["signal-good"], False)
     watched.now += LOOK_AROUND_DELAY
     assert not any(isinstance(request, Scan) for request in watched.due())
-    assert watched.watch.next_deadline() == pytest.approx(watched.now + 3.0)
+    assert watched.watch.next_deadline() == pytest.approx(watched.now + NEAR_SIGNAL_INTERVAL)
 
 
 def test_threshold_of_the_supplicant_counts_for_preparing_but_not_for_leaving() -> None:
     watched = Watched()
     watched.hear(2412, own=2412)
     assert watched.level(-66.0, is_falling=True) == (["signal-weak"], False)
-    assert [type(request) for request in watched.due()] == [Scan]
+    watched.now += SCAN_DELAY
+    assert Scan in [type(request) for request in watched.due()]
     assert watched.level(-66.0) == ([], False)
     assert watched.level(WEAK) == ([], True)
     assert watched.level(-60.0, is_falling=False) == (["signal-good"], False)
@@ -111,12 +134,14 @@ def test_scans_become_ever_rarer_and_begin_anew_with_another_fall() -> None:
     watched.hear(2412, own=2412)
     watched.level(WEAK)
     first = FIRST_SCAN_INTERVAL
-    assert watched.scans_for(8 * first) == pytest.approx([0.0, first, 3 * first, 7 * first])
+    assert watched.scans_for(9 * first) == pytest.approx(
+        [SCAN_DELAY + share * first for share in (0, 1, 3, 7)]
+    )
     long = watched.scans_for(10 * MAX_SCAN_INTERVAL)
     assert long[-1] - long[-2] == pytest.approx(MAX_SCAN_INTERVAL)
     watched.level(GOOD)
     watched.level(WEAK)
-    assert watched.scans_for(1.5 * first) == pytest.approx([0.0, first])
+    assert watched.scans_for(1.5 * first) == pytest.approx([SCAN_DELAY, SCAN_DELAY + first])
 
 
 def test_scan_is_of_our_network_on_the_channels_heard_last() -> None:
@@ -126,8 +151,7 @@ def test_scan_is_of_our_network_on_the_channels_heard_last() -> None:
     watched.hear(2437, network=b"")
     watched.hear(5000)
     watched.level(WEAK)
-    (scan,) = watched.due()
-    assert isinstance(scan, Scan)
+    (scan,) = watched.scans()
     assert len(scan.frequencies) == MAX_SCANNED and scan.frequencies[-1] == 5000
     assert not {2412, 2437} & set(scan.frequencies)
 
@@ -137,10 +161,10 @@ def test_channels_of_an_earlier_access_point_are_still_known_at_the_next() -> No
     watched.hear(2412, own=2412)
     watched.watch.associated(WLAN, "wlan0", watched.now)
     watched.level(WEAK)
-    assert watched.due() == []  # which network it is was not told yet
+    assert watched.scans() == []  # which network it is was not told yet
     watched.hear(2437, own=2437)
     watched.now += FIRST_SCAN_INTERVAL
-    (scan,) = [request for request in watched.due() if isinstance(request, Scan)]
+    (scan,) = watched.scans()
     assert scan.frequencies == (2412, 2437)
 
 
@@ -149,7 +173,7 @@ def test_channels_are_bounded() -> None:
     watched.hear(2412, own=2412)
     watched.hear(*range(5000, 5000 + MAX_CHANNELS), network=b"crowd")
     watched.level(WEAK)
-    assert watched.due() == []
+    assert watched.scans() == []
 
 
 def test_agent_that_may_not_scan_does_not() -> None:
