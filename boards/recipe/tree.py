@@ -135,8 +135,8 @@ def _enable_units(tree: Path) -> None:
     default = units / "default.target"
     default.unlink(missing_ok=True)
     default.symlink_to("/lib/systemd/system/multi-user.target")
-    for link in _LATER:
-        (units / link).unlink(missing_ok=True)
+    for later in _LATER:
+        (units / later).unlink(missing_ok=True)
     # An empty list of modules costs a process to read it.
     (tree / "etc/modules-load.d/modules.conf").unlink(missing_ok=True)
     for name in _MASKED:
