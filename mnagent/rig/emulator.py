@@ -45,6 +45,8 @@ class Machine:
     """Name of the network interface on the board."""
     tells_carrier: bool = True
     """Whether the board sees its cable pulled."""
+    lacks: str
+    """What of a board it does not have, and so cannot try."""
 
 
 VIRT = Machine(
@@ -53,6 +55,7 @@ VIRT = Machine(
     drive="if=virtio",
     network="virtio-net-pci,romfile=",
     console="ttyAMA0,115200",
+    lacks="all devices of a Raspberry Pi: SD card, Ethernet, Wi-Fi, watchdog",
 )
 RASPI3B = Machine(
     name="raspi3b",
@@ -68,6 +71,8 @@ RASPI3B = Machine(
     "initcall_blacklist=bcm2835_wdt_driver_init systemd.watchdog_sec=0",
     interface="usb0",
     tells_carrier=False,
+    lacks="Wi-Fi, watchdog, Bluetooth, graphics; its network is a USB card that is always plugged "
+    "in, so that the board finds out by itself that it is on another link",
 )
 MACHINES = {machine.name: machine for machine in (VIRT, RASPI3B)}
 
