@@ -164,3 +164,18 @@ def test_report_shows_the_phases_of_each_correspondent() -> None:
     page = as_html(replace(result(handover()), records=[record]), [])
     assert "tests passed" in page
     assert "tests passed" not in as_html(result(handover()), [])
+
+
+def test_report_says_what_was_tested_and_how_often_it_was_probed() -> None:
+    tested = replace(result(handover()), facts={"board": "a <Pi>", "kernel": "6.1"}, interval=0.1)
+    document = json.loads(as_json(tested))
+    assert document["facts"] == {"board": "a <Pi>", "kernel": "6.1"}
+    assert document["interval_ms"] == 100.0
+    page = as_html(tested, [])
+    assert "What was tested" in page
+    assert "a &lt;Pi&gt;" in page
+    assert "one each 100 ms" in page
+
+
+def test_report_without_facts_has_no_place_for_them() -> None:
+    assert "What was tested" not in as_html(result(handover()), [])
