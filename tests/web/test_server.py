@@ -59,6 +59,16 @@ def test_files_of_a_run_are_served_without_power(visitor: Visitor, results: Path
         assert ("content-disposition" in headers) == file.endswith(".pcap")
 
 
+def test_run_leads_to_its_comparison_with_other_commits(visitor: Visitor, results: Path) -> None:
+    name = add_run(results, settings={"loss": "1 %"}, commit="0123456789ab")
+    add_run(results, started_at="2026-02-02T00:00:00+00:00", commit="ba9876543210")
+    page = visitor.ask(f"/runs/{name}")[2]
+    (link,) = re.findall(r'href="(/compare\?[^"]*)"', page)
+    compared = visitor.ask(link)[2]
+    assert "0123456789ab" in compared
+    assert "ba9876543210" not in compared
+
+
 def test_nothing_outside_the_library_is_served(
     visitor: Visitor, results: Path, tmp_path: Path
 ) -> None:
