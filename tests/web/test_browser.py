@@ -14,8 +14,8 @@ import pytest
 from mnagent.rig.library import PHASES, Step
 from mnagent.rig.recorder import Recorder
 from tests.support.browser import Browser, find_browser
+from tests.support.page import Serve, served
 from tests.support.results import HANDOVER, RUN, add_run, tell_story
-from tests.web.conftest import Serve, served
 
 pytestmark = pytest.mark.browser
 

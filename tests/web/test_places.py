@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.page import Serve, Visitor
 from tests.support.results import add_run
-from tests.web.conftest import Serve
-from tests.web.test_server import Visitor
 
 TIMEOUT = 30.0
 """Seconds."""

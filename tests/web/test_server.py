@@ -8,16 +8,14 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlencode, urlsplit
 
 import pytest
 
 from mnagent.rig.recorder import Recorder
 from mnagent.rig.web.application import MAX_STREAMS
+from tests.support.page import Serve, Visitor, served
 from tests.support.results import HANDOVER, RUN, add_run, tell_story
-from tests.web.conftest import Serve, served
 
 PAGES = ("/", "/runs", "/compare", "/places")
 TYPES = {
@@ -27,58 +25,6 @@ TYPES = {
     "live.jsonl": "text/plain; charset=utf-8",
     "link-a.pcap": "application/octet-stream",
 }
-
-
-class Visitor:
-    """Somebody with a connection of their own for each question, and a cookie."""
-
-    def __init__(self, address: str, trust: ssl.SSLContext | None = None) -> None:
-        self.host = urlsplit(address).netloc
-        self._trust = trust
-        self.cookie = ""
-
-    def ask(
-        self, path: str, *, method: str = "GET", form: dict[str, str] | None = None, **headers: str
-    ) -> tuple[int, dict[str, str], str]:
-        """Status, headers with names in lower case, text."""
-        connection = (
-            http.client.HTTPConnection(self.host, timeout=20)
-            if self._trust is None
-            else http.client.HTTPSConnection(self.host, timeout=20, context=self._trust)
-        )
-        sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        if self.cookie:
-            sent["Cookie"] = self.cookie
-        if form is not None:
-            method, sent["Content-Type"] = "POST", "application/x-www-form-urlencoded"
-        body = None if form is None else urlencode(form)
-        try:
-            connection.request(method, path, body=body, headers=sent)
-            answer = connection.getresponse()
-            got = {name.lower(): value for name, value in answer.getheaders()}
-            return answer.status, got, answer.read().decode(errors="replace")
-        finally:
-            connection.close()
-
-    def events(self, path: str) -> Iterator[tuple[str, str]]:
-        """Server-sent events, as name and data."""
-        connection = http.client.HTTPConnection(self.host, timeout=20)
-        try:
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            assert answer.getheader("Content-Type") == "text/event-stream"
-            event, data = "", []
-            for line in answer:
-                name, _, value = line.decode().rstrip("\n").partition(": ")
-                if name == "event":
-                    event = value
-                elif name == "data":
-                    data.append(value)
-                elif not name and event:
-                    yield event, "\n".join(data)
-                    event, data = "", []
-        finally:
-            connection.close()
 
 
 @pytest.fixture
@@ -111,6 +57,16 @@ def test_files_of_a_run_are_served_without_power(visitor: Visitor, results: Path
         assert (status, headers["content-type"]) == (200, kind)
         assert headers["content-security-policy"].startswith("sandbox; default-src 'none'")
         assert ("content-disposition" in headers) == file.endswith(".pcap")
+
+
+def test_run_leads_to_its_comparison_with_other_commits(visitor: Visitor, results: Path) -> None:
+    name = add_run(results, settings={"loss": "1 %"}, commit="0123456789ab")
+    add_run(results, started_at="2026-02-02T00:00:00+00:00", commit="ba9876543210")
+    page = visitor.ask(f"/runs/{name}")[2]
+    (link,) = re.findall(r'href="(/compare\?[^"]*)"', page)
+    compared = visitor.ask(link)[2]
+    assert "0123456789ab" in compared
+    assert "ba9876543210" not in compared
 
 
 def test_nothing_outside_the_library_is_served(

@@ -337,6 +337,7 @@ def run_page(entry: Entry, told: Story, *, guarded: bool) -> str:
         element("p", outcome(entry), " ", element("span", run.error) if run.error else None),
         _about(entry),
         _verdicts(run.verdicts),
+        element("p", _comparison_link(run)),
         element("h2", "Timeline"),
         story(measured),
         element("h2", "Phases"),
@@ -346,6 +347,11 @@ def run_page(entry: Entry, told: Story, *, guarded: bool) -> str:
         _files(entry),
         guarded=guarded,
     )
+
+
+def _comparison_link(run: Run) -> Markup:
+    address = f"/compare?{urlencode({'series': run.series})}"
+    return element("a", "Compare with other commits", href=address)
 
 
 def _about(entry: Entry) -> Markup:

@@ -46,6 +46,12 @@ def test_probes_are_told_once() -> None:
     assert [line.at for line in probes(RECORDS, since=since, until=10.3)] == [10.1, 10.2]
 
 
+def test_probe_on_the_border_of_what_was_told_is_not_told_again() -> None:
+    since = 10.7 + 0.1
+    assert since < 10.8  # in floating point
+    assert probes([sent(since)], since=since, until=11.0) == []
+
+
 def test_trips_leave_out_the_start_and_other_nodes() -> None:
     moves = [
         Move("nowhere", "home", 1.0, 1.1),

@@ -137,6 +137,7 @@ def test_comparison_joins_the_runs_of_a_commit_and_orders_commits_by_time() -> N
     assert compared.kinds == [old.series, other.series]
     assert [each.commit for each in compared.columns] == ["old", "new"]
     first = compared.columns[0]
+    assert first.since == RUN.started_at
     assert (first.runs, first.passed, first.handovers) == (2, 1, 3)
     assert first.spans("acknowledged") == (20.0, 30.0)
     assert compared.course("acknowledged") == [Column("old", 20.0, 30.0), Column("new", None, None)]
