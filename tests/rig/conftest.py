@@ -23,6 +23,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--card-image", metavar="FILE.img.zst", help="image for an emulated board")
     group.addoption("--evidence-folder", metavar="DIR", help="where report, captures, logs go")
+    group.addoption(
+        "--results-library", metavar="DIR", help="keep the journey there, see RESULTS.md"
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

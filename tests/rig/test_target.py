@@ -30,10 +30,12 @@ def bench(
         pytest.skip("needs root")
     folder = request.config.getoption("--evidence-folder", default=None)
     image = request.config.getoption("--card-image", default=None)
+    results = request.config.getoption("--results-library", default=None)
     with Bench(
         environment(request.config.getoption("--target", default="namespaces")),
         Path(folder).absolute() if folder else tmp_path_factory.mktemp("target"),
         image=Path(image).absolute() if image else None,
+        results=Path(results).absolute() if results else None,
     ) as made:
         yield made
 

@@ -26,11 +26,16 @@ import mnagent
 from mnagent.rig.board.drivers import Surroundings
 from mnagent.rig.board.portal import Portal
 from mnagent.rig.board.strategy import RoamingStrategy
+from mnagent.rig.host import boottime
 from mnagent.rig.impairment import Impairment
 from mnagent.rig.judgement import Journey, Judge
+from mnagent.rig.library import Step
 from mnagent.rig.namespace import RigError
+from mnagent.rig.recorder import Recorder, begin
+from mnagent.rig.recording import known, record
 from mnagent.rig.report import Result, write_report
 from mnagent.rig.roaming import Roaming, RoamingSettings, Traffic
+from mnagent.rig.telling import Telling
 from mnagent.rig.topology import FOREIGN_PREFIXES
 
 ENVIRONMENTS = Path(__file__).parents[1] / "env"
@@ -70,7 +75,15 @@ class Bench:
     left behind but what is in ``folder``. Raises
     RigError, and what labgrid raises."""
 
-    def __init__(self, file: Path, folder: Path, *, image: Path | None = None) -> None:
+    def __init__(
+        self,
+        file: Path,
+        folder: Path,
+        *,
+        image: Path | None = None,
+        results: Path | None = None,
+    ) -> None:
+        """``results``: the library of results that keeps the journey."""
         self.folder = folder
         self.name = file.stem
         try:
@@ -84,10 +97,15 @@ class Bench:
         self.strategy: RoamingStrategy
         self.portal: Portal
         self._captures: dict[str, Path] = {}
+        self._results = results
+        self._recorder: Recorder | None = None
 
     def __enter__(self) -> Bench:
         with contextlib.ExitStack() as ending:
             self._clear_folder()
+            settings = {"delay": f"{DELAY * 1000:g} ms"}
+            started = begin(self._results, "journey", self.name, settings=settings)
+            self._recorder = ending.enter_context(started)
             self.portal = Portal()
             ending.callback(self.portal.close)
             ending.callback(self.environment.cleanup)
@@ -109,7 +127,7 @@ class Bench:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._ending.close()
+        self._ending.__exit__(kind, error, traceback)
 
     def _clear_folder(self) -> None:
         """What an earlier run found must not pass for this one's."""
@@ -146,11 +164,19 @@ class Bench:
     def travel(self, path: tuple[str, ...]) -> Result:
         """Take the node from link to link with all traffic going on, judge it, report. Needs it to
         be roaming; ends the captures, so that there is one journey for each rig."""
-        result = self.portal(self._travel(path))
+        result = self.portal(self._travel_told(path))
         if self.strategy.is_board:
             (self.folder / "mobile-node.log").write_text(self.strategy.journal())
         write_report(result, self.folder, json_file=None)
+        if self._recorder is not None:
+            record(result, self.folder, self._recorder, **known(result.facts))
         return result
+
+    async def _travel_told(self, path: tuple[str, ...]) -> Result:
+        if self._recorder is None:
+            return await self._travel(path)
+        async with Telling(self._recorder.tell, self.roaming):
+            return await self._travel(path)
 
     async def _travel(self, path: tuple[str, ...]) -> Result:
         roaming, strategy = self.roaming, self.strategy
@@ -159,6 +185,8 @@ class Bench:
         traffic = await Traffic.start(roaming)
         await asyncio.sleep(DWELL)
         for link in path:
+            if self._recorder is not None:
+                self._recorder.tell(Step(at=boottime(), text=f"Moving to {link}"))
             move = await asyncio.to_thread(strategy.move, link)
             try:
                 await roaming.settled(move, timeout=timeout)
