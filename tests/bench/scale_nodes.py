@@ -121,7 +121,6 @@ def configuration(nodes: int, *, directory: FilePath = FilePath("/nonexistent"))
             revocation=False,
             switch_rate=10.0,
             early_forwarding=False,
-            switch_rate=1.0,
             payload_protection=PayloadProtection.NONE,
             nodes_directory=directory / "mobile-nodes.d",
             mobile_nodes=served,
