@@ -123,8 +123,10 @@ def test_binding_expired_before_the_return_is_followed_by_a_probe_and_no_update(
                 since = boottime()
                 move = roaming.move(HOME)
                 await roaming.settled(move)
-                probes = about_home(heard(), NeighborSolicitation)
-                assert [each.source for each in probes] == [UNSPECIFIED]
+                # The home agent's kernel may ask for the home address, too, from its own.
+                questions = about_home(heard(), NeighborSolicitation)
+                own = [each for each in questions if each.source in (UNSPECIFIED, HOME_ADDRESS)]
+                assert [each.source for each in own] == [UNSPECIFIED]
             sent = roaming.mobile_node.find("binding-update-sent", after=since)
             assert sent is None
             await survives(traffic, boottime())
