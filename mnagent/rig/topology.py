@@ -259,7 +259,7 @@ class Topology:
         mobile.ip(f"link set {MOBILE_INTERFACE} up")
 
     def add_host(self, name: str, link: str, address: IPv6Interface) -> Namespace:
-        """One more ordinary host, on a link, of that address alone."""
+        """One more ordinary host, on a link, with this address alone."""
         host = self._namespaces[name] = Namespace.create(f"{self.prefix}-{name}")
         host.sysctl(ipv6__conf__default__autoconf=0)
         connect(End(host, "eth0", (address,)), End(self["switch"], f"{link}-{name}"))
