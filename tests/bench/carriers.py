@@ -57,10 +57,13 @@ class Case:
 
 
 FORWARDING = "forwarding"
+FORWARDING_SINGLY = "forwarding-singly"
+"""Without super-packets, which no tunnel in user space can send."""
 WIREGUARD_GO = "wireguard-go"
 STRONGSWAN = "strongswan"
 CASES = (
     Case(FORWARDING),
+    Case(FORWARDING_SINGLY),
     Case("tunnel", "userspace"),
     Case("direct", "userspace", direct=True),
     Case("tunnel-kernel", "kernel"),
@@ -336,6 +339,10 @@ def carrying(case: Case) -> Iterator[Carrier]:
             home, processes = WIREGUARD_HOME, stack.enter_context(wireguard(topology))
         elif case.name == STRONGSWAN:
             home, processes = HOME, stack.enter_context(libipsec(topology))
+        elif case.name == FORWARDING_SINGLY:
+            for namespace in (topology.mobile, topology.correspondent):
+                offloads = "ethtool -K eth0 tso off gso off tx-udp-segmentation off"
+                run(*f"ip netns exec {namespace} {offloads}".split())
         yield Carrier(
             mobile=End(topology.mobile, home),
             correspondent=End(topology.correspondent, CORRESPONDENT),
