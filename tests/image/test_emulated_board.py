@@ -257,8 +257,9 @@ async def _look_inside(story: Story, bench: Bench) -> None:
     story.tell("engine", status["engine"])
     assert status["engine"]["kind"] == "kernel", "the kernel of the image refused its part"
     pid = (await bench.ask("systemctl", "show", "-P", "MainPID", "mnagent-mobile-node")).strip()
-    memory = await bench.ask("grep", "VmRSS", f"/proc/{pid}/status")
-    story.tell("daemon_rss_mebibytes", round(int(memory.split()[1]) / 1024, 1))
+    memory = await bench.ask("grep", "-E", "'VmRSS|RssAnon'", f"/proc/{pid}/status")
+    for name, line in zip(("rss", "rss_of_its_own"), memory.splitlines(), strict=True):
+        story.tell(f"daemon_{name}_mebibytes", round(int(line.split()[1]) / 1024, 1))
     imported = await bench.ask("python3", "-I", "-c", f"'{COUNT_MODULES}'")
     story.tell("daemon_modules", int(imported))
     story.tell("kernel", (await bench.ask("uname", "-r")).strip())
