@@ -9,7 +9,7 @@ from mnagent.rig.soak import plan, watch
 from mnagent.rig.soak.attacks import ATTACKS, ipv6
 from mnagent.rig.soak.plan import Stage
 from mnagent.rig.soak.record import Findings
-from mnagent.rig.soak.story import Rig, Soak
+from mnagent.rig.soak.story import NOTICE, Rig, Soak
 from mnagent.rig.topology import CORRESPONDENT, HOME_ADDRESS, MOBILE_INTERFACE
 
 SEED = "short"
@@ -38,6 +38,7 @@ class Leaky(Soak):
 
     async def _begin(self, rig: Rig) -> None:
         await super()._begin(rig)
+        await asyncio.sleep(NOTICE)  # until then it is forgiven
         packet = ipv6(HOME_ADDRESS, CORRESPONDENT, 59, b"")
         mobile = rig.roaming.topology["mobile"]
         with mobile.inside(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
