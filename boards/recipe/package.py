@@ -68,14 +68,7 @@ def build(*, suite: str, architecture: str, cache: steps.Cache) -> Path:
             cache.make(name, keep=6) as piece,
         ):
             piece.mkdir()
-            _build_in(
-                build_root,
-                suite=suite,
-                architecture=architecture,
-                wheels=wheels,
-                out=piece,
-                cache=cache,
-            )
+            _build_in(build_root, suite=suite, architecture=architecture, wheels=wheels, out=piece)
         found = cache.folder / name
     (package,) = found.glob("mnagent_*.deb")
     return package
@@ -189,23 +182,8 @@ def _pip(place: Path) -> list[str | Path]:
     return [environment / "bin" / "python", "-m", "pip", "--disable-pip-version-check"]
 
 
-def _build_in(
-    build_root: Path,
-    *,
-    suite: str,
-    architecture: str,
-    wheels: Path,
-    out: Path,
-    cache: steps.Cache,
-) -> None:
-    """Copy sources and wheels into the build root, build there, and take the package out.
-
-    What was compiled is kept: it takes minutes, and most changes are to Python.
-    """
-    sources = [name for name in _files() if name.startswith(("ext/", "setup.py"))]
-    compiled = steps.digest(*sources, *map(ROOT.joinpath, sources))
-    objects = f"objects-{suite}-{architecture}-{build_root.name}-{wheels.name}-{compiled}"
-    known = cache.find(objects)
+def _build_in(build_root: Path, *, suite: str, architecture: str, wheels: Path, out: Path) -> None:
+    """Copy sources and wheels into the build root, build there, and take the package out."""
     work = build_root / "work" / f"mnagent-{os.getpid()}"
     source = work / "source"
     try:
@@ -216,41 +194,32 @@ def _build_in(
         (source / "boards" / "debian").rename(source / "debian")
         _write_changelog(source / "debian" / "changelog", suite)
         shutil.copytree(wheels, source / "wheels")
-        if known is not None:
-            shutil.copytree(known, source / "build")
-        _run_debians_tools(build_root, source, suite=suite, architecture=architecture)
+        inside = Path("/") / source.relative_to(build_root)
+        steps.run(
+            steps.contained(
+                [
+                    "chroot",
+                    build_root,
+                    "env",
+                    "-i",
+                    "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+                    "LC_ALL=C.UTF-8",
+                    f"SOURCE_DATE_EPOCH={source_date()}",
+                    f"DEB_BUILD_OPTIONS=parallel={os.cpu_count() or 1}",
+                    f"PYTHON_VERSION={PYTHON[suite]}",
+                    "sh",
+                    "-ec",
+                    'cd "$0" && exec dpkg-buildpackage --build=binary --unsigned-changes '
+                    "--unsigned-buildinfo --no-check-builddeps --host-arch=$1",
+                    inside,
+                    architecture,
+                ]
+            )
+        )
         for built in (*work.glob("*.deb"), *source.glob("wheels/run/mnagent-*.whl")):
             shutil.copy2(built, out)
-        if known is None:
-            with cache.make(objects, keep=4) as piece:
-                # No Python: a module that was removed would come back.
-                shutil.copytree(
-                    source / "build", piece, ignore=shutil.ignore_patterns("*.py", "bdist.*")
-                )
     finally:
         shutil.rmtree(work, ignore_errors=True)
-
-
-def _run_debians_tools(build_root: Path, source: Path, *, suite: str, architecture: str) -> None:
-    command = (
-        'cd "$0" && exec dpkg-buildpackage --build=binary --unsigned-changes '
-        "--unsigned-buildinfo --no-check-builddeps --host-arch=$1"
-    )
-    steps.run(
-        steps.contained(
-            [
-                *("chroot", build_root, "env", "-i"),
-                "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
-                "LC_ALL=C.UTF-8",
-                f"SOURCE_DATE_EPOCH={source_date()}",
-                f"DEB_BUILD_OPTIONS=parallel={os.cpu_count() or 1}",
-                f"PYTHON_VERSION={PYTHON[suite]}",
-                *("sh", "-ec", command),
-                Path("/") / source.relative_to(build_root),
-                architecture,
-            ]
-        )
-    )
 
 
 def version() -> str:

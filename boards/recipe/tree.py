@@ -20,13 +20,11 @@ FSTAB = f"""\
 LABEL={ROOT_LABEL}     /                 ext4  noatime,errors=remount-ro                0 1
 """
 ENABLED_UNITS = {
-    "multi-user.target.wants": ("mnagent-board.service",),
+    # The network manager goes before the agent: when it starts, it removes addresses of others.
+    "multi-user.target.wants": ("mnagent-board.service", "systemd-networkd.service"),
 }
-# The start would wait for them, and for nothing: the setup of the board starts them.
-_LATER = (
-    "multi-user.target.wants/systemd-networkd.service",
-    "sysinit.target.wants/systemd-timesyncd.service",
-)
+# The start would wait for it, and for nothing: the setup of the board starts it.
+_LATER = "sysinit.target.wants/systemd-timesyncd.service"
 _PYTHON_LIBRARY = re.compile(r"python3(\.\d+)?")
 # What a board has no use for, or what would only keep its start from going on.
 _MASKED = (
@@ -135,8 +133,7 @@ def _enable_units(tree: Path) -> None:
     default = units / "default.target"
     default.unlink(missing_ok=True)
     default.symlink_to("/lib/systemd/system/multi-user.target")
-    for later in _LATER:
-        (units / later).unlink(missing_ok=True)
+    (units / _LATER).unlink(missing_ok=True)
     # An empty list of modules costs a process to read it.
     (tree / "etc/modules-load.d/modules.conf").unlink(missing_ok=True)
     for name in _MASKED:

@@ -24,8 +24,8 @@ Run = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
 ROLES = ("mobile-node", "home-agent", "correspondent")
 KEY_TYPES = ("ssh-ed25519", "ssh-rsa", "ecdsa-sha2-", "sk-ssh-ed25519@", "sk-ecdsa-sha2-")
 WIRED = ("eth", "usb")
-LATER = ("systemd-networkd.service", "systemd-timesyncd.service")
-"""IPv4 and the right time are nice to have; the agent, which needs neither, goes first."""
+CLOCK = "systemd-timesyncd.service"
+"""The right time is nice to have; the agent, which does without, goes first."""
 LARGEST_FILE = 1 << 20
 NO_COUNTRY = ("XX", "00")
 SERIAL_SHELL = "AGETTY_OPTIONS=--autologin root\nTERM=dumb\n"
@@ -74,7 +74,7 @@ class Setup:
         """Do what nobody waits for, and report; returns how many things went wrong in all."""
         if self._units():
             self._run(["systemctl", "start", *self._units()])
-        self._run(["systemctl", "--no-block", "start", *LATER])
+        self._run(["systemctl", "--no-block", "start", CLOCK])
         self._try(self._grow)
         self._report()
         return self._bad
