@@ -1,4 +1,6 @@
-"""What holds for every test: under CI a skip is a failure, for it proves nothing."""
+"""What holds for every test: under CI a skip is a failure, for it proves nothing.
+
+But for tests marked `may_skip`, which say what they need that CI's machine need not have."""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Turn a skip into a failure where CI is set (a laptop may lack tools; CI may not)."""
     report = yield
-    if report.skipped and os.environ.get("CI") and not hasattr(report, "wasxfail"):
+    may_skip = hasattr(report, "wasxfail") or item.get_closest_marker("may_skip")
+    if report.skipped and os.environ.get("CI") and not may_skip:
         report.outcome = "failed"
         report.longrepr = f"skipped under CI: {report.longrepr}"
     return report

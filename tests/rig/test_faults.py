@@ -96,7 +96,7 @@ def test_traffic_goes_on_while_a_killed_daemon_is_dead(bpf_file_system: Path, ro
             status = await victim.status()
             assert status["engine"]["kind"] == "kernel"
             assert status["engine"]["survives_restart"]
-            assert status["engine"]["in_kernel"] == 1
+            assert status["engine"]["in_kernel"] >= 1
             traffic = await Traffic.start(roaming)
             await victim.kill()
             await traffic.resumed(boottime(), timeout=5)
