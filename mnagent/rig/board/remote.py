@@ -29,6 +29,8 @@ SOCKET = "/run/mnagent/control.sock"
 SAMPLES = 12
 """Of the board's clock; the one that came fastest counts."""
 POLL_INTERVAL = 0.5
+END_TIMEOUT = 5.0
+"""Seconds that a program may take to end after its input."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +154,10 @@ class RemoteHost(Host):
             answered = boottime()
             samples.append((answered - asked, (asked + answered) / 2 - answer["at"]))
         _, self.offset = min(samples)
+        # In order: an SSH server may mistake what it still says of one session for the next one's.
+        process.end_input()
+        with contextlib.suppress(TimeoutError):
+            await process.wait(timeout=END_TIMEOUT * self.manner.patience)
         await process.stop()
 
     def _command(self, command: Sequence[str]) -> tuple[str, ...]:
@@ -197,6 +203,13 @@ class RemoteAgent(AgentDaemon):
         program = "mnagent.rig.board.on_board"
         self.process = await self._board.start_module("events", program, "events", SOCKET)
         self._follower = asyncio.create_task(self._follow())
+
+    def log_tail(self, lines: int = 8) -> str:
+        """How following it ended; its own log is on the board."""
+        log = self._board.directory / "events.log"
+        text = log.read_text(errors="replace") if log.exists() else ""
+        status = None if self.process is None else self.process.returncode
+        return "\n".join((f"followed until status {status}", *text.splitlines()[-lines:]))
 
     async def status(self) -> dict[str, Any]:
         """Its status, as ``mnagent status --json`` shows it. Raises RigError."""
