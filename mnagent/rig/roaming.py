@@ -22,7 +22,7 @@ from mnagent.rig.daemon import (
     AgentDaemon,
     make_keys,
 )
-from mnagent.rig.host import Host, Process, Record, boottime
+from mnagent.rig.host import PATIENCE, Host, Process, Record, boottime
 from mnagent.rig.impairment import Impairment
 from mnagent.rig.namespace import RigError
 from mnagent.rig.topology import (
@@ -296,7 +296,7 @@ class Roaming:
         if self.capture is None:
             raise RigError("no capture was started")
         self.capture.end_input()
-        await self.capture.wait(timeout=10)
+        await self.capture.wait(timeout=10 * PATIENCE)
         return int(self.capture.of_kind("finished")[0]["dropped"])
 
     async def impair(self, link: str, impairment: Impairment) -> None:
