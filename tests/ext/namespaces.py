@@ -14,7 +14,7 @@ from typing import Self
 
 CLONE_NEWNET = 0x40000000
 TUNSETIFF = 0x400454CA
-IFF_TUN, IFF_NO_PI, IFF_VNET_HDR = 0x0001, 0x1000, 0x4000
+IFF_TUN, IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x0001, 0x0002, 0x1000, 0x4000
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -114,7 +114,16 @@ class Namespaces:
 
 def open_tunnel_device(name: str) -> int:
     """Open a TUN device as the engine wants it; the descriptor is the caller's to close."""
+    return _open_device(name, IFF_TUN | IFF_NO_PI | IFF_VNET_HDR)
+
+
+def open_ethernet_device(name: str) -> int:
+    """Open a TAP device: what is sent on it is read from the descriptor, the caller's to close."""
+    return _open_device(name, IFF_TAP | IFF_NO_PI)
+
+
+def _open_device(name: str, flags: int) -> int:
     descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
-    request = struct.pack("16sH22x", name.encode(), IFF_TUN | IFF_NO_PI | IFF_VNET_HDR)
+    request = struct.pack("16sH22x", name.encode(), flags)
     fcntl.ioctl(descriptor, TUNSETIFF, request)
     return descriptor

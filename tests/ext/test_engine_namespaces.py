@@ -4,6 +4,7 @@ each.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -18,7 +19,13 @@ import pytest
 from mnagent.core.actions import TunnelEnd
 from mnagent.core.security import Direction, EspMode, EspTransform, SecurityAssociation
 from mnagent.datapath import Engine, HandedUp, NextHop, Tables, TunnelEntry
-from tests.ext.namespaces import Namespaces, entered, open_tunnel_device, run
+from tests.ext.namespaces import (
+    Namespaces,
+    entered,
+    open_ethernet_device,
+    open_tunnel_device,
+    run,
+)
 
 pytestmark = pytest.mark.root
 
@@ -27,6 +34,8 @@ AGENT = IPv6Address("2001:db8:1::1")
 CARE_OF = IPv6Address("2001:db8:2::10")
 AGENT_OUTER = IPv6Address("2001:db8:2::1")
 RING_FRAMES = 512
+MANY = 100
+QUEUE = "tc qdisc replace dev eth0 root pfifo limit 1000"
 
 
 @dataclass
@@ -257,3 +266,44 @@ def test_frames_that_find_the_ring_full_are_counted_and_the_others_carried(
     assert RING_FRAMES - 48 < counters["drop-unknown-spi"] <= RING_FRAMES
     assert counters["receive-overruns"] >= sent - RING_FRAMES
     assert mobile.ping(AGENT, source=HOME)
+
+
+def test_device_with_little_room_gets_a_queue_and_loses_no_frame() -> None:
+    with Namespaces("narrow") as topology:
+        namespace = topology.add("narrow")
+        with entered(namespace), contextlib.ExitStack() as end:
+            tap = open_ethernet_device("eth0")  # whose other side nobody reads
+            end.callback(os.close, tap)
+            topology.ip(namespace, "link set eth0 txqueuelen 4 up")
+            subprocess.run(QUEUE.split(), check=True)
+            tun = open_tunnel_device("mnagent0")
+            end.callback(os.close, tun)
+            topology.ip(namespace, "link set mnagent0 mtu 1460 up")
+            topology.ip(namespace, f"addr add {HOME}/128 dev mnagent0 nodad")
+            topology.ip(namespace, f"route add {AGENT}/128 dev mnagent0 src {HOME}")
+            wake = os.eventfd(0, os.EFD_NONBLOCK)
+            end.callback(os.close, wake)
+            engine = Engine(tun_fd=tun, wake_fd=wake, ring_frames=RING_FRAMES)
+            end.callback(engine.close)
+            interface = topology.index(namespace, "eth0")
+            mac = bytes.fromhex("020000000001")
+            hop = NextHop(interface=interface, source_mac=mac, destination_mac=mac)
+            tunnel = TunnelEntry(
+                end=TunnelEnd.MOBILE_NODE,
+                home_address=HOME,
+                local=CARE_OF,
+                remote=AGENT_OUTER,
+                next_hop=hop,
+                mtu=1460,
+            )
+            engine.publish(Tables(tunnels=(tunnel,), local_addresses=(CARE_OF,)))
+            engine.attach(interface)
+            engine.start()
+            with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sender:
+                for _ in range(MANY):
+                    sender.sendto(b"x", (str(AGENT), 9))
+            deadline = time.monotonic() + 5.0
+            while engine.counters()["frames-sent"] < MANY and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert engine.counters()["frames-sent"] == MANY
+            assert engine.counters()["frames-failed"] == 0

@@ -15,12 +15,16 @@ from mnagent.datapath.linux cimport (
     EAGAIN,
     EINTR,
     ENETDOWN,
+    ENOBUFS,
     ENXIO,
+    PACKET_QDISC_BYPASS,
+    SOL_PACKET,
     clock_gettime,
     errno,
     iovec,
     mmsghdr,
     sendmmsg,
+    setsockopt,
     sockaddr_in6,
     timespec,
     virtio_net_hdr,
@@ -268,13 +272,22 @@ cdef void commit_fragments(
         at += piece
 
 
+cdef bint use_queueing_discipline(int descriptor) noexcept nogil:
+    """No longer go past it. False where that makes no sense: on sockets of other kinds."""
+    cdef int off = 0
+    return setsockopt(descriptor, SOL_PACKET, PACKET_QDISC_BYPASS, &off, sizeof(off)) == 0
+
+
 cdef void flush_frames_to_devices(Worker* worker) noexcept nogil:
     """One sendmmsg for each run of frames with the same descriptor; a frame that fails is
     skipped.
+
+    A device that is out of room (USB has little) gets the kernel's queue before it from then on:
+    that costs some time for each frame, but no frame.
     """
     cdef FrameBatch* frames = worker.frames
     cdef uint32_t first = 0, last
-    cdef int sent
+    cdef int sent, relieved = -1
     while first < frames.count:
         last = first + 1
         while last < frames.count and frames.descriptors[last] == frames.descriptors[first]:
@@ -286,6 +299,11 @@ cdef void flush_frames_to_devices(Worker* worker) noexcept nogil:
                 first += sent
             elif errno == EINTR:
                 continue
+            elif (
+                errno == ENOBUFS and relieved != frames.descriptors[first]
+                and use_queueing_discipline(frames.descriptors[first])
+            ):
+                relieved = frames.descriptors[first]
             elif errno == ENETDOWN or errno == ENXIO or errno == EAGAIN:
                 worker.frames_failed += last - first
                 first = last
