@@ -131,8 +131,6 @@ class TunnelKeeper:
         duplicate address detection begins."""
         self._home_addresses: set[IPv6Address] = set()
         self._is_published = False
-        self._is_guarded = False
-        """Whether the shield knows what the engine knows."""
         self._entries: dict[IPv6Address, TunnelEntry] = {}
         """What the engine has, as the next two."""
         self._peers: dict[IPv6Address, PeerBindingEntry] = {}
@@ -194,16 +192,16 @@ class TunnelKeeper:
             self._local_addresses_changed()
 
     def add_local_address(self, address: IPv6Address) -> None:
-        """An address is ours from now on. The engine knows at once, for the answer to what is sent
-        from it may be back before the kernel tells of it; `flush` brings the shield to it."""
+        """An address is ours from now on. Engine and shield know at once, for the answer to what is
+        sent from it may be back before the kernel tells of it."""
         self._added.add(address)
         if address in self._local_addresses:
             return
         self._local_addresses |= {address}
-        self._is_guarded = False
         self._is_pending = True
         if self._is_published:
             self._datapath.change(Changes(local_addresses=self._all_local()))
+            self._guard()
 
     def forget_local_address(self, address: IPv6Address) -> None:
         """One that was added has been taken away: it is ours until the kernel tells so."""
@@ -274,8 +272,6 @@ class TunnelKeeper:
         """Publish what waits. A handover moves all direct paths: they are made once."""
         if self._is_pending:
             self._update(tuple(self._gathered), optimized=True)
-        if not self._is_guarded:
-            self._guard()
 
     def refresh(self) -> None:
         """Ask the kernel again for some of the paths, see `NextHopResolver.refresh`."""
@@ -301,7 +297,6 @@ class TunnelKeeper:
         self._guard()
 
     def _guard(self) -> None:
-        self._is_guarded = True
         self._shield.guard(
             local_addresses=self._all_local(),
             spis=[
