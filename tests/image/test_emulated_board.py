@@ -125,19 +125,23 @@ class Bench:
         return ("ssh", "-i", str(self.key), *flags, f"root@{HOME_ADDRESS}", *command)
 
     async def ask(self, *command: str) -> str:
-        """What a command prints on the board, asked for by the correspondent over SSH."""
+        """What a command prints on the board, asked for by the correspondent over SSH. The agent is
+        up before the SSH server: one that refuses is asked again."""
         name = self.roaming.topology["correspondent"].name
-        process = await asyncio.create_subprocess_exec(
-            *("ip", "netns", "exec", name, *self.remote(*command)),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
         async with asyncio.timeout(300):
-            output, errors = await process.communicate()
-        if process.returncode:
-            raise RigError(f"ssh {' '.join(command)}: {errors.decode(errors='replace')}")
-        return output.decode()
+            while True:
+                process = await asyncio.create_subprocess_exec(
+                    *("ip", "netns", "exec", name, *self.remote(*command)),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.PIPE,
+                )
+                output, errors = await process.communicate()
+                if process.returncode == 0:
+                    return output.decode()
+                if b"Connection refused" not in errors:
+                    raise RigError(f"ssh {' '.join(command)}: {errors.decode(errors='replace')}")
+                await asyncio.sleep(0.5)
 
 
 class Session:
