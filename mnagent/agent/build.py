@@ -415,7 +415,7 @@ def _home_agent_settings(
     configuration: HomeAgentConfiguration, keys: Sequence[KeySet], wall_clock: WallClock
 ) -> HomeAgentSettings:
     """All but the home link."""
-    from mnagent.mobility.constants import TWO_HOURS
+    from mnagent.core.prefix_lifetime import TWO_HOURS
     from mnagent.mobility.home_agent import AuthorisedMobileNode, HomeAgentSettings, HomePrefix
 
     by_address = {key_set.home_address: key_set for key_set in keys}

@@ -6,6 +6,8 @@ from __future__ import annotations
 from ipaddress import IPv6Address
 from typing import Final
 
+from mnagent.core.prefix_lifetime import TWO_HOURS
+
 UNSPECIFIED_ADDRESS: Final = IPv6Address("::")
 ALL_NODES: Final = IPv6Address("ff02::1")
 ALL_ROUTERS: Final = IPv6Address("ff02::2")
@@ -29,8 +31,6 @@ MAX_MULTICAST_SOLICIT: Final = 3
 """Further probes of an address when one came back to us (RFC 7527 4.1)."""
 MAX_DUPLICATES: Final = 3
 """IDGEN_RETRIES of RFC 7217: identifiers tried in one prefix before giving up there."""
-TWO_HOURS: Final = 7200.0
-"""What a valid lifetime is not shortened below by an unauthenticated advertisement."""
 INTERFACE_IDENTIFIER_BITS: Final = 64
 MAX_ROUTERS: Final = 16
 """Routers remembered on one interface; a further one is ignored until one leaves."""

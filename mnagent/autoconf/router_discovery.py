@@ -33,11 +33,11 @@ from mnagent.autoconf.constants import (
 )
 from mnagent.autoconf.link_memory import KnownRouter
 from mnagent.autoconf.own_address import OwnAddress
-from mnagent.autoconf.prefix_lifetime import new_end
 from mnagent.core.actions import AddDefaultRouter, RemoveDefaultRouter, SendPacket
 from mnagent.core.drops import DropReason
 from mnagent.core.events import PacketReceived
 from mnagent.core.indications import Output, RouterFound, RouterLost
+from mnagent.core.prefix_lifetime import new_end
 from mnagent.core.timers import Timers
 from mnagent.wire.ipv6 import IPv6Packet
 from mnagent.wire.ndisc import (

@@ -51,7 +51,6 @@ from mnagent.autoconf.interface_id import (
     stable_identifier,
 )
 from mnagent.autoconf.link_memory import KnownAddress
-from mnagent.autoconf.prefix_lifetime import new_end
 from mnagent.core.actions import AddAddress, RemoveAddress, ReportEvent
 from mnagent.core.events import PacketReceived
 from mnagent.core.indications import (
@@ -61,6 +60,7 @@ from mnagent.core.indications import (
     AddressUsable,
     Output,
 )
+from mnagent.core.prefix_lifetime import new_end
 from mnagent.core.timers import earliest
 from mnagent.wire.ndisc import PrefixInformation
 

@@ -39,10 +39,6 @@ MAX_MOB_PFX_ADV_INTERVAL: Final = 86_400.0
 MIN_DELAY_BETWEEN_RAS: Final = 3.0
 MIN_MOB_PFX_ADV_INTERVAL: Final = 600.0
 
-# RFC 4862 section 5.5.3 e.
-TWO_HOURS: Final = 7200.0
-"""Seconds to which an advertisement that nobody signed can cut a valid lifetime."""
-
 # RFC 5142 section 8.
 INITIAL_HA_SWITCH_TIMEOUT: Final = 5.0
 MAX_HA_SWITCH_TIMEOUT: Final = 20.0

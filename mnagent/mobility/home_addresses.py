@@ -48,8 +48,8 @@ from mnagent.core.events import (
     TunnelActivity,
 )
 from mnagent.core.indications import BindingAccepted, Output
+from mnagent.core.prefix_lifetime import TWO_HOURS
 from mnagent.core.timers import earliest
-from mnagent.mobility.constants import TWO_HOURS
 from mnagent.mobility.home_link import HomeLinkState
 from mnagent.mobility.home_prefixes import KnownPrefix, address_in
 from mnagent.mobility.home_registration import CareOf

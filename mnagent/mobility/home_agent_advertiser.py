@@ -26,13 +26,14 @@ from typing import Final
 from mnagent.core.actions import Action, JoinGroup, LeaveGroup, SendPacket
 from mnagent.core.drops import DropReason
 from mnagent.core.events import PacketReceived
+from mnagent.core.prefix_lifetime import TWO_HOURS
 from mnagent.core.timers import Timers
 from mnagent.mobility.addresses import (
     ALL_NODES,
     NEIGHBOR_DISCOVERY_HOP_LIMIT,
     UNSPECIFIED_ADDRESS,
 )
-from mnagent.mobility.constants import MIN_DELAY_BETWEEN_RAS, TWO_HOURS
+from mnagent.mobility.constants import MIN_DELAY_BETWEEN_RAS
 from mnagent.wire.ipv6 import IPv6Packet
 from mnagent.wire.ndisc import (
     AdvertisementInterval,

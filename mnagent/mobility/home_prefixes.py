@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv6Address, IPv6Network
 from typing import Final
 
+from mnagent.core.prefix_lifetime import new_end
 from mnagent.mobility.addresses import is_routable_unicast
-from mnagent.mobility.constants import TWO_HOURS
 from mnagent.wire.ndisc import NdOption, PrefixInformation
 
 MAX_HOME_PREFIXES: Final = 16
@@ -153,15 +153,12 @@ class HomePrefixes:
             if option.valid_lifetime <= 0 or len(self._known) >= MAX_HOME_PREFIXES:
                 return False
             known = KnownPrefix(prefix=option.prefix)
-        valid_lifetime = option.valid_lifetime
+        valid_until = now + option.valid_lifetime
         if known.advertised is not None and not is_authentic:
-            # RFC 4862 5.5.3 e: longer than two hours, or longer than what is left, or two hours.
-            left = known.valid_until - now
-            if valid_lifetime <= min(left, TWO_HOURS):
-                valid_lifetime = min(left, TWO_HOURS)
+            valid_until = new_end(known.valid_until, option.valid_lifetime, now)
         learnt = replace(
             known,
-            valid_until=now + valid_lifetime,
+            valid_until=valid_until,
             preferred_until=now + option.preferred_lifetime,
             on_link=option.on_link,
             autonomous=option.autonomous,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mnagent.mobility.constants import TWO_HOURS
+from mnagent.core.prefix_lifetime import TWO_HOURS
 from mnagent.mobility.home_prefixes import (
     MAX_HOME_PREFIXES,
     HomePrefix,

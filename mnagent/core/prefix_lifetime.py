@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from mnagent.autoconf.constants import TWO_HOURS
+from typing import Final
+
+TWO_HOURS: Final = 7200.0
+"""Seconds below which an unauthenticated advertisement does not shorten a valid lifetime."""
 
 
 def new_end(valid_until: float, advertised: float, now: float) -> float:
