@@ -261,7 +261,13 @@ class _Checker:
             interface_order=self._choice(
                 f"{at}interface_order", raw.interface_order, InterfaceOrder
             ),
-            weak_signal=self._weak_signal(raw.weak_signal),
+            weak_signal=self._between(
+                "mobile_node.weak_signal",
+                raw.weak_signal,
+                MIN_WEAK_SIGNAL,
+                MAX_WEAK_SIGNAL,
+                unit="dBm",
+            ),
             scan_when_weak=raw.scan_when_weak,
             path_check_interval=self._path_check_interval(raw.path_check_interval),
             more_home_addresses=self._more_home_addresses(raw, home_address),
@@ -375,25 +381,12 @@ class _Checker:
             ),
         )
 
-    def _between(self, key_path: str, seconds: float, low: float, high: float) -> float:
-        if not low <= seconds <= high:  # also for NaN
-            expected = f"expected {low:g} to {high:g} seconds, found {seconds:g}"
-            raise self._error(key_path, expected)
-        return seconds
-
-    def _switch_rate(self, rate: float) -> float:
-        low, high = MIN_SWITCH_RATE, MAX_SWITCH_RATE
-        if not low <= rate <= high:  # also for NaN
-            expected = f"expected {low:g} to {high:g} a second, found {rate:g}"
-            raise self._error("home_agent.switch_rate", expected)
-        return rate
-
-    def _weak_signal(self, level: float) -> float:
-        low, high = MIN_WEAK_SIGNAL, MAX_WEAK_SIGNAL
-        if not low <= level <= high:  # also for NaN
-            expected = f"expected {low:g} to {high:g} dBm, found {level:g}"
-            raise self._error("mobile_node.weak_signal", expected)
-        return level
+    def _between(
+        self, key_path: str, value: float, low: float, high: float, *, unit: str = "seconds"
+    ) -> float:
+        if not low <= value <= high:  # also for NaN
+            raise self._error(key_path, f"expected {low:g} to {high:g} {unit}, found {value:g}")
+        return value
 
     def _path_check_interval(self, seconds: float) -> float:
         low, high = MIN_PATH_CHECK_INTERVAL, MAX_PATH_CHECK_INTERVAL
@@ -417,7 +410,13 @@ class _Checker:
             max_lifetime=self._lifetime(f"{at}max_lifetime", raw.max_lifetime),
             max_bindings=self._within(f"{at}max_bindings", raw.max_bindings, 1, MAX_HOME_BINDINGS),
             revocation=raw.revocation,
-            switch_rate=self._switch_rate(raw.switch_rate),
+            switch_rate=self._between(
+                "home_agent.switch_rate",
+                raw.switch_rate,
+                MIN_SWITCH_RATE,
+                MAX_SWITCH_RATE,
+                unit="a second",
+            ),
             multicast=raw.multicast,
             early_forwarding=raw.early_forwarding,
             payload_protection=self._choice(
