@@ -76,10 +76,10 @@ def read_capture(path: Path) -> Iterator[CapturedFrame]:
         offset += length
 
 
-class Tap:
-    """One interface being captured into one file."""
+class Post:
+    """One interface being listened to, both ways."""
 
-    def __init__(self, namespace: str, interface: str, path: Path) -> None:
+    def __init__(self, namespace: str, interface: str) -> None:
         with enter(Path(NAMESPACE_DIRECTORY, namespace)):
             self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
             self.socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS_NEW, 1)
@@ -90,6 +90,31 @@ class Tap:
             self.socket.setsockopt(SOL_PACKET, PACKET_ADD_MEMBERSHIP, membership)
             self.socket.bind((interface, ETH_P_ALL))
         self.socket.setblocking(False)
+
+    def arrivals(self, limit: int = FRAME_LIMIT) -> Iterator[tuple[bytes, int, int]]:
+        """All frames that have arrived, the first ``limit`` octets of each, with seconds and
+        nanoseconds of CLOCK_REALTIME."""
+        while True:
+            try:
+                frame, ancillary, _, _ = self.socket.recvmsg(limit, 64)
+            except BlockingIOError:
+                return
+            except OSError:
+                # An interface that goes away reports ENETDOWN once; what came before is there.
+                continue
+            yield frame, *_TIMESTAMP.unpack(ancillary[0][2])
+
+    def drops(self) -> int:
+        """Frames that the kernel had to drop since it was last asked."""
+        statistics = self.socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8)
+        return int(struct.unpack("=II", statistics)[1])
+
+
+class Tap(Post):
+    """One interface being captured into one file."""
+
+    def __init__(self, namespace: str, interface: str, path: Path) -> None:
+        super().__init__(namespace, interface)
         self.file = path.open("wb")
         write_header(self.file)
         self.packets = 0
@@ -97,25 +122,14 @@ class Tap:
 
     def drain(self) -> None:
         """Write all that has arrived."""
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                # An interface that goes away reports ENETDOWN once; what came before is still
-                # there.
-                try:
-                    frame, ancillary, _, _ = self.socket.recvmsg(FRAME_LIMIT, 64)
-                except OSError as error:
-                    if isinstance(error, BlockingIOError):
-                        raise
-                    continue
-                seconds, nanoseconds = _TIMESTAMP.unpack(ancillary[0][2])
-                write_frame(self.file, frame, seconds, nanoseconds)
-                self.packets += 1
+        for frame, seconds, nanoseconds in self.arrivals():
+            write_frame(self.file, frame, seconds, nanoseconds)
+            self.packets += 1
 
     def close(self) -> None:
         """Take the rest, close the file, and learn what the kernel had to drop."""
         self.drain()
-        statistics = self.socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8)
-        self.dropped = struct.unpack("=II", statistics)[1]
+        self.dropped = self.drops()
         self.socket.close()
         self.file.close()
 

@@ -15,27 +15,15 @@ from __future__ import annotations
 import contextlib
 import json
 import selectors
-import socket
-import struct
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from ipaddress import IPv6Address, IPv6Network
-from pathlib import Path
 from typing import Any
 
-from mnagent.rig.capture import (
-    ETH_P_ALL,
-    PACKET_ADD_MEMBERSHIP,
-    PACKET_MR_PROMISC,
-    PACKET_STATISTICS,
-    RECEIVE_BUFFER,
-    SO_RCVBUFFORCE,
-    SO_TIMESTAMPNS_NEW,
-    SOL_PACKET,
-)
+from mnagent.rig.capture import Post
 from mnagent.rig.checks import (
     ENCAPSULATED_IPV6,
     ETHERNET_HEADER,
@@ -45,7 +33,6 @@ from mnagent.rig.checks import (
     OuterPacket,
     open_packet,
 )
-from mnagent.rig.namespace import NAMESPACE_DIRECTORY, enter
 
 MARKER = b"mnagent-soak-attack"
 """In every packet of an attacker that nobody may let out again."""
@@ -248,44 +235,11 @@ def describe(packet: OuterPacket) -> str:
     return f"{packet.source} > {packet.destination} {kind}{also}"
 
 
-class Post:
-    """One interface being watched."""
-
-    def __init__(self, namespace: str, interface: str, link: str) -> None:
-        self.link = link
-        with enter(Path(NAMESPACE_DIRECTORY, namespace)):
-            self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-            self.socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS_NEW, 1)
-            with contextlib.suppress(OSError):
-                self.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
-            index = socket.if_nametoindex(interface)
-            membership = struct.pack("=iHH8x", index, PACKET_MR_PROMISC, 0)
-            self.socket.setsockopt(SOL_PACKET, PACKET_ADD_MEMBERSHIP, membership)
-            self.socket.bind((interface, ETH_P_ALL))
-        self.socket.setblocking(False)
-
-    def drain(self) -> Iterator[tuple[float, str, bytes]]:
-        """All that has arrived."""
-        while True:
-            try:
-                frame, ancillary, _, _ = self.socket.recvmsg(HEAD, 64)
-            except BlockingIOError:
-                return
-            except OSError:
-                continue
-            seconds, nanoseconds = struct.unpack("=qq", ancillary[0][2])
-            yield seconds + nanoseconds / 1e9, self.link, frame
-
-    def dropped(self) -> int:
-        """Frames the kernel could not hand over."""
-        statistics = self.socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8)
-        return int(struct.unpack("=II", statistics)[1])
-
-
 class Watch:
     """All posts, one judge."""
 
-    def __init__(self, posts: list[Post], judge: Judge) -> None:
+    def __init__(self, posts: Mapping[str, Post], judge: Judge) -> None:
+        """``posts`` by link."""
         self._posts = posts
         self._judge = judge
         self._shown: Counter[tuple[str, str]] = Counter()
@@ -296,7 +250,7 @@ class Watch:
         """Judge until standard input ends, and then what is still there."""
         with selectors.DefaultSelector() as selector:
             selector.register(0, selectors.EVENT_READ)
-            for post in self._posts:
+            for post in self._posts.values():
                 selector.register(post.socket, selectors.EVENT_READ, post)
             going = True
             while going:
@@ -305,12 +259,17 @@ class Watch:
                 if time.monotonic() >= self._next_report:
                     self._next_report = time.monotonic() + REPORT_INTERVAL
                     self._report("judged")
-        self._report("finished", dropped=sum(post.dropped() for post in self._posts))
+        self._report("finished", dropped=sum(post.drops() for post in self._posts.values()))
 
     def _take(self) -> None:
         # In the order of the kernel's timestamps: a cause on one link comes before its effect on
         # another.
-        for at, link, frame in sorted(item for post in self._posts for item in post.drain()):
+        arrived = sorted(
+            (seconds + nanoseconds / 1e9, link, frame)
+            for link, post in self._posts.items()
+            for frame, seconds, nanoseconds in post.arrivals(HEAD)
+        )
+        for at, link, frame in arrived:
             self._frames += 1
             self._record(link, frame, at)
             for violation in self._judge.judge(link, frame, at):
@@ -344,10 +303,10 @@ def _say(kind: str, **details: Any) -> None:
 def main(arguments: Iterable[str]) -> int:
     """The program; see the module's docstring."""
     orders, *places = arguments
-    posts = []
+    posts = {}
     for place in places:
         namespace, interface, link = place.split(":")
-        posts.append(Post(namespace, interface, link))
+        posts[link] = Post(namespace, interface)
     watch = Watch(posts, Judge(Orders(**json.loads(orders))))
     _say("ready")
     with contextlib.suppress(KeyboardInterrupt):
