@@ -13,12 +13,11 @@ from ipaddress import IPv6Address
 
 from mnagent.core.actions import SendDhcpMessage
 from mnagent.core.events import DhcpMessageReceived
-from mnagent.runtime.sockets import SO_MARK, SOCKET_MARK, LinkNotReady
+from mnagent.runtime.sockets import SO_BINDTOIFINDEX, SO_MARK, SOCKET_MARK, LinkNotReady
 
 CLIENT_PORT = 546
 SERVER_PORT = 547
 ALL_DHCP_RELAY_AGENTS_AND_SERVERS = "ff02::1:2"
-SO_BINDTOIFINDEX = 62
 MAX_MESSAGE_LENGTH = 65535
 _MAX_MESSAGES_AT_ONCE = 64
 _PACKET_INFORMATION_LENGTH = 20
