@@ -83,25 +83,6 @@ def load_private_key_file(path: Path) -> KeySet:
         raise ConfigurationError(path, error.key_path, error.expected, error.remedy) from None
 
 
-def write_key_pair(
-    directory: Path,
-    *,
-    home_address: IPv6Address,
-    home_agent: IPv6Address,
-    encryption: str = "aes-cbc-256",
-    overwrite: bool = False,
-) -> tuple[Path, Path]:
-    """As `write_key_pairs`, for one home agent; both paths."""
-    (pair,) = write_key_pairs(
-        directory,
-        home_address=home_address,
-        home_agents=(home_agent,),
-        encryption=encryption,
-        overwrite=overwrite,
-    )
-    return pair
-
-
 def write_key_pairs(
     directory: Path,
     *,

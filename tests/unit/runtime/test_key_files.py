@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mnagent.config import ConfigurationError, load
-from mnagent.runtime.key_files import load_key_sets, write_key_pair
+from mnagent.runtime.key_files import load_key_sets, write_key_pairs
 
 HOMES = (IPv6Address("2001:db8:1::10"), IPv6Address("2001:db8:1::11"))
 HOME_AGENT = IPv6Address("2001:db8:1::1")
@@ -17,8 +17,8 @@ HOME_AGENT = IPv6Address("2001:db8:1::1")
 def configured(directory: Path, *, more: str, keys: list[str]) -> Path:
     """A configuration with key files for both home addresses beside it."""
     for home_address in HOMES:
-        write_key_pair(
-            directory / f"{home_address}", home_address=home_address, home_agent=HOME_AGENT
+        write_key_pairs(
+            directory / f"{home_address}", home_address=home_address, home_agents=[HOME_AGENT]
         )
     path = directory / "mnagent.toml"
     listed = ", ".join(f'"{name}/mobile-node.toml"' for name in keys)
