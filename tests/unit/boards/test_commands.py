@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,8 @@ from boards.recipe import description, package, steps
 from boards.recipe.errors import BuildError
 
 BOARDS = description.BOARDS
+PATIENCE = 10.0
+"""Seconds."""
 
 
 def command(name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -71,40 +73,28 @@ def test_package_refuses_a_folder_that_is_not_there() -> None:
 def test_contained_command_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root")
-    marker = tmp_path / "alive"
-    script = f"touch {marker}; sleep 300 & sleep 300"
+    alive = tmp_path / "alive"
+    os.mkfifo(alive)
+    script = f"exec 9>{alive}; echo >&9; sleep 300 & sleep 300"
     starter = (
         f"import sys; sys.path.insert(0, {str(package.ROOT)!r})\n"
         "from boards.recipe import steps\n"
         f"steps.run(steps.contained(['sh', '-c', {script!r}]))"
     )
+    descriptor = os.open(alive, os.O_RDONLY | os.O_NONBLOCK)
     process = subprocess.Popen([sys.executable, "-c", starter], start_new_session=True)
-    _wait_until(marker.exists)
+    assert _next_of(descriptor) == b"\n"
     process.send_signal(signal.SIGKILL)
     process.wait()
-    _wait_until(lambda: not _run_in_session_of(process.pid))
+    # The last one that has it open for writing is gone.
+    assert _next_of(descriptor) == b""
+    os.close(descriptor)
 
 
-def _run_in_session_of(leader: int) -> list[int]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[3]) == leader and fields[0] != "Z":
-                found.append(int(entry.name))
-    return found
-
-
-def _wait_until(condition: object) -> None:
-    assert callable(condition)
-    for _ in range(200):
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it did not happen within ten seconds")
+def _next_of(descriptor: int) -> bytes:
+    """What comes from a pipe next; nothing is its end."""
+    assert select.select([descriptor], [], [], PATIENCE)[0]
+    return os.read(descriptor, 1)
 
 
 def test_failure_of_a_contained_command_is_told_without_its_wrapping() -> None:
