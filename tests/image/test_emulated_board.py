@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from mnagent.rig.board.remote import ssh_command
 from mnagent.rig.daemon import MOBILE_NODE_KEYS, DaemonEvent, toml_document
 from mnagent.rig.emulator import MACHINES, Card, EmulatedBoard, Machine
 from mnagent.rig.host import boottime
@@ -112,17 +113,7 @@ class Bench:
 
     def remote(self, *command: str) -> tuple[str, ...]:
         """The command that runs a command on the board, at its home address."""
-        options = (
-            "BatchMode=yes",
-            "ConnectTimeout=60",
-            "LogLevel=ERROR",
-            "ServerAliveInterval=0",
-            "StrictHostKeyChecking=no",
-            f"UserKnownHostsFile={self.folder / 'known-hosts'}",
-            "GlobalKnownHostsFile=/dev/null",
-        )
-        flags = [word for option in options for word in ("-o", option)]
-        return ("ssh", "-i", str(self.key), *flags, f"root@{HOME_ADDRESS}", *command)
+        return (*ssh_command(self.key), f"root@{HOME_ADDRESS}", *command)
 
     async def ask(self, *command: str) -> str:
         """What a command prints on the board, asked for by the correspondent over SSH. The agent is

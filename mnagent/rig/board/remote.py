@@ -33,6 +33,22 @@ END_TIMEOUT = 5.0
 """Seconds that a program may take to end after its input."""
 
 
+def ssh_command(key: Path) -> tuple[str, ...]:
+    """The SSH client for a board that answers late and whose host keys are new, without what a user
+    has configured."""
+    options = (
+        "BatchMode=yes",
+        "ConnectTimeout=60",
+        "LogLevel=ERROR",
+        "ServerAliveInterval=0",
+        "StrictHostKeyChecking=no",
+        "UserKnownHostsFile=/dev/null",
+        "GlobalKnownHostsFile=/dev/null",
+    )
+    flags = (word for option in options for word in ("-o", option))
+    return ("ssh", "-F", "none", "-i", str(key), *flags)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manner:
     """How a board is treated that is not as quick as this machine."""
@@ -96,17 +112,7 @@ class RemoteHost(Host):
         self.offset = 0.0
         """Seconds by which the rig's clock is ahead of the board's."""
         self._path = directory / "ssh"
-        options = (
-            "BatchMode=yes",
-            "ConnectTimeout=60",
-            "LogLevel=ERROR",
-            "ServerAliveInterval=0",
-            "StrictHostKeyChecking=no",
-            "UserKnownHostsFile=/dev/null",
-            "GlobalKnownHostsFile=/dev/null",
-        )
-        flags = [word for option in options for word in ("-o", option)]
-        self._ssh = ("ssh", "-F", "none", "-i", str(key), "-S", str(self._path), *flags)
+        self._ssh = (*ssh_command(key), "-S", str(self._path))
         self._destination = f"root@{address}"
 
     async def connect(self, *, timeout: float) -> None:
