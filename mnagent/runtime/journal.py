@@ -30,6 +30,7 @@ from functools import partial
 from pathlib import Path
 
 from mnagent.core.records import KeptRecord
+from mnagent.runtime.store import write_all
 from mnagent.system.clock import Clock
 from mnagent.system.store import check_key
 
@@ -131,7 +132,7 @@ class Journal:
             if error is not None:
                 raise error
             if fresh is not None and since is not None:
-                _write_all(fresh, b"".join(since))
+                write_all(fresh, b"".join(since))
                 self._put_in_place(fresh)
                 fresh = None
         except OSError as failure:
@@ -177,12 +178,12 @@ class Journal:
             self._since.append(data)
         if self._descriptor is None:
             fresh = self._open_fresh()
-            _write_all(fresh, self._content())  # the records have been taken already
+            write_all(fresh, self._content())  # the records have been taken already
             self._put_in_place(fresh)
             return
         self._is_dirty = True
         self._length += len(data)
-        _write_all(self._descriptor, data)
+        write_all(self._descriptor, data)
 
     def _content(self) -> bytes:
         lines = (self._line(key, each.value, each.kept_at) for key, each in self._records.items())
@@ -267,7 +268,7 @@ def _sync_and_close(descriptor: int, path: Path) -> None:
 
 
 def _fill(descriptor: int, content: bytes) -> None:
-    _write_all(descriptor, content)
+    write_all(descriptor, content)
     os.fdatasync(descriptor)
 
 
@@ -277,12 +278,6 @@ def _sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
 
 
 def _sealed(body: str) -> str:

@@ -48,7 +48,7 @@ class SequenceKeeper:
         ValueError when what was kept cannot be read."""
         records = self._store.load()
         if not self._is_read:
-            self._ledger = _read(records.get(LEDGER_KEY, ""))
+            self._ledger = _read(records.get(LEDGER_KEY))
             self._is_read = True
         following: dict[int, int] = {}
         for association in associations:
@@ -107,12 +107,21 @@ class SequenceKeeper:
             self._keep(numbers)
 
 
-def _read(value: str) -> dict[int, int]:
+def _read(value: str | None) -> dict[int, int]:
+    if value is None:
+        return {}
     try:
-        pairs = (entry.split("=") for entry in value.split())
-        return {int(spi, 16): int(number) for spi, number in pairs}
+        pairs = [entry.split("=") for entry in value.split()]
+        ledger = {int(spi, 16): int(number) for spi, number in pairs}
     except ValueError:
-        raise ValueError(f"the record {LEDGER_KEY} is damaged") from None
+        ledger = {}
+    if not ledger or not all(1 <= number <= LAST_SEQUENCE for number in ledger.values()):
+        # To begin at 1 again would use numbers, and nonces, a second time under the same keys.
+        raise ValueError(
+            f"the record {LEDGER_KEY} is damaged; make new keys, then remove it from the state "
+            "directory"
+        )
+    return ledger
 
 
 def _of_old(records: Mapping[str, str], spi: int) -> int:

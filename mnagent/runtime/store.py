@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,13 @@ from pathlib import Path
 from mnagent.system.store import KEY_PATTERN, check_key
 
 _SUFFIX = ".record"
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write every octet: a disk that fills up takes a part of them first, without a word."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
 
 
 def write_atomically(path: Path, text: str, *, synced: bool = True) -> None:
@@ -20,9 +26,12 @@ def write_atomically(path: Path, text: str, *, synced: bool = True) -> None:
     temporary = path.with_name(path.name + ".new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(descriptor, text.encode())
+        write_all(descriptor, text.encode())
         if synced:
             os.fsync(descriptor)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     finally:
         os.close(descriptor)
     temporary.replace(path)
@@ -44,13 +53,12 @@ class FileStore:
             stale.unlink()
 
     def load(self) -> Mapping[str, str]:
-        """Every record."""
+        """Every record, those that are damaged too: who reads one has to see that it is there."""
         records: dict[str, str] = {}
         for path in self._directory.glob(f"*{_SUFFIX}"):
             key = path.name.removesuffix(_SUFFIX)
             if KEY_PATTERN.fullmatch(key):
-                with contextlib.suppress(UnicodeDecodeError):
-                    records[key] = path.read_text()
+                records[key] = path.read_text(encoding="utf-8", errors="replace")
         return records
 
     def put(self, key: str, value: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import stat
 from dataclasses import replace
 from ipaddress import IPv6Address
@@ -57,9 +58,46 @@ def test_file_store_ignores_what_a_crash_left(tmp_path: Path) -> None:
     store = FileStore(tmp_path)
     store.put("key", "old")
     (tmp_path / "key.record.new").write_text("half writ")
-    (tmp_path / "bad.record").write_bytes(b"\xff\xfe")
     assert FileStore(tmp_path).load() == {"key": "old"}
     assert not (tmp_path / "key.record.new").exists()
+
+
+def test_file_store_with_a_damaged_record_shows_that_it_is_there(tmp_path: Path) -> None:
+    FileStore(tmp_path)
+    (tmp_path / f"{LEDGER_KEY}.record").write_bytes(b"00000100=7\xff\xfe")
+    assert LEDGER_KEY in FileStore(tmp_path).load()
+    with pytest.raises(ValueError, match="damaged"):
+        SequenceKeeper(FileStore(tmp_path), FakeDatapath()).start([CONTROL])
+
+
+def test_file_store_on_a_disk_that_takes_a_part_writes_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FileStore(tmp_path)
+    really_write = os.write
+    monkeypatch.setattr(os, "write", lambda file, data: really_write(file, bytes(data)[:3]))
+    store.put("key", "00000100=1234567")
+    assert store.load() == {"key": "00000100=1234567"}
+
+
+def test_file_store_on_a_full_disk_keeps_the_former_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FileStore(tmp_path)
+    store.put("key", "00000100=1234567")
+    really_write, room = os.write, [4]
+
+    def write(file: int, data: bytes) -> int:
+        if not room[0]:
+            raise OSError(errno.ENOSPC, "no room")
+        room[0] -= (written := really_write(file, bytes(data)[: room[0]]))
+        return written
+
+    monkeypatch.setattr(os, "write", write)
+    with pytest.raises(OSError, match="no room"):
+        store.put("key", "00000100=2345678")
+    assert store.load() == {"key": "00000100=1234567"}
+    assert [path.name for path in tmp_path.iterdir()] == ["key.record"]
 
 
 def test_file_store_refuses_a_key_that_is_a_path(tmp_path: Path) -> None:
@@ -125,7 +163,14 @@ def test_sequences_end_before_they_wrap() -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [(LEDGER_KEY, "x"), (LEDGER_KEY, "100=1=2"), (record_key(256), "x")],
+    [
+        (LEDGER_KEY, "x"),
+        (LEDGER_KEY, "100=1=2"),
+        (LEDGER_KEY, ""),
+        (LEDGER_KEY, "100=0"),
+        (LEDGER_KEY, f"100={LAST_SEQUENCE + 1}"),
+        (record_key(256), "x"),
+    ],
 )
 def test_sequences_with_a_damaged_record_refuse_to_start(key: str, value: str) -> None:
     store = MemoryStore()
