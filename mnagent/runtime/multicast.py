@@ -23,6 +23,7 @@ from ipaddress import IPv6Address
 
 from mnagent.core.actions import DeliverPacket, ForwardGroups, SendThroughTunnel, SetTunnel
 from mnagent.core.events import MembershipReported
+from mnagent.datapath.tables import SequenceExhausted
 from mnagent.mobility.group_membership import is_forwarded
 from mnagent.runtime.sockets import (
     ETH_P_IPV6,
@@ -167,7 +168,8 @@ class ThroughTunnel:
         self._sealed.close()
 
     def send(self, action: SendThroughTunnel) -> None:
-        """OSError says why not, KeyError that its association is missing."""
+        """OSError says why not, KeyError that its association is missing, SequenceExhausted that it
+        may not seal any more."""
         self.carry(action.home_address, encode_packet(action.packet))
 
     def deliver(self, action: DeliverPacket) -> None:
@@ -316,7 +318,7 @@ class GroupForwarder:
         for home_address in members - {source}:
             try:
                 self._carry(home_address, forwarded)
-            except (OSError, KeyError):
+            except (OSError, KeyError, SequenceExhausted):
                 self.counters["multicast-failed"] += 1
             else:
                 self.counters["multicast-forwarded"] += 1

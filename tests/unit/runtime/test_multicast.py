@@ -6,9 +6,13 @@ from ipaddress import IPv6Address
 
 import pytest
 
+from mnagent.core.actions import ForwardGroups
+from mnagent.datapath.tables import SequenceExhausted
+from mnagent.runtime import multicast
 from mnagent.runtime.multicast import (
     LISTENER_REPORTS,
     MAX_FILTERED_GROUPS,
+    GroupForwarder,
     Instruction,
     group_filter,
 )
@@ -86,3 +90,45 @@ def test_filter_of_reports_passes_reports_alone(
 ) -> None:
     report = packet(IPv6Address("ff02::16"), next_header, payload)
     assert passes(LISTENER_REPORTS, report) is expected
+
+
+class FakeListener:
+    """A packet socket with packets that wait."""
+
+    def __init__(self, packets: list[bytes]) -> None:
+        self._packets = packets
+
+    def recvfrom(self, size: int) -> tuple[bytes, tuple[str, int, int, int, bytes]]:
+        if not self._packets:
+            raise BlockingIOError
+        return self._packets.pop(0)[:size], ("mnagent0", 0x86DD, 0, 0, b"")
+
+    def fileno(self) -> int:
+        return -1
+
+    def close(self) -> None:
+        self._packets.clear()
+
+
+@pytest.mark.parametrize(
+    "failure", [SequenceExhausted(257), KeyError(257), OSError("no room")], ids=str
+)
+def test_group_packet_that_one_member_cannot_get_reaches_the_others(
+    failure: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = [IPv6Address(f"2001:db8:1::{at}") for at in (10, 11)]
+    carried: list[IPv6Address] = []
+
+    def carry(home_address: IPv6Address, inner: bytes) -> None:
+        if home_address == members[0]:
+            raise failure
+        carried.append(home_address)
+
+    listener = FakeListener([packet(GROUP)])
+    monkeypatch.setattr(multicast, "listen", lambda interface, program: listener)
+    forwarder = GroupForwarder(tunnel_interface=1, home_link=None, carry=carry)
+    for member in members:
+        forwarder.set_groups(ForwardGroups(home_address=member, groups=(GROUP,)))
+    forwarder.receive_from_tunnels()
+    assert carried == [members[1]]
+    assert forwarder.counters == {"multicast-forwarded": 1, "multicast-failed": 1}
