@@ -190,6 +190,8 @@ FOREIGN_PACKETS = (
 ETH_P_IPV6 = 0x86DD
 ROUTER_SOLICITATION, ROUTER_ADVERTISEMENT = 133, 134
 UNKNOWN_NEXT_HEADER = 253
+MAX_PORTS = 32
+"""Interfaces the engine takes."""
 
 
 CORRESPONDENT = "2001:db8:c::1"
@@ -439,6 +441,21 @@ def test_home_agent_forwards_while_it_runs(machine: Machine) -> None:
     assert f"{HOME} via fe80::1 dev mnagent0" not in machine.routes("main")
     assert machine.stop() == EXIT_STOPPED
     assert machine.state() == before
+
+
+def test_home_agent_on_a_host_of_many_interfaces_starts_and_says_which_it_leaves_out(
+    bare_machine: Machine,
+) -> None:
+    pairs = range(MAX_PORTS // 2 + 1)
+    bare_machine.namespace.ip(*(f"link add a{at} type veth peer name b{at}" for at in pairs))
+    path = bare_machine.write_configuration("home-agent")
+    path.write_text(path.read_text().replace('interfaces = ["eth0"]', ""))
+    bare_machine.start()
+    left_out = re.findall(r"failed to use (\w+): (.*)", bare_machine.log())
+    assert "crashed" not in bare_machine.log(), bare_machine.log()
+    assert len({name for name, _ in left_out}) == 2
+    assert all(f"{MAX_PORTS} interfaces" in reason for _, reason in left_out)
+    assert bare_machine.stop() == 0
 
 
 def test_flood_of_notifications_is_survived_by_reading_again(machine: Machine) -> None:

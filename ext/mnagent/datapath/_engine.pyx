@@ -1,6 +1,7 @@
 """The data path over real devices: ports, threads, and their end."""
 
 import contextlib
+import errno
 import os
 import socket as python_socket
 import threading
@@ -143,7 +144,9 @@ cdef class Engine(_Core):
         port = self.ports.get(interface)
         if port is None:
             if len(self.ports) == MAX_PORTS:
-                raise ValueError("too many interfaces")
+                raise OSError(
+                    errno.ENOSPC, f"{MAX_PORTS} interfaces are in use; name those that count"
+                )
             port = self.ports[interface] = Port(interface)
         return port
 
