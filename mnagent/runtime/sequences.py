@@ -87,13 +87,10 @@ class SequenceKeeper:
         self._reserve(short)
 
     def retire(self, spis: Iterable[int]) -> None:
-        """These associations go: note where each is, while the engine still knows. What they have
-        used is remembered, should they come back."""
-        gone = [spi for spi in spis if self._blocks.pop(spi, None) is not None]
-        if gone:
-            sequences = self._datapath.sequences()
-            self._keep({spi: sequences[spi][0] for spi in gone if spi in sequences})
-        for spi in gone:
+        """These associations go. Should they come back, their whole blocks count as used: a thread
+        of the engine may be sealing by them at this moment."""
+        for spi in spis:
+            self._blocks.pop(spi, None)
             self._limits.pop(spi, None)
 
     def stop(self) -> None:

@@ -186,15 +186,33 @@ def test_sequences_kept_the_former_way_are_gone_on_with() -> None:
     assert datapath.spis[256] == (9000, 9000 + CONTROL_BLOCK)
 
 
-def test_sequences_of_an_association_that_went_and_came_go_on() -> None:
+def test_sequences_of_an_association_that_went_and_came_go_on_behind_the_block() -> None:
     store, datapath = MemoryStore(), FakeDatapath()
     keeper = SequenceKeeper(store, datapath)
     keeper.start([CONTROL, PAYLOAD])
     datapath.spis[256] = (77, 1 + CONTROL_BLOCK)
     keeper.retire([256, 999])
-    assert kept(store) == {256: 77, 257: 1 + PAYLOAD_BLOCK}
+    assert kept(store) == {256: 1 + CONTROL_BLOCK, 257: 1 + PAYLOAD_BLOCK}
     keeper.start([CONTROL])
-    assert datapath.spis[256] == (77, 77 + CONTROL_BLOCK)
+    assert datapath.spis[256] == (1 + CONTROL_BLOCK, 1 + 2 * CONTROL_BLOCK)
+
+
+def test_sequences_of_an_association_that_goes_need_no_room_on_the_disk() -> None:
+    class FullStore(MemoryStore):
+        is_full = False
+
+        def put(self, key: str, value: str) -> None:
+            if self.is_full:
+                raise OSError(errno.ENOSPC, "no room")
+            super().put(key, value)
+
+    store, datapath = FullStore(), FakeDatapath()
+    keeper = SequenceKeeper(store, datapath)
+    keeper.start([CONTROL, PAYLOAD])
+    store.is_full = True
+    keeper.retire([256])
+    keeper.check()
+    assert datapath.spis[256] == (1, 1 + CONTROL_BLOCK)
 
 
 def settings(kernel: FakeKernel, journal: Path, boot: str = "boot-1") -> SavedSettings:
