@@ -177,13 +177,22 @@ class Journal:
         if self._since is not None:
             self._since.append(data)
         if self._descriptor is None:
-            fresh = self._open_fresh()
-            write_all(fresh, self._content())  # the records have been taken already
-            self._put_in_place(fresh)
+            if self._since is None:
+                self._begin_anew()
             return
         self._is_dirty = True
         self._length += len(data)
         write_all(self._descriptor, data)
+
+    def _begin_anew(self) -> None:
+        """With all records: those of this moment have been taken already."""
+        fresh = self._open_fresh()
+        try:
+            write_all(fresh, self._content())
+            self._put_in_place(fresh)
+        except OSError:
+            os.close(fresh)
+            raise
 
     def _content(self) -> bytes:
         lines = (self._line(key, each.value, each.kept_at) for key, each in self._records.items())

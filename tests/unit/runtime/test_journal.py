@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -172,3 +173,44 @@ def test_journal_that_failed_to_write_writes_everything_later(
     assert journal.is_dirty
     journal.sync()
     assert machine.journal().open()["a"].value == "3"
+
+
+def test_journal_that_cannot_begin_keeps_no_descriptors(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = machine.journal()
+    journal.open()
+
+    def refuse(*arguments: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    before = os.listdir("/proc/self/fd")
+    with monkeypatch.context() as patch:
+        patch.setattr("os.write", refuse)
+        for value in ("1", "2", "3"):
+            journal.note("a", value)
+            journal.flush()
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+    journal.sync()
+    assert machine.journal().open()["a"].value == "3"
+
+
+def test_journal_that_begins_late_keeps_what_is_noted_meanwhile(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = machine.journal()
+    journal.open()
+    with monkeypatch.context() as patch:
+        patch.setattr("os.open", lambda *arguments: os.read(-1, 1))
+        journal.note("a", "1")
+        journal.flush()
+    caplog.clear()
+    work = journal.begin_sync()
+    journal.note("b", "2")
+    journal.flush()
+    work()
+    journal.end_sync()
+    assert not caplog.text
+    records = machine.journal().open()
+    assert not caplog.text
+    assert {key: each.value for key, each in records.items()} == {"a": "1", "b": "2"}
