@@ -22,7 +22,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from ipaddress import IPv6Address
 from typing import Any
@@ -95,6 +95,7 @@ ASSOCIATIONS = {
     AssociationChange.ROAMED: Association.ROAMED,
     AssociationChange.DISCONNECTED: Association.DISCONNECTED,
 }
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 ACTIVITY_INTERVAL = 1.0
 """Seconds between two looks at what the tunnel carried."""
 FIRST_PACKET_PATIENCE = 3.0
@@ -148,10 +149,14 @@ async def _run(
     reread: Callable[[], Configuration],
 ) -> int:
     process.be_prompt()
+    signals: list[int] = []
+    for number in (*STOP_SIGNALS, signal.SIGHUP):
+        # One that came while the host is half changed would leave it so.
+        asyncio.get_running_loop().add_signal_handler(number, signals.append, number)
     with contextlib.ExitStack() as stack:
         assembly = start(stack, entropy=random.SystemRandom())
         service = Service(configuration, assembly, stack, lock=lock, reread=reread)
-        return await service.run()
+        return await service.run(signals)
 
 
 def _set_up_logging(level: str) -> None:
@@ -199,6 +204,8 @@ class Service:
         self._clock = assembly.clock
         self._agent = assembly.agent
         self._loop = asyncio.get_running_loop()
+        self._timer = BootTimer(self._loop, self._on_timer)
+        stack.callback(self._timer.close)
         self._timers: Timers[str] = Timers()
         self._pending: deque[Event] = deque()
         self._handling = False
@@ -236,15 +243,18 @@ class Service:
             own_protocol=ROUTE_PROTOCOL,
         )
 
-    async def run(self) -> int:
-        """Start, serve until done, stop."""
+    async def run(self, signals: Sequence[int] = ()) -> int:
+        """Start, serve until done, stop. ``signals`` are those that came already, and come until we
+        listen to them."""
         self._parts.on_report(self._report)
         self._parts.on_finish(self._done.set)
-        await self._control.start()
-        if self._metrics is not None:
-            await self._metrics.start()
         try:
+            await self._control.start()
+            if self._metrics is not None:
+                await self._metrics.start()
             self._start()
+            if not set(STOP_SIGNALS).isdisjoint(signals):
+                self._guarded(self.shutdown)
             await self._done.wait()
         finally:
             self._manager.notify("STOPPING=1")
@@ -370,12 +380,10 @@ class Service:
     # start
 
     def _start(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        # To the very end: a signal that came while the host is put back would leave it half so.
+        for number in STOP_SIGNALS:
             self._loop.add_signal_handler(number, self._guarded, self.shutdown)
-            self._stack.callback(self._loop.remove_signal_handler, number)
         self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
-        self._timer = BootTimer(self._loop, self._on_timer)
-        self._stack.callback(self._timer.close)
         has_many_routes = self._configuration.role is Role.HOME_AGENT
         self._notifications = NotificationSocket(
             ignoring_routes_of=self._parts.kernel.port if has_many_routes else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import errno
 import json
 import os
@@ -95,12 +96,12 @@ class Machine:
         path.write_text("\n".join(lines) + "\n")
         return path
 
-    def spawn(self) -> subprocess.Popen[bytes]:
+    def spawn(self, *arguments: str) -> subprocess.Popen[bytes]:
         module = "tests.support.scripted_daemon"
         configuration = str(self.directory / "configuration.toml")
         with self.namespace.inside():
             return subprocess.Popen(
-                [sys.executable, "-m", module, configuration, str(self.directory)],
+                [sys.executable, "-m", module, configuration, str(self.directory), *arguments],
                 cwd=ROOT,
                 stderr=(self.directory / "log").open("ab"),
             )
@@ -665,6 +666,39 @@ def test_start_that_fails_leaves_the_kernel_as_it_was_and_an_adopted_tunnel_alon
     record.write_text("x")
     assert machine.spawn().wait(PATIENCE) == EXIT_START_FAILED
     assert f"inet6 {HOME}/128" in machine.namespace.show("-6", "addr", "show", "dev", "mnagent0")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_daemon_told_to_stop_in_the_middle_of_its_start_leaves_the_kernel_as_it_was(
+    machine: Machine, number: int
+) -> None:
+    before = machine.state()
+    assert machine.spawn(str(int(number))).wait(PATIENCE) == 0
+    assert machine.state() == before
+
+
+def test_daemon_told_to_stop_over_and_over_leaves_the_kernel_as_it_was(machine: Machine) -> None:
+    before = machine.state()
+    machine.start()
+    machine.act(*AWAY)
+    process = machine.process
+    assert process is not None
+    while process.poll() is None:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.001)
+    assert machine.state() == before
+    assert not (machine.directory / "control.sock").exists()
+
+
+def test_daemon_whose_port_for_metrics_is_taken_leaves_no_control_socket(machine: Machine) -> None:
+    machine.namespace.ip("link set lo up")
+    with machine.namespace.inside():
+        taken = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    with taken:
+        machine.write_configuration(metrics_port=taken.getsockname()[1])
+        assert machine.spawn().wait(PATIENCE) == EXIT_START_FAILED
+    assert not (machine.directory / "control.sock").exists()
 
 
 def test_packet_from_the_home_address_takes_the_tunnel_though_a_direct_path_is_there(

@@ -3,12 +3,14 @@ tests.support.scripted_daemon CONFIGURATION DIRECTORY``.
 
 Each file ``DIRECTORY/<number>.actions`` holds one Python expression that gives a list of actions,
 with the names of `mnagent.core.actions` and of ``ipaddress``; it is carried out once and renamed to
-``.done``. The events the agent saw are appended to ``DIRECTORY/events``, one repr a line.
+``.done``. The events the agent saw are appended to ``DIRECTORY/events``, one repr a line. A number
+behind the directory is that of a signal the daemon sends itself in the middle of its start.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -90,7 +92,13 @@ class ScriptedAgent:
 def main() -> int:
     """Run it."""
     configuration, directory = load(Path(sys.argv[1])), Path(sys.argv[2])
-    return run(configuration, build=lambda *_, **__: ScriptedAgent(directory))
+
+    def build(*_: object, **__: object) -> ScriptedAgent:
+        for number in sys.argv[3:]:
+            os.kill(os.getpid(), int(number))
+        return ScriptedAgent(directory)
+
+    return run(configuration, build=build)
 
 
 if __name__ == "__main__":
