@@ -791,6 +791,7 @@ class Service:
             self._parts.datapath.attach(message.interface)
         except OSError as error:
             logger.warning("failed to use %s: %s", message.name, error)
+            self._release(message.interface)
             return
         self._attached.add(message.interface)
         logger.debug("using %s", message.name)
@@ -798,15 +799,19 @@ class Service:
     def _detach(self, interface: int) -> None:
         self._attached.discard(interface)
         self._had_link.discard(interface)
-        if self._parts.takeover is not None:
-            self._parts.takeover.forget(interface)
-        self._parts.shield.detach(interface)
         self._parts.dhcp.detach(interface)
-        with contextlib.suppress(OSError):
-            self._parts.datapath.detach(interface)
+        self._release(interface)
         self._addresses = {
             key: message for key, message in self._addresses.items() if key[0] != interface
         }
+
+    def _release(self, interface: int) -> None:
+        """What `_attach` took, as far as it came."""
+        if self._parts.takeover is not None:
+            self._parts.takeover.forget(interface)
+        self._parts.shield.detach(interface)
+        with contextlib.suppress(OSError):
+            self._parts.datapath.detach(interface)
 
     def _follow_address(self, message: AddressMessage) -> None:
         key = (message.interface, message.address)

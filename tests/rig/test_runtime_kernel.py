@@ -456,6 +456,9 @@ def test_home_agent_on_a_host_of_many_interfaces_starts_and_says_which_it_leaves
     assert "crashed" not in bare_machine.log(), bare_machine.log()
     assert len({name for name, _ in left_out}) == 2
     assert all(f"{MAX_PORTS} interfaces" in reason for _, reason in left_out)
+    assert "shield" in bare_machine.run("nft", "list", "ruleset")
+    for name, _ in left_out:
+        assert f'"{name}"' not in bare_machine.run("nft", "list", "ruleset")
     assert bare_machine.stop() == 0
 
 
