@@ -145,13 +145,20 @@ class Shield:
             )
         self._interfaces[interface] = name
 
+    def rename(self, interface: int, name: str) -> None:
+        """An interface that is guarded has this name now; it may be the one it had."""
+        if self._family == "ip6" and self._interfaces.get(interface, name) != name:
+            self.detach(interface)
+            self.attach(interface, name)
+
     def detach(self, interface: int) -> None:
         """Stop guarding; the kernel has removed the chain already where the interface is gone."""
         name = self._interfaces.pop(interface, None)
         if name is None:
             return
         if self._family == "ip6":
-            self._library.run(f'delete element ip6 {self._table} interfaces {{ "{name}" }}\n')
+            if name not in self._interfaces.values():  # one that came again is there already
+                self._library.run(f'delete element ip6 {self._table} interfaces {{ "{name}" }}\n')
             return
         chain = f"netdev {self._table} ingress{interface}"
         try:

@@ -782,6 +782,8 @@ class Service:
             self._attach(message)
         elif not watched and message.interface in self._attached:
             self._detach(message.interface)
+        elif watched:
+            self._parts.shield.rename(message.interface, message.name)
 
     def _attach(self, message: LinkMessage) -> None:
         try:

@@ -23,6 +23,7 @@ import pytest
 
 from mnagent.rig.namespace import Namespace, unique_prefix
 from mnagent.runtime.key_files import write_key_pairs
+from mnagent.runtime.nftables import Shield
 from mnagent.runtime.service import EXIT_ALREADY_RUNNING, EXIT_START_FAILED, EXIT_STOPPED
 from mnagent.wire.icmp6 import PacketTooBig
 from mnagent.wire.ipv6 import IPv6Packet, RawPayload
@@ -460,6 +461,33 @@ def test_home_agent_on_a_host_of_many_interfaces_starts_and_says_which_it_leaves
     for name, _ in left_out:
         assert f'"{name}"' not in bare_machine.run("nft", "list", "ruleset")
     assert bare_machine.stop() == 0
+
+
+def test_interface_that_gets_another_name_stays_guarded(bare_machine: Machine) -> None:
+    bare_machine.lay_cable()
+    path = bare_machine.write_configuration("home-agent", engine="kernel")
+    path.write_text(path.read_text().replace('interfaces = ["eth0"]', ""))
+    bare_machine.start()
+
+    def guarded(name: str) -> bool:
+        return f'"{name}"' in bare_machine.run("nft", "list", "set", "ip6", "mnagent0", "interfaces")
+
+    assert guarded("eth0")
+    bare_machine.namespace.ip("link set eth0 down", "link set eth0 name uplink")
+    eventually(lambda: guarded("uplink"), "guard of the new name")
+    assert not guarded("eth0")
+
+
+def test_guard_of_an_interface_that_came_again_outlives_its_former_one(machine: Machine) -> None:
+    with machine.namespace.inside():
+        shield = Shield("guard", home_agents=frozenset(), behind_sockets=True)
+        shield.attach(5, "eth0")
+        shield.attach(6, "eth0")
+        shield.detach(5)
+        assert '"eth0"' in machine.run("nft", "list", "set", "ip6", "guard", "interfaces")
+        shield.detach(6)
+        assert '"eth0"' not in machine.run("nft", "list", "set", "ip6", "guard", "interfaces")
+        shield.close()
 
 
 def test_flood_of_notifications_is_survived_by_reading_again(machine: Machine) -> None:
