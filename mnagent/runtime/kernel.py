@@ -48,13 +48,70 @@ def _accepting(*codes: int) -> Iterator[None]:
             raise
 
 
+def _datagram_socket() -> socket.socket:
+    return socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+
+
+class _Memberships:
+    """Groups that are joined. A socket has room for some hundreds of them (net.core.optmem_max), a
+    home agent may need thousands: one for each mobile node that is away."""
+
+    def __init__(self) -> None:
+        self._sockets: list[socket.socket] = []
+        self._with_room: list[socket.socket] = []
+        self._places: dict[tuple[int, IPv6Address], socket.socket] = {}
+
+    def close(self) -> None:
+        for each in self._sockets:
+            each.close()
+
+    def join(self, interface: int, group: IPv6Address) -> None:
+        request = group.packed + struct.pack("@I", interface)
+        known = self._places.get((interface, group))
+        if known is None:
+            self._places[interface, group] = self._join_somewhere(request)
+        else:
+            with _accepting(errno.EADDRINUSE):
+                known.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, request)
+
+    def _join_somewhere(self, request: bytes) -> socket.socket:
+        while self._with_room:
+            try:
+                self._with_room[-1].setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, request)
+            except OSError as error:
+                if error.errno not in (errno.ENOMEM, errno.ENOBUFS):
+                    raise
+                self._with_room.pop()
+            else:
+                return self._with_room[-1]
+        opened = _datagram_socket()
+        try:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, request)
+        except OSError:
+            opened.close()
+            raise
+        self._sockets.append(opened)
+        self._with_room.append(opened)
+        return opened
+
+    def leave(self, interface: int, group: IPv6Address) -> None:
+        place = self._places.pop((interface, group), None)
+        if place is None:
+            return
+        if place not in self._with_room:
+            self._with_room.append(place)
+        request = group.packed + struct.pack("@I", interface)
+        with _accepting(errno.EADDRNOTAVAIL, errno.ENODEV):
+            place.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_LEAVE_GROUP, request)
+
+
 class LinuxKernel:
     """Talks to the network namespace the process is in."""
 
     def __init__(self) -> None:
         self._requests = RequestSocket()
-        self._groups = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-        self._joined: set[tuple[int, IPv6Address]] = set()
+        self._groups = _Memberships()
+        self._anycast_socket = _datagram_socket()
         self._anycast: set[tuple[int, IPv6Address]] = set()
 
     @property
@@ -66,6 +123,7 @@ class LinuxKernel:
         """Give the descriptors back; leaves all groups."""
         self._requests.close()
         self._groups.close()
+        self._anycast_socket.close()
 
     # addresses
 
@@ -319,17 +377,14 @@ class LinuxKernel:
 
     def join_group(self, interface: int, group: IPv6Address) -> None:
         """See `Kernel.join_group`; the kernel reports it by MLD, so that switches let it pass."""
-        request = group.packed + struct.pack("@I", interface)
-        with _accepting(errno.EADDRINUSE):
-            self._groups.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, request)
-        self._joined.add((interface, group))
+        self._groups.join(interface, group)
 
     def join_anycast(self, interface: int, address: IPv6Address) -> None:
         """See `Kernel.join_anycast`. The kernel counts, so it is told once."""
         if (interface, address) in self._anycast:
             return
         request = address.packed + struct.pack("@I", interface)
-        self._groups.setsockopt(socket.IPPROTO_IPV6, IPV6_JOIN_ANYCAST, request)
+        self._anycast_socket.setsockopt(socket.IPPROTO_IPV6, IPV6_JOIN_ANYCAST, request)
         self._anycast.add((interface, address))
 
     def leave_anycast(self, interface: int, address: IPv6Address) -> None:
@@ -339,11 +394,8 @@ class LinuxKernel:
         self._anycast.discard((interface, address))
         request = address.packed + struct.pack("@I", interface)
         with _accepting(errno.ENOENT, errno.ENODEV):
-            self._groups.setsockopt(socket.IPPROTO_IPV6, IPV6_LEAVE_ANYCAST, request)
+            self._anycast_socket.setsockopt(socket.IPPROTO_IPV6, IPV6_LEAVE_ANYCAST, request)
 
     def leave_group(self, interface: int, group: IPv6Address) -> None:
         """See `Kernel.leave_group`."""
-        request = group.packed + struct.pack("@I", interface)
-        with _accepting(errno.EADDRNOTAVAIL, errno.ENODEV):
-            self._groups.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_LEAVE_GROUP, request)
-        self._joined.discard((interface, group))
+        self._groups.leave(interface, group)

@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from mnagent.rig.namespace import Namespace, unique_prefix
+from mnagent.runtime.kernel import LinuxKernel
 from mnagent.runtime.key_files import write_key_pairs
 from mnagent.runtime.nftables import Shield
 from mnagent.runtime.service import EXIT_ALREADY_RUNNING, EXIT_START_FAILED, EXIT_STOPPED
@@ -192,6 +193,7 @@ FOREIGN_PACKETS = (
 ETH_P_IPV6 = 0x86DD
 ROUTER_SOLICITATION, ROUTER_ADVERTISEMENT = 133, 134
 UNKNOWN_NEXT_HEADER = 253
+GROUPS = 2500
 MAX_PORTS = 32
 """Interfaces the engine takes."""
 
@@ -470,7 +472,9 @@ def test_interface_that_gets_another_name_stays_guarded(bare_machine: Machine) -
     bare_machine.start()
 
     def guarded(name: str) -> bool:
-        return f'"{name}"' in bare_machine.run("nft", "list", "set", "ip6", "mnagent0", "interfaces")
+        return f'"{name}"' in bare_machine.run(
+            "nft", "list", "set", "ip6", "mnagent0", "interfaces"
+        )
 
     assert guarded("eth0")
     bare_machine.namespace.ip("link set eth0 down", "link set eth0 name uplink")
@@ -488,6 +492,29 @@ def test_guard_of_an_interface_that_came_again_outlives_its_former_one(machine: 
         shield.detach(6)
         assert '"eth0"' not in machine.run("nft", "list", "set", "ip6", "guard", "interfaces")
         shield.close()
+
+
+def test_groups_of_a_thousand_mobile_nodes_are_joined_and_left(machine: Machine) -> None:
+    """A socket takes 365 by Linux 6.1's default, some 2300 by a later one's."""
+    first = IPv6Address("ff02::1:ff00:1")
+
+    def joined() -> int:
+        return machine.run("cat", "/proc/net/igmp6").count(" ff0200000000000000000001ff")
+
+    with machine.namespace.inside():
+        kernel, eth0 = LinuxKernel(), socket.if_nametoindex("eth0")
+        before, descriptors = joined(), 0
+        for _ in range(2):
+            for number in range(GROUPS):
+                kernel.join_group(eth0, first + number)
+            kernel.join_group(eth0, first)
+            assert joined() == before + GROUPS
+            assert descriptors in (0, len(os.listdir("/proc/self/fd")))
+            descriptors = len(os.listdir("/proc/self/fd"))
+            for number in range(GROUPS):
+                kernel.leave_group(eth0, first + number)
+            assert joined() == before
+        kernel.close()
 
 
 def test_flood_of_notifications_is_survived_by_reading_again(machine: Machine) -> None:
