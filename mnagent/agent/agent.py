@@ -187,6 +187,8 @@ class Agent:
         """Keep what the snapshot shows, and report what people want to see."""
         match event:
             case LinkUp():
+                if event.interface not in self._interfaces:
+                    self._forget_former(event.name)
                 interface = _Interface(event.name, event.link_layer_address)
                 self._interfaces[event.interface] = interface
                 self._handovers.link_changed(event, now)
@@ -215,6 +217,13 @@ class Agent:
             case ActionFailed():
                 return [self._report_failure(event)]
         return []
+
+    def _forget_former(self, name: str) -> None:
+        """An adapter that is plugged in again has another index each time."""
+        for index, known in tuple(self._interfaces.items()):
+            if known.name == name and not known.is_up:
+                del self._interfaces[index]
+                self._addresses.pop(index, None)
 
     def _report_association(self, event: AssociationChanged) -> ReportEvent:
         known = self._interfaces.get(event.interface)

@@ -93,6 +93,8 @@ class AgentInterface:
         self._link_local_detection: DuplicateAddressDetection | None = None
         self._kept_shape: object = None
         self._access_point = b""
+        self.is_up = True
+        """Whether it has a link."""
         self.is_memory_changed = False
         """More than lifetimes, since whoever keeps the record cleared it."""
 
@@ -117,6 +119,7 @@ class AgentInterface:
 
         A mere suspicion asks the routers first: where they answer, what is amiss is behind them.
         """
+        self.is_up = True
         self._access_point = event.access_point
         self._own.link_layer_address = event.link_layer_address
         self.slaac.link_layer_address = event.link_layer_address
@@ -128,6 +131,7 @@ class AgentInterface:
         """Anything else that happened on this interface."""
         match event:
             case LinkDown():
+                self.is_up = False
                 return self._on_link_down()
             case AddressAppeared():
                 outputs = self._on_address(event, now)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from random import Random
@@ -99,6 +99,7 @@ class AgentAutoconfiguration:
         self._random = random
         self._names = interfaces
         self._interfaces: dict[int, AgentInterface] = {}
+        self._former_drops: Counter[DropReason] = Counter()
         self._memories: dict[str, LinkMemory] = {}
         self._persisted_links = persisted_links
         self._persisted_leases = persisted_leases
@@ -110,7 +111,7 @@ class AgentAutoconfiguration:
     @property
     def drops(self) -> Counter[DropReason]:
         """Router advertisements and DHCPv6 messages not acted on."""
-        return _sum(entry.drops for entry in self._interfaces.values())
+        return self._former_drops + _sum(entry.drops for entry in self._interfaces.values())
 
     def states(self) -> dict[int, dict[IPv6Address, AddressState]]:
         """Every address by interface and where it stands."""
@@ -166,6 +167,8 @@ class AgentAutoconfiguration:
                 random=self._random,
                 memory=self._memory_of(event.name),
             )
+            for index in _made_anew(self._interfaces, event.name):
+                self._former_drops += self._interfaces.pop(index).drops
             self._interfaces[event.interface] = interface
             kept = self._kept_leases.pop(event.name, None)
             if kept is not None:
@@ -228,12 +231,17 @@ class AgentAutoconfiguration:
 @dataclass(slots=True)
 class _KernelInterface:
     link: LinkUp
+    is_up: bool
     routers: RouterDiscovery
     reachability: RouterReachability
     addresses: dict[IPv6Address, AddressUsable] = field(default_factory=dict)
     in_doubt: set[IPv6Address] = field(default_factory=set)
     routes: set[IPv6Address] = field(default_factory=set)
     doubt_ends_at: float | None = None
+
+    @property
+    def name(self) -> str:
+        return self.link.name
 
 
 class KernelAutoconfiguration:
@@ -253,11 +261,13 @@ class KernelAutoconfiguration:
         self._names = interfaces
         self._never = never
         self._interfaces: dict[int, _KernelInterface] = {}
+        self._former_drops: Counter[DropReason] = Counter()
 
     @property
     def drops(self) -> Counter[DropReason]:
         """Router advertisements not acted on."""
-        return _sum(entry.routers.drops for entry in self._interfaces.values())
+        present = _sum(entry.routers.drops for entry in self._interfaces.values())
+        return self._former_drops + present
 
     def states(self) -> dict[int, dict[IPv6Address, AddressState]]:
         """Every address by interface and where it stands."""
@@ -283,6 +293,7 @@ class KernelAutoconfiguration:
             return []
         match event:
             case LinkDown():
+                interface.is_up = False
                 return self._on_link_down(event.interface, interface)
             case AddressAppeared():
                 return self._on_address(interface, event, now)
@@ -328,9 +339,11 @@ class KernelAutoconfiguration:
         if interface is None:
             routers = RouterDiscovery(event.interface, random=self._random, configure_routes=False)
             reachability = RouterReachability(routers.own, random=self._random)
-            interface = _KernelInterface(event, routers, reachability)
+            interface = _KernelInterface(event, True, routers, reachability)
+            for index in _made_anew(self._interfaces, event.name):
+                self._former_drops += self._interfaces.pop(index).routers.drops
             self._interfaces[event.interface] = interface
-        interface.link = event
+        interface.link, interface.is_up = event, True
         interface.routers.own.link_layer_address = event.link_layer_address
         if event.cause is LinkCause.SUSPICION and interface.reachability.is_watching:
             return [*interface.reachability.suspect(now), *interface.routers.ask(now)]
@@ -448,6 +461,12 @@ class KernelAutoconfiguration:
         if interface.addresses.pop(address, None) is None:
             return []
         return [AddressLost(interface=index, address=address)]
+
+
+def _made_anew(interfaces: Mapping[int, AgentInterface | _KernelInterface], name: str) -> list[int]:
+    """Of interfaces that are gone, since another one has their name: an adapter that is plugged in
+    again has another index each time."""
+    return [index for index, each in interfaces.items() if each.name == name and not each.is_up]
 
 
 def _sum(counters: Iterable[Counter[DropReason]]) -> Counter[DropReason]:

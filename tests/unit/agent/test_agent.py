@@ -187,6 +187,10 @@ def test_interfaces_and_their_addresses_are_shown() -> None:
     assert not reports(driver.agent.handle(down, driver.now), "link-down")
     assert not driver.agent.handle(LinkDown(interface=9), driver.now)
     assert not driver.agent.snapshot(driver.now).interfaces[0].up
+    again = LinkUp(interface=3, name="eth0", link_layer_address=OWN_MAC)
+    driver.agent.handle(again, driver.now)
+    (interface,) = driver.agent.snapshot(driver.now).interfaces
+    assert interface.index == 3 and not interface.addresses
 
 
 def test_failed_action_is_reported_and_counted() -> None:

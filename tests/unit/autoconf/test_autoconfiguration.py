@@ -152,6 +152,22 @@ def test_agent_removes_what_it_configured_when_the_link_goes_or_it_stops() -> No
         assert of_type(outputs, AddressLost) and of_type(outputs, RouterLost)
 
 
+@pytest.mark.parametrize("make", [agent, kernel])
+def test_interface_plugged_in_again_and_again_is_one(make: Any) -> None:
+    driver = make()
+    driver.link_up(9, "eth1")
+    for index in (2, 3, 4):
+        driver.link_up(index, "eth0")
+        driver.tell(received(router_advertisement(ROUTER, hop_limit=64), interface=index))
+        driver.tell(LinkDown(interface=index))
+        driver.link_up(index, "eth0")
+        driver.tell(LinkDown(interface=index))
+    driver.tell(LinkDown(interface=9))
+    driver.link_up(5, "eth0")
+    assert set(driver.machine.states()) == {9, 5}
+    assert driver.machine.drops[DropReason.BAD_HOP_LIMIT] == 3
+
+
 def test_agent_takes_an_address_back_that_the_host_refused() -> None:
     driver = agent()
     driver.link_up()
