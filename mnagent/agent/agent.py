@@ -48,6 +48,9 @@ from mnagent.core.events import (
 from mnagent.ipsec.policy import SecurityPolicyDatabase
 from mnagent.wire.ndisc import RouterAdvertisement, RouterSolicitation
 
+MAX_DOWN = 16
+"""Interfaces without a link that are remembered: they may be gone for good."""
+
 
 @dataclass(slots=True)
 class _Interface:
@@ -219,9 +222,11 @@ class Agent:
         return []
 
     def _forget_former(self, name: str) -> None:
-        """An adapter that is plugged in again has another index each time."""
-        for index, known in tuple(self._interfaces.items()):
-            if known.name == name and not known.is_up:
+        """An adapter that is plugged in again has another index each time, and one of a container
+        another name as well."""
+        down = [index for index, known in self._interfaces.items() if not known.is_up]
+        for at, index in enumerate(reversed(down)):
+            if at >= MAX_DOWN or self._interfaces[index].name == name:
                 del self._interfaces[index]
                 self._addresses.pop(index, None)
 

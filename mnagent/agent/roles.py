@@ -38,6 +38,7 @@ from mnagent.core.actions import (
 from mnagent.core.drops import DropReason
 from mnagent.core.events import (
     AddressAppeared,
+    AddressVanished,
     AssociationChanged,
     DatagramReceived,
     DefaultRouterAppeared,
@@ -416,6 +417,8 @@ class HomeAgentRole:
             outputs += self._on_home_link(event, now)
         elif isinstance(event, AddressAppeared) and event.address.is_link_local:
             self._link_locals[event.interface] = event
+        elif isinstance(event, AddressVanished) and event.address.is_link_local:
+            self._link_locals.pop(event.interface, None)
         if self._directory is not None:
             outputs += self._directory.handle(event, now)
             if isinstance(event, PacketReceived) and isinstance(

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from mnagent.agent.agent import Agent
+from mnagent.agent.agent import MAX_DOWN, Agent
 from mnagent.agent.build import DUID_KEY, IDENTIFIER_SECRET_KEY, build_agent
 from mnagent.agent.dispatch import Dispatcher
 from mnagent.agent.snapshot import SHOWN_BINDINGS, BindingPage
@@ -191,6 +191,17 @@ def test_interfaces_and_their_addresses_are_shown() -> None:
     driver.agent.handle(again, driver.now)
     (interface,) = driver.agent.snapshot(driver.now).interfaces
     assert interface.index == 3 and not interface.addresses
+
+
+def test_interfaces_that_come_and_go_are_not_all_remembered() -> None:
+    driver = AgentDriver()
+    driver.link_up()
+    for index in range(100, 200):
+        event = LinkUp(interface=index, name=f"veth{index}", link_layer_address=OWN_MAC)
+        driver.agent.handle(event, driver.now)
+        driver.agent.handle(LinkDown(interface=index), driver.now)
+    shown = [each.index for each in driver.agent.snapshot(driver.now).interfaces]
+    assert shown == [2, *range(200 - MAX_DOWN - 1, 200)]
 
 
 def test_failed_action_is_reported_and_counted() -> None:
