@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv6Address, IPv6Network
 
 from mnagent.link.messages import (
@@ -113,20 +113,13 @@ class HostState:
 
     def set_route(self, purpose: str, route: Route) -> None:
         """Have this route for this purpose."""
+        self._kernel.set_route(route)
         before = self._routes.get(purpose)
         self._routes[purpose] = route
         if route.lifetime is not None:
             self._expiries[purpose] = self._clock.now() + route.lifetime
         else:
             self._expiries.pop(purpose, None)
-        try:
-            self._kernel.set_route(route)
-        except OSError:
-            if before is None:
-                del self._routes[purpose]
-            else:
-                self._routes[purpose] = before
-            raise
         if before is not None and before.identity != route.identity:
             self._kernel.remove_route(before)
 
@@ -176,9 +169,9 @@ class HostState:
             self._attempt(self.set_address, own)
         for rule in self._rules.values():
             self._attempt(self._kernel.set_rule, rule)
-        for route in self._routes.values():
+        for purpose, route in self._routes.items():
             if route.identity not in present:
-                self._attempt(self._kernel.set_route, route)
+                self._put_back(purpose, route)
         return True
 
     def clear(self) -> None:
@@ -218,7 +211,7 @@ class HostState:
 
     def _on_route_removed(self, message: RouteMessage) -> bool:
         self._expire()
-        for route in self._routes.values():
+        for purpose, route in self._routes.items():
             if route.identity == (
                 message.destination,
                 message.table,
@@ -226,7 +219,7 @@ class HostState:
                 message.gateway,
                 message.metric,
             ):
-                return self._attempt(self._kernel.set_route, route)
+                return self._put_back(purpose, route)
         return False
 
     def _on_address_removed(self, message: AddressMessage) -> bool:
@@ -243,7 +236,14 @@ class HostState:
 
     def _restore_routes(self, interface: int) -> bool:
         self._expire()
-        ours = [route for route in self._routes.values() if route.interface == interface]
-        for route in ours:
-            self._attempt(self._kernel.set_route, route)
+        ours = [(p, route) for p, route in self._routes.items() if route.interface == interface]
+        for purpose, route in ours:
+            self._put_back(purpose, route)
         return bool(ours)
+
+    def _put_back(self, purpose: str, route: Route) -> bool:
+        """For the rest of its lifetime."""
+        expiry = self._expiries.get(purpose)
+        if expiry is not None:
+            route = replace(route, lifetime=max(1, int(expiry - self._clock.now())))
+        return self._attempt(self._kernel.set_route, route)

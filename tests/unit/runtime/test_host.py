@@ -68,6 +68,45 @@ def test_route_the_kernel_refuses_is_not_remembered(host: HostState, kernel: Fak
     assert host.route("y") is None
 
 
+def test_route_whose_change_the_kernel_refuses_keeps_its_lifetime(
+    host: HostState, kernel: FakeKernel, clock: ManualClock
+) -> None:
+    host.set_route("x", ROUTE)
+    kernel.failure = 101
+    with pytest.raises(OSError):
+        host.set_route("x", replace(ROUTE, lifetime=30))
+    kernel.failure = None
+    clock.advance(31.0)
+    assert host.handle(ROUTE_GONE)
+    host.clear()
+    assert not kernel.routes
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        ROUTE_GONE,
+        LinkMessage(interface=2, name="eth0", usable=True),
+        replace(ADDRESS_GONE, prefix_length=128),
+    ],
+    ids=lambda message: type(message).__name__,
+)
+def test_route_put_back_gets_the_rest_of_its_lifetime(
+    host: HostState,
+    kernel: FakeKernel,
+    clock: ManualClock,
+    message: RouteMessage | LinkMessage | AddressMessage,
+) -> None:
+    host.set_address(OWN, pinned=True)
+    host.set_route("x", replace(ROUTE, lifetime=30))
+    clock.advance(20.5)
+    assert host.handle(message)
+    assert [route.lifetime for route in kernel.routes.values()] == [9]
+    clock.advance(9.0)
+    assert host.handle(message)
+    assert [route.lifetime for route in kernel.routes.values()] == [1]
+
+
 def test_route_flushed_by_others_is_put_back(host: HostState, kernel: FakeKernel) -> None:
     host.set_route("x", ROUTE)
     kernel.routes.clear()
