@@ -180,8 +180,14 @@ def assemble(
         return _Assembler(configuration, stack, key_sets).assemble(entropy, build)
     except (OSError, ValueError) as error:
         logger.debug("failed to start", exc_info=True)
-        reason = getattr(error, "strerror", None) or error
-        raise StartError(f"failed to start: {reason}") from error
+        raise StartError(f"failed to start: {_sentence(error)}") from error
+
+
+def _sentence(error: Exception) -> str:
+    """What went wrong, and with which file."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
 
 
 class _Assembler:

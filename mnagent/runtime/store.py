@@ -21,7 +21,8 @@ def write_all(descriptor: int, data: bytes) -> None:
 def write_atomically(path: Path, text: str, *, synced: bool = True) -> None:
     """Replace a file so that a crash leaves the old or the new content, never a mixture.
 
-    ``synced`` also survives a power cut; without it only a crash of this process.
+    ``synced`` also survives a power cut; without it only a crash of this process. OSError names the
+    file.
     """
     temporary = path.with_name(path.name + ".new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -29,7 +30,9 @@ def write_atomically(path: Path, text: str, *, synced: bool = True) -> None:
         write_all(descriptor, text.encode())
         if synced:
             os.fsync(descriptor)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError):
+            error.filename = str(path)  # a write names none
         temporary.unlink(missing_ok=True)
         raise
     finally:

@@ -29,6 +29,7 @@ from mnagent.runtime.service import EXIT_ALREADY_RUNNING, EXIT_START_FAILED, EXI
 from mnagent.wire.icmp6 import PacketTooBig
 from mnagent.wire.ipv6 import IPv6Packet, RawPayload
 from mnagent.wire.packet import encode_packet
+from tests.support.mounts import own_mounts
 from tests.support.requirement import requirement
 
 HOME = "2001:db8:1::10"
@@ -724,6 +725,18 @@ def test_start_that_fails_leaves_the_kernel_as_it_was_and_an_adopted_tunnel_alon
     record.write_text("x")
     assert machine.spawn().wait(PATIENCE) == EXIT_START_FAILED
     assert f"inet6 {HOME}/128" in machine.namespace.show("-6", "addr", "show", "dev", "mnagent0")
+
+
+def test_start_with_no_room_on_the_disk_names_the_file(machine: Machine) -> None:
+    state = machine.directory / "state"
+    state.mkdir()
+    before = machine.state()
+    with own_mounts():
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", state], check=True)
+        (state / "lock").write_bytes(bytes(4096))  # all there is
+        assert machine.spawn().wait(PATIENCE) == EXIT_START_FAILED
+    assert f"{state}/records/esp-sequences.record: No space left" in machine.log()
+    assert machine.state() == before
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
