@@ -123,6 +123,7 @@ class NextHopResolver:
         self._tunnel_interface = tunnel_interface
         self._remembered = _Lookups(kernel) if remembers else None
         self._resolutions: dict[TunnelPath, Resolution] = {}
+        self._by_remote: dict[IPv6Address, set[TunnelPath]] = {}
         self._neighbours: Counter[tuple[int, IPv6Address]] = Counter()
         """How many paths lead through each."""
         self._known: dict[tuple[int, IPv6Address], bytes | None] = {}
@@ -140,12 +141,17 @@ class NextHopResolver:
         lookups = self._lookups()
         for path in paths:
             if path not in self._resolutions:
+                self._by_remote.setdefault(path.remote, set()).add(path)
                 self._note(path, self._resolve(path, lookups, solicit=True))
 
     def unfollow(self, path: TunnelPath) -> None:
         """Follow this path no more."""
         self._note(path, None)
         self._due.pop(path, None)
+        to_same = self._by_remote.get(path.remote, set())
+        to_same.discard(path)
+        if not to_same:
+            self._by_remote.pop(path.remote, None)
 
     def follow_too(self, path: TunnelPath) -> Resolution:
         """Follow one more path; what is known of it."""
@@ -199,6 +205,14 @@ class NextHopResolver:
         self._forget()
         self._due = dict.fromkeys(self._resolutions)
         self._is_behind = bool(self._due)
+
+    def suspect(self, remotes: Iterable[IPv6Address]) -> bool:
+        """The ways to these ends may be others now: the next `refresh` begins with them. False
+        where none is followed."""
+        paths = [path for each in remotes for path in self._by_remote.get(each, ())]
+        if paths:
+            self._due = dict.fromkeys((*paths, *self._due))
+        return bool(paths)
 
     def refresh(self) -> list[TunnelPath]:
         """Ask again for the paths whose turn it is, `MAX_AT_ONCE` at most; those whose answer

@@ -647,9 +647,10 @@ class Service:
         )
 
     def _on_path_error(self, listener: PathMtuListener) -> None:
-        listener.drain()
-        self._schedule_refresh()
-        self._arm()
+        """One path's: a home agent has very many, and who sends errors is not known."""
+        if self._parts.resolver.suspect(listener.receive()):
+            self._refresh_soon()
+            self._arm()
 
     def _on_notifications(self) -> None:
         messages = self._notifications.receive()
@@ -773,6 +774,9 @@ class Service:
 
     def _schedule_refresh(self) -> None:
         self._parts.resolver.invalidate()
+        self._refresh_soon()
+
+    def _refresh_soon(self) -> None:
         if "refresh" not in self._timers:
             self._timers.set("refresh", self._clock.now() + REFRESH_DELAY)
 

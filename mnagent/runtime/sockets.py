@@ -19,6 +19,8 @@ IPV6_RECVERR = 25
 IPV6_FREEBIND = 78
 SO_ATTACH_FILTER = 26
 MSG_ERRQUEUE = 0x2000
+SO_EE_ORIGIN_ICMP6 = 3
+ICMPV6_PACKET_TOO_BIG = 2
 TUNNEL_PROTOCOLS = (41, 50)
 """IPv6 in IPv6, ESP."""
 SO_BINDTOIFINDEX = 62
@@ -36,6 +38,16 @@ class LinkNotReady(OSError):
 def multicast_link_layer_address(group: IPv6Address) -> bytes:
     """33:33 and the last four octets (RFC 2464 7)."""
     return b"\x33\x33" + group.packed[-4:]
+
+
+def is_too_big(ancillary: list[tuple[int, int, bytes]]) -> bool:
+    """Whether an error queue tells of a Packet Too Big (``struct sock_extended_err``). Any host may
+    send other errors, and mobile nodes that are gone bring many."""
+    return any(
+        (level, kind) == (socket.IPPROTO_IPV6, IPV6_RECVERR)
+        and data[4:6] == bytes((SO_EE_ORIGIN_ICMP6, ICMPV6_PACKET_TOO_BIG))
+        for level, kind, data in ancillary
+    )
 
 
 class PathMtuListener:
@@ -61,15 +73,19 @@ class PathMtuListener:
         """For the event loop."""
         return self._socket.fileno()
 
-    def drain(self) -> None:
-        """Take the errors out of the queue."""
+    def receive(self) -> set[IPv6Address]:
+        """Take the errors out of the queue; where what was too big went."""
+        found: set[IPv6Address] = set()
         for _ in range(_MAX_ERRORS_AT_ONCE):
             try:
-                self._socket.recvmsg(1, 512, MSG_ERRQUEUE)
+                _, ancillary, _, target = self._socket.recvmsg(1, 512, MSG_ERRQUEUE)
             except BlockingIOError:
-                return
+                break
             except OSError:
                 continue  # the pending error itself; reading it clears it
+            if is_too_big(ancillary):
+                found.add(IPv6Address(target[0].partition("%")[0]))
+        return found
 
     def close(self) -> None:
         """Give the descriptor back."""

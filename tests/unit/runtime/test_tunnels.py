@@ -10,7 +10,7 @@ import pytest
 from mnagent.core.actions import RemovePeerBinding, SetPeerBinding, SetTunnel, TunnelEnd
 from mnagent.core.security import Direction, EspMode, EspTransform, SecurityAssociation
 from mnagent.link.messages import NeighbourMessage, Overrun, RuleMessage
-from mnagent.runtime.next_hop import NextHopResolver
+from mnagent.runtime.next_hop import MAX_AT_ONCE, NextHopResolver, TunnelPath
 from mnagent.runtime.tunnels import TunnelKeeper, tunnel_mtu
 from mnagent.system.datapath import FakeDatapath
 from mnagent.system.kernel import FakeKernel, LinkInformation, Path
@@ -320,6 +320,22 @@ def test_resolver_is_concerned_by_its_neighbours_and_by_routes(bench: Bench) -> 
     assert not bench.resolver.concerns(replace(neighbour, address=HOME))
     assert bench.resolver.concerns(RuleMessage(priority=1, table=2))
     assert bench.resolver.concerns(Overrun())
+
+
+def test_path_of_a_packet_too_big_is_asked_for_before_the_others(bench: Bench) -> None:
+    others = [IPv6Address(f"2001:db8:e::{at:x}") for at in range(1, MAX_AT_ONCE + 1)]
+    for remote in (*others, AGENT):
+        bench.kernel.paths[remote] = Path(interface=3, neighbour=ROUTER, mtu=1500)
+        bench.resolver.follow((TunnelPath(CARE_OF, remote, 3),))
+    assert bench.resolver.refresh() == []
+    for remote in (*others, AGENT):
+        bench.kernel.paths[remote] = Path(interface=3, neighbour=ROUTER, mtu=1400)
+    assert not bench.resolver.suspect({IPv6Address("2001:db8:f::1")})
+    assert bench.resolver.suspect({others[0], IPv6Address("2001:db8:f::1")})
+    changed = bench.resolver.refresh()
+    assert [path.remote for path in changed] == [others[0], AGENT]
+    bench.resolver.unfollow(TunnelPath(CARE_OF, AGENT, 3))
+    assert not bench.resolver.suspect({AGENT})
 
 
 def test_verification_solicits_each_neighbour_once(bench: Bench) -> None:
