@@ -78,7 +78,7 @@ async def read_change(
 
     try:
         return await asyncio.to_thread(read)
-    except (NeedsRestart, ConfigurationError, ValueError) as error:
+    except (NeedsRestart, ConfigurationError, ValueError, OSError) as error:
         raise ReloadRefused(str(error)) from error
 
 

@@ -454,8 +454,12 @@ class Service:
         self._hangup = self._loop.create_task(self._reload_quietly())
 
     async def _reload_quietly(self) -> None:
-        with contextlib.suppress(Refused):  # the log has it
+        try:
             await self.reload()
+        except Refused:
+            pass  # the log has it
+        except Exception:
+            logger.exception("the configuration was not reloaded")
 
     # the agent
 
