@@ -675,7 +675,10 @@ class Service:
         self._addresses.clear()
         events: list[Event] = []
         links = kernel.links()
-        for interface in self._attached - {link.interface for link in links}:
+        present = {link.interface for link in links}
+        if self._parts.device.interface not in present:
+            self._end_without_device()
+        for interface in self._attached - present:
             self._detach(interface)
         routes = kernel.routes()
         if after_loss:
@@ -692,6 +695,8 @@ class Service:
     def _take(self, message: Message) -> list[Event]:
         events = self._monitor.handle(message, self._clock.now())
         if isinstance(message, LinkMessage):
+            if message.removed and message.interface == self._parts.device.interface:
+                self._end_without_device()
             self._follow_link(message)
         elif isinstance(message, AddressMessage):
             self._follow_address(message)
@@ -699,6 +704,13 @@ class Service:
         if self._parts.resolver.concerns(message):
             self._schedule_refresh()
         return events
+
+    def _end_without_device(self) -> None:
+        """Routes, rules and the engine hang on it: the service manager starts us anew."""
+        name = self._configuration.host.tunnel_interface
+        logger.error("the tunnel interface %s was removed; nothing goes without it", name)
+        self._exit_status = EXIT_CRASHED
+        self._done.set()
 
     def _on_clock_jump(self) -> None:
         slept = self._sleep.check()

@@ -3,6 +3,7 @@ live on while the daemon restarts."""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -61,5 +62,6 @@ class Device:
 
     def close(self) -> None:
         """Give the descriptor back; afterwards the device is there or not, as wanted."""
-        fcntl.ioctl(self.descriptor, TUNSETPERSIST, int(self.stays))
+        with contextlib.suppress(OSError):  # somebody may have removed it
+            fcntl.ioctl(self.descriptor, TUNSETPERSIST, int(self.stays))
         os.close(self.descriptor)

@@ -25,7 +25,12 @@ from mnagent.rig.namespace import Namespace, unique_prefix
 from mnagent.runtime.kernel import LinuxKernel
 from mnagent.runtime.key_files import write_key_pairs
 from mnagent.runtime.nftables import Shield
-from mnagent.runtime.service import EXIT_ALREADY_RUNNING, EXIT_START_FAILED, EXIT_STOPPED
+from mnagent.runtime.service import (
+    EXIT_ALREADY_RUNNING,
+    EXIT_CRASHED,
+    EXIT_START_FAILED,
+    EXIT_STOPPED,
+)
 from mnagent.wire.icmp6 import PacketTooBig
 from mnagent.wire.ipv6 import IPv6Packet, RawPayload
 from mnagent.wire.packet import encode_packet
@@ -310,6 +315,20 @@ def test_daemon_told_to_keep_the_tunnel_leaves_it_with_its_address(machine: Mach
     machine.stop()
     assert "mnagent0" in machine.namespace.show("link")
     assert "6275" not in machine.rules()
+
+
+def test_daemon_whose_tunnel_device_is_removed_ends_to_be_started_anew(machine: Machine) -> None:
+    before = machine.state()
+    machine.start()
+    machine.act(*AWAY)
+    machine.namespace.ip("link del mnagent0")
+    assert machine.process is not None
+    assert machine.process.wait(PATIENCE) == EXIT_CRASHED
+    assert "mnagent0 was removed" in machine.log()
+    assert machine.state() == before
+    (machine.directory / "log").write_text("")
+    machine.start()
+    assert f"inet6 {HOME}/128" in machine.namespace.show("-6", "addr", "show", "dev", "mnagent0")
 
 
 def test_socket_bound_to_the_home_address_survives_a_kill(machine: Machine) -> None:
