@@ -297,6 +297,9 @@ class PersistRecord:
     key: str
     """Letters, digits, '-', '.', ':' only."""
     value: str
+    guards_packets: bool = False
+    """The packets behind it must not leave unless it was kept: their numbers might be used again
+    after a crash."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,7 +67,7 @@ class SequenceCounter:
         if self._left == 0:
             self._left = SEQUENCE_BLOCK
             limit = (self._next + SEQUENCE_BLOCK) % SEQUENCE_MODULUS
-            records.append(PersistRecord(key=self._key, value=str(limit)))
+            records.append(PersistRecord(key=self._key, value=str(limit), guards_packets=True))
         value = self._next
         self._next = (value + 1) % SEQUENCE_MODULUS
         self._left -= 1

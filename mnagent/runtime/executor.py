@@ -160,7 +160,7 @@ class Executor:
 
     def perform(self, actions: Iterable[Action]) -> list[ActionFailed]:
         """Do them in order; a failure does not keep the later ones from being tried, except that
-        after a record that could not be kept nothing is sent (its number might be used twice)."""
+        nothing is sent behind a record that guards packets and could not be kept."""
         actions = tuple(actions)
         if sum(isinstance(action, SetTunnel | RemoveTunnel) for action in actions) > 1:
             with self._tunnels.gathering():
@@ -179,7 +179,7 @@ class Executor:
             failure = self._perform_one(action)
             if failure is not None:
                 failures.append(failure)
-                unsafe = unsafe or isinstance(action, PersistRecord)
+                unsafe |= isinstance(action, PersistRecord) and action.guards_packets
         return failures
 
     def _keep_silent(self, address: IPv6Address, *, optimistic: bool) -> None:

@@ -42,7 +42,13 @@ def test_counter_reserves_a_block_before_its_first_number() -> None:
     counter = SequenceCounter("sequence.x", random=Random(1), persisted="65530")
     assert counter.take() == (
         65530,
-        [PersistRecord(key="sequence.x", value=str((65530 + SEQUENCE_BLOCK) % 65536))],
+        [
+            PersistRecord(
+                key="sequence.x",
+                value=str((65530 + SEQUENCE_BLOCK) % 65536),
+                guards_packets=True,
+            )
+        ],
     )
     taken = [counter.take() for _ in range(SEQUENCE_BLOCK)]
     assert [number for number, _ in taken[:7]] == [65531, 65532, 65533, 65534, 65535, 0, 1]
@@ -65,4 +71,5 @@ def test_counter_resumes_after_the_accepted_number_and_reserves_anew() -> None:
     counter.take()
     counter.resume_after(65535)
     number, records = counter.take()
-    assert number == 0 and records == [PersistRecord(key="s", value=str(SEQUENCE_BLOCK))]
+    assert number == 0
+    assert records == [PersistRecord(key="s", value=str(SEQUENCE_BLOCK), guards_packets=True)]

@@ -365,11 +365,19 @@ def test_failure_does_not_keep_later_actions_back(bench: Bench) -> None:
     assert bench.sender.sent == [PACKET]
 
 
-def test_nothing_is_sent_after_a_record_that_was_not_kept() -> None:
+def test_nothing_is_sent_after_a_record_that_guards_packets_and_was_not_kept() -> None:
     bench = Bench(store=RefusingStore())
-    failures = bench.perform(PersistRecord(key="sequence", value="1"), PACKET)
+    record = PersistRecord(key="sequence", value="1", guards_packets=True)
+    failures = bench.perform(record, PACKET)
     assert [failure.errno for failure in failures] == [errno.ENOSPC, errno.EIO]
     assert bench.sender.sent == []
+
+
+def test_packets_leave_on_a_full_disk_that_takes_no_other_record() -> None:
+    bench = Bench(store=RefusingStore())
+    failures = bench.perform(PersistRecord(key="known-links", value="1"), PACKET)
+    assert [failure.errno for failure in failures] == [errno.ENOSPC]
+    assert bench.sender.sent == [PACKET]
 
 
 def test_journal_record_reaches_the_journal(bench: Bench) -> None:
