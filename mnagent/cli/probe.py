@@ -117,13 +117,13 @@ class Probe:
         if importlib.util.find_spec("mnagent.datapath._kernel") is None:
             return "it is not built", KERNEL_ENGINE_REMEDY
         try:
-            links = importlib.import_module("mnagent.datapath.kernel_links")
+            from mnagent.datapath.kernel_links import OBJECT, KernelLinks
         except ImportError as error:
             return str(error), "install libbpf1"
-        if not links.OBJECT.exists():
-            return f"{links.OBJECT} is missing", KERNEL_ENGINE_REMEDY
+        if not OBJECT.exists():
+            return f"{OBJECT} is missing", KERNEL_ENGINE_REMEDY
         try:
-            links.KernelLinks(None).close()
+            KernelLinks(None, room={}).close()
         except OSError as error:
             remedy = (
                 "run as root (CAP_BPF, CAP_NET_ADMIN, and before Linux 6.8 CAP_PERFMON); "

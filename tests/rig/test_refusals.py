@@ -89,3 +89,17 @@ def test_daemon_with_a_key_file_others_can_read_refuses_it(configuration: Path) 
     assert status == EXIT_USAGE
     assert str(keys) in output and "0600" in output
     assert "Traceback" not in output and "LEFT BEHIND" not in output
+
+
+def test_doctor_on_a_machine_that_has_everything_finds_no_error(configuration: Path) -> None:
+    status, output = mnagent("doctor -c", configuration)
+    assert status == 0, output
+    assert "kernel engine: " in output and "The agent can work here" in output
+    assert "Traceback" not in output and "LEFT BEHIND" not in output
+
+
+def test_doctor_without_any_capability_says_so_and_checks_the_rest(configuration: Path) -> None:
+    status, output = mnagent("doctor", through="setpriv --bounding-set=-all --inh-caps=-all")
+    assert status == EXIT_FAILED
+    assert "lacks CAP_NET_ADMIN and CAP_NET_RAW" in output and "libcrypto: " in output
+    assert "Traceback" not in output and "LEFT BEHIND" not in output
