@@ -232,6 +232,7 @@ class MobileNodeRole:
             binding_lifetime_remaining=round(registration.remaining(now), 3),
             sequence=None if entry is None else entry.sequence,
             last_status=registration.last_status,
+            unanswered=registration.is_unanswered,
             tunnel=_text(node.tunnel_address),
             handovers=handovers.records,
             correspondents=tuple(
