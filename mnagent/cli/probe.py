@@ -4,6 +4,7 @@ place."""
 from __future__ import annotations
 
 import ctypes
+import errno
 import importlib.util
 import os
 import socket
@@ -55,7 +56,10 @@ class Probe:
     def try_ingress_table(self) -> str | None:
         """Make an nftables table as the agent does, and let it go; the error, or None."""
         from mnagent.runtime.nftables import Shield
+        from mnagent.runtime.process import CAP_NET_ADMIN, effective_capabilities
 
+        if not effective_capabilities() >> CAP_NET_ADMIN & 1:
+            return os.strerror(errno.EPERM)  # libnftables would say so itself, on standard error
         loopback = socket.if_nametoindex("lo")
         try:
             shield = Shield(

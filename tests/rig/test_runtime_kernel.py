@@ -599,6 +599,18 @@ def test_what_the_kernel_learned_on_the_former_link_goes_with_it(machine: Machin
             solicitation = frame_with(frames, 58)
 
 
+def test_stop_on_the_link_of_the_start_asks_routers_for_what_ran_out_meanwhile(
+    machine: Machine,
+) -> None:
+    machine.namespace.ip("addr add fe80::7/64 dev eth0 nodad")
+    machine.start()
+    with frames_of(machine) as frames:
+        assert machine.stop() == EXIT_STOPPED
+        solicitation = frame_with(frames, 58)
+        while solicitation[54] != ROUTER_SOLICITATION:
+            solicitation = frame_with(frames, 58)
+
+
 @requirement("RFC6275-11.5.1", "MOV-02")
 def test_advertisement_of_the_former_link_is_read_before_the_links_return(
     machine: Machine,
