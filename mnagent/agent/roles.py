@@ -507,7 +507,7 @@ class HomeAgentRole:
             return HomeAgentSnapshot(state="waiting-for-home-link", bindings=(), probing=())
         bindings, probing = self.home_agent.bindings, self.home_agent.probing
         return HomeAgentSnapshot(
-            state="serving",
+            state="serving" if self.home_agent.is_home_link_up else "waiting-for-home-link",
             bindings=tuple(_binding(entry, now) for entry in bindings[:SHOWN_BINDINGS]),
             probing=tuple(map(str, probing[:SHOWN_BINDINGS])),
             binding_count=len(bindings),

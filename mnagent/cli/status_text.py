@@ -169,6 +169,7 @@ def _home_agent(agent: Table | None) -> Iterator[str]:
     yield ""
     if agent.get("state") == "waiting-for-home-link":
         yield "Waiting for the home link: its interface is missing or has no carrier."
+        yield "Until then only mobile nodes that are registered already are served."
     number = agent.get("binding_count", len(bindings))
     count = {0: "No mobile node is", 1: "One mobile node is"}.get(
         number, f"{number} mobile nodes are"
