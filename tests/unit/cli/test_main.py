@@ -163,6 +163,14 @@ def test_keygen_encryption_option_sets_the_key_length(tmp_path: Path) -> None:
     assert lengths == {"aes-cbc-128": {32}, "aes-cbc-256": {64}}
 
 
+def test_keygen_into_a_file_asks_for_a_directory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "keys").touch()
+    assert keygen(tmp_path / "keys") == 2
+    assert "expected a directory" in one_line(capsys)
+
+
 def test_keygen_files_that_are_there_are_kept_unless_forced(
     keys: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
