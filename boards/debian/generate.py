@@ -35,6 +35,7 @@ STATUS = {
     "1": "It could not be done, or a check found an error.",
     "2": "The command line, a configuration or a key file is wrong; one line says what.",
     "3": "Another agent runs already (run).",
+    "4": "The agent crashed (run).",
     "130": "It was interrupted.",
 }
 _SAFE = {"\\": "\\e", "-": "\\-"}
@@ -52,8 +53,8 @@ def commands(parser: argparse.ArgumentParser) -> dict[str, tuple[str, argparse.A
                     found |= {f"{name} {own}": value for own, value in inner.items()}
                 else:
                     found[name] = (helps.get(name, ""), sub)
-    found.pop("demo", None)  # The package comes without the rig.
-    return found
+    # The package comes without the rig.
+    return {name: each for name, each in found.items() if name.split()[0] not in ("demo", "rig")}
 
 
 def options(parser: argparse.ArgumentParser) -> list[argparse.Action]:

@@ -233,6 +233,7 @@ class MobileNodeRole:
             binding_lifetime_remaining=round(registration.remaining(now), 3),
             sequence=None if entry is None else entry.sequence,
             last_status=registration.last_status,
+            unanswered=registration.is_unanswered,
             tunnel=_text(node.tunnel_address),
             handovers=handovers.records,
             correspondents=tuple(
@@ -509,7 +510,7 @@ class HomeAgentRole:
             return HomeAgentSnapshot(state="waiting-for-home-link", bindings=(), probing=())
         bindings, probing = self.home_agent.bindings, self.home_agent.probing
         return HomeAgentSnapshot(
-            state="serving",
+            state="serving" if self.home_agent.is_home_link_up else "waiting-for-home-link",
             bindings=tuple(_binding(entry, now) for entry in bindings[:SHOWN_BINDINGS]),
             probing=tuple(map(str, probing[:SHOWN_BINDINGS])),
             binding_count=len(bindings),

@@ -84,6 +84,8 @@ class MobileNodeSnapshot:
     """Of the newest Binding Update."""
     last_status: int | None
     """Of the newest matching Binding Acknowledgement."""
+    unanswered: bool = False
+    """The home agent has left several Binding Updates unanswered."""
     tunnel: str | None
     """Care-of address packets are tunnelled from, or None."""
     handovers: tuple[HandoverRecord, ...]

@@ -74,6 +74,14 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=_HelpFormatter, **options)
 
+    def parse_known_args(self, *given: Any, **named: Any) -> Any:
+        """As argparse's, but a subcommand tells of what it does not know itself, and not the
+        command above it, whose help does not list its options."""
+        known, unknown = super().parse_known_args(*given, **named)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return known, unknown
+
     def error(self, message: str) -> NoReturn:
         raise CommandError(f"{message} (`{self.prog} --help` lists what there is)")
 
@@ -119,11 +127,8 @@ def _is_configuration_error(error: Exception) -> bool:
 def _dispatch(argv: list[str]) -> int:
     if argv[:1] == ["demo"]:
         return _rig("the demo", "mnagent.rig.demo", argv[1:])
-    if argv[:1] == ["rig"]:
-        module = RIG_MODULES.get(argv[1]) if len(argv) > 1 else None
-        if module is None:
-            raise CommandError(f"`mnagent rig` needs to know what: {', '.join(RIG_MODULES)}")
-        return _rig("the rig", module, argv[2:])
+    if argv[:1] == ["rig"] and argv[1:2] and argv[1] in RIG_MODULES:
+        return _rig("the rig", RIG_MODULES[argv[1]], argv[2:])
     try:
         arguments = build_parser().parse_args(argv)
     except SystemExit as ending:  # --help and --version
@@ -139,7 +144,7 @@ def _rig(what: str, module: str, argv: list[str]) -> int:
     except ModuleNotFoundError as error:
         raise CommandError(
             f"{what} needs {error.name}, which is not installed; "
-            "`pip install 'mnagent[rig]'` brings it",
+            "run ci/setup in the source tree, and .venv/bin/mnagent there",
             EXIT_FAILED,
         ) from None
     try:
@@ -170,12 +175,22 @@ def build_parser() -> argparse.ArgumentParser:
     _add_doctor(commands)
     _add_bench(commands)
     commands.add_parser("demo", help="watch a mobile node roam, in namespaces on this machine")
-    commands.add_parser("rig", help="roam over Wi-Fi in a virtual machine (wifi), show it (serve)")
+    _add_rig(commands)
     commands.add_parser("version", help="print the version")
     return parser
 
 
 _Commands = argparse._SubParsersAction
+
+
+def _add_rig(commands: _Commands[_Parser]) -> None:
+    """Only to say what there is: `_dispatch` hands over before."""
+    parser = commands.add_parser(
+        "rig", help="roam over Wi-Fi in a virtual machine (wifi), show it (serve)"
+    )
+    kinds = parser.add_subparsers(dest="what", required=True, metavar="WHAT", parser_class=_Parser)
+    kinds.add_parser("wifi", help="roam between access points in a small virtual machine")
+    kinds.add_parser("serve", help="show places, what runs and past results as a web page")
 
 
 def _configuration_option(parser: argparse.ArgumentParser, *, required: bool) -> None:
@@ -219,10 +234,12 @@ def _add_bindings(commands: _Commands[_Parser]) -> None:
     actions = parser.add_subparsers(
         dest="action", required=True, metavar="ACTION", parser_class=_Parser
     )
-    show = actions.add_parser("list", help="show them", allow_abbrev=False)
+    show = actions.add_parser("list", help="show all of them", allow_abbrev=False)
     _agent_options(show)
     show.add_argument("--json", action="store_true", help="print them as JSON")
-    delete = actions.add_parser("delete", help="end some of them", allow_abbrev=False)
+    delete = actions.add_parser(
+        "delete", help="end those of some home addresses", allow_abbrev=False
+    )
     _agent_options(delete)
     delete.add_argument(
         "home_addresses", type=_address, nargs="+", metavar="ADDRESS", help="home address"
@@ -232,7 +249,11 @@ def _add_bindings(commands: _Commands[_Parser]) -> None:
     )
     _agent_options(switch)
     switch.add_argument(
-        "home_addresses", type=_address, nargs="*", metavar="ADDRESS", help="home address; all"
+        "home_addresses",
+        type=_address,
+        nargs="*",
+        metavar="ADDRESS",
+        help="home address (default: all)",
     )
     switch.add_argument(
         "--home-agent",
@@ -241,14 +262,14 @@ def _add_bindings(commands: _Commands[_Parser]) -> None:
         action="append",
         default=[],
         metavar="ADDRESS",
-        help="where to, in this order; those heard on the home link",
+        help="where to; again for the next to try (default: those heard on the home link)",
     )
     switch.add_argument(
         "--wait",
         type=float,
         default=0.0,
         metavar="SECONDS",
-        help="until they have left, at most so long",
+        help="wait until they have left, at most so long (default: not at all)",
     )
 
 

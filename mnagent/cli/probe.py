@@ -4,6 +4,7 @@ place."""
 from __future__ import annotations
 
 import ctypes
+import errno
 import importlib.util
 import os
 import socket
@@ -55,7 +56,10 @@ class Probe:
     def try_ingress_table(self) -> str | None:
         """Make an nftables table as the agent does, and let it go; the error, or None."""
         from mnagent.runtime.nftables import Shield
+        from mnagent.runtime.process import CAP_NET_ADMIN, effective_capabilities
 
+        if not effective_capabilities() >> CAP_NET_ADMIN & 1:
+            return os.strerror(errno.EPERM)  # libnftables would say so itself, on standard error
         loopback = socket.if_nametoindex("lo")
         try:
             shield = Shield(
@@ -117,13 +121,13 @@ class Probe:
         if importlib.util.find_spec("mnagent.datapath._kernel") is None:
             return "it is not built", KERNEL_ENGINE_REMEDY
         try:
-            links = importlib.import_module("mnagent.datapath.kernel_links")
+            from mnagent.datapath.kernel_links import OBJECT, KernelLinks
         except ImportError as error:
             return str(error), "install libbpf1"
-        if not links.OBJECT.exists():
-            return f"{links.OBJECT} is missing", KERNEL_ENGINE_REMEDY
+        if not OBJECT.exists():
+            return f"{OBJECT} is missing", KERNEL_ENGINE_REMEDY
         try:
-            links.KernelLinks(None).close()
+            KernelLinks(None, room={}).close()
         except OSError as error:
             remedy = (
                 "run as root (CAP_BPF, CAP_NET_ADMIN, and before Linux 6.8 CAP_PERFMON); "

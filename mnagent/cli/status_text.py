@@ -25,6 +25,9 @@ NODE_STATES = {
     "deregistering": "Leaving: telling the home agent.",
     "home-address-duplicate": "Stopped: another node has the home address.",
 }
+UNANSWERED = (
+    "does the home agent run, does ESP reach it, were the key files of both ends made together?"
+)
 HANDOVERS_SHOWN = 8
 FIRST_REJECTING_STATUS = 128
 
@@ -97,6 +100,8 @@ def _mobile_node(node: Table | None, now: float) -> Iterator[str]:
     last = node.get("last_status")
     if isinstance(last, int) and last >= FIRST_REJECTING_STATUS:
         yield f"  last answer       {_sentence(last)} (status {last})"
+    if node.get("unanswered"):
+        yield f"  last answer       none: {UNANSWERED}"
     yield from path_text.correspondents(node.get("correspondents") or ())
     yield from _handovers(node.get("handovers") or (), now)
 
@@ -164,6 +169,7 @@ def _home_agent(agent: Table | None) -> Iterator[str]:
     yield ""
     if agent.get("state") == "waiting-for-home-link":
         yield "Waiting for the home link: its interface is missing or has no carrier."
+        yield "Until then only mobile nodes that are registered already are served."
     number = agent.get("binding_count", len(bindings))
     count = {0: "No mobile node is", 1: "One mobile node is"}.get(
         number, f"{number} mobile nodes are"

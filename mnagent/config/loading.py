@@ -44,6 +44,7 @@ from mnagent.config.raw import (
     RawRouteOptimizationPolicy,
     RawServedMobileNode,
 )
+from mnagent.config.shape_error import shape_error
 
 MAX_CONFIGURATION_LENGTH = 4 * 1024 * 1024
 """Octets."""
@@ -89,19 +90,6 @@ MAX_RULE_PRIORITY = 32765
 
 Choice = TypeVar("Choice", bound=enum.Enum)
 
-_KIND_NAMES = {
-    "str": "a string",
-    "str | array": "a string or a list",
-    "int | str": "a whole number or a string",
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "array": "a list",
-    "object": "a table",
-    "object | null": "a table",
-    "str | null": "a string",
-}
-
 
 def load(path: Path | str) -> Configuration:
     """Read and check a configuration file; paths in it count from the file's directory.
@@ -142,7 +130,7 @@ def _node_files(directory: Path) -> list[Path] | None:
     return [directory / name for name in names if re.fullmatch(r"[^.].*\.toml", name)]
 
 
-Shape = TypeVar("Shape")
+Shape = TypeVar("Shape", bound=msgspec.Struct)
 
 
 def _decode(path: Path, text: str, shape: type[Shape]) -> Shape:
@@ -152,25 +140,7 @@ def _decode(path: Path, text: str, shape: type[Shape]) -> Shape:
         remedy = "correct the line (https://toml.io has the rules)"
         raise ConfigurationError(path, "", f"expected valid TOML: {error}", remedy) from None
     except msgspec.ValidationError as error:
-        raise _shape_error(path, str(error)) from None
-
-
-def _shape_error(path: Path, message: str) -> ConfigurationError:
-    """Put the decoder's words into ours: its path is ``$.mobile_node.lifetime``."""
-    words, _, place = message.partition(" - at `$")
-    table = place.rstrip("`").lstrip(".")
-    remedy = "see reference.toml, which has every key with its unit and default"
-    named = re.fullmatch(r"Object (contains unknown|missing required) field `(.*)`", words)
-    if named:
-        key_path = f"{table}.{named[2]}" if table else named[2]
-        missing = named[1] == "missing required"
-        expected = "missing, and has no default" if missing else "unknown key"
-        return ConfigurationError(path, key_path, expected, remedy)
-    kinds = re.fullmatch(r"Expected `(.*)`, got `(.*)`", words)
-    if kinds:
-        wanted, found = (_KIND_NAMES.get(kind, kind) for kind in kinds.groups())
-        return ConfigurationError(path, table, f"expected {wanted}, found {found}", remedy)
-    return ConfigurationError(path, table, words, remedy)
+        raise shape_error(path, str(error), shape) from None
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -90,9 +91,14 @@ class MetricsServer:
 
     async def start(self) -> None:
         """Listen where there is a loopback address; OSError when the port is taken."""
-        self._server = await asyncio.start_server(
-            self._serve, LOOPBACK_ADDRESSES, self._port, limit=MAX_REQUEST_LENGTH
-        )
+        try:
+            self._server = await asyncio.start_server(
+                self._serve, LOOPBACK_ADDRESSES, self._port, limit=MAX_REQUEST_LENGTH
+            )
+        except OSError as error:
+            reason = os.strerror(error.errno or 0)
+            text = f"TCP port {self._port}: {reason}; correct host.metrics_port"
+            raise OSError(error.errno, text) from error
 
     def port_of(self, address: str) -> int:
         """The port listened on at one of `LOOPBACK_ADDRESSES`."""

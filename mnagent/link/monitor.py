@@ -73,8 +73,11 @@ class LinkMonitor:
         *,
         ignored: Iterable[str] = (),
         own_protocol: int = 0,
+        expected: Iterable[str] = (),
     ) -> None:
+        """``expected`` are asked for too, where all are watched."""
         self._names = tuple(names)
+        self._expected = self._names or tuple(expected)
         self._ignored = frozenset(ignored) | {"lo"}
         self._own_protocol = own_protocol
         self._interfaces: dict[int, _Interface] = {}
@@ -90,7 +93,7 @@ class LinkMonitor:
     def missing(self) -> tuple[str, ...]:
         """Names that were asked for and do not exist now."""
         present = {interface.message.name for interface in self._interfaces.values()}
-        return tuple(name for name in self._names if name not in present)
+        return tuple(name for name in self._expected if name not in present)
 
     def next_deadline(self) -> float | None:
         """When `handle_timer` wants to run."""

@@ -132,6 +132,9 @@ HOST_FAILURE_DELAY: Final = 30.0
 RENEWAL_REQUEST_INTERVAL: Final = 1.0
 """Least time, in seconds, between Binding Errors for tunnelled packets of one home address."""
 _ICMPV6_ERRORS: Final = (DestinationUnreachable, PacketTooBig, TimeExceeded, ParameterProblem)
+HOME_LINK_IS_DOWN: Final = (
+    "The home link has no carrier: nobody there can be asked whether the home address is free."
+)
 _MAX_QUOTED: Final = 1280 - 48
 """Octets of the offending packet in an ICMPv6 error (RFC 4443 2.4 c)."""
 
@@ -269,6 +272,11 @@ class HomeAgent:
             ActionFailed: self._on_action_failed,
             ShutdownRequested: self._on_shutdown_requested,
         }
+
+    @property
+    def is_home_link_up(self) -> bool:
+        """Whether new mobile nodes can be accepted; always true of a virtual home prefix."""
+        return self._is_home_link_up
 
     @property
     def bindings(self) -> tuple[BindingCacheEntry, ...]:
@@ -813,7 +821,8 @@ class HomeAgent:
         if self._settings.home_link is None:
             return self._accept(request, now)
         if not self._is_home_link_up:
-            return self._reject(request, BindingStatus.INSUFFICIENT_RESOURCES)
+            status = BindingStatus.INSUFFICIENT_RESOURCES
+            return self._reject(request, status, sentence=HOME_LINK_IS_DOWN)
         registration = self._probing.get(request.home_address)
         if registration is None:
             return self._start_probing(request, now)
@@ -967,13 +976,19 @@ class HomeAgent:
         return BindingStatus.BINDING_UPDATE_ACCEPTED
 
     def _reject(
-        self, request: BindingRequest, status: BindingStatus, *, sequence: int | None = None
+        self,
+        request: BindingRequest,
+        status: BindingStatus,
+        *,
+        sequence: int | None = None,
+        sentence: str = "",
     ) -> list[Action]:
+        """``sentence``: why, where the status does not tell."""
         details = (
             ("home_address", str(request.home_address)),
             ("care_of_address", str(request.care_of_address)),
             ("status", str(int(status))),
-            ("sentence", status.sentence),
+            ("sentence", sentence or status.sentence),
         )
         return [
             self._acknowledge(request, status, lifetime=0, sequence=sequence),

@@ -79,6 +79,10 @@ from mnagent.wire.mobility_options import AlternateCareOfAddress, BindingRefresh
 
 UNREACHABLE_AFTER: Final = 3
 """Unanswered updates after which people are told."""
+UNREACHABLE: Final = (
+    "It answers no Binding Update. Does it run, does ESP reach it, and were the key files of both "
+    "ends made together?"
+)
 MAX_IMMEDIATE_RESYNCS: Final = 3
 """Status 135 answered at once so many times in a row; then the back-off timer paces us."""
 MAX_UPDATES_TO_LEARNT_ADDRESS: Final = 2
@@ -252,6 +256,11 @@ class HomeRegistration:
     @property
     def home_agent_address(self) -> IPv6Address:
         return self._settings.home_agent_address
+
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether people have been told that no update is answered."""
+        return self._is_outstanding and self._unanswered >= UNREACHABLE_AFTER
 
     @property
     def state(self) -> RegistrationState:
@@ -649,7 +658,10 @@ class HomeRegistration:
         self._timeout = min(self._timeout * 2, MAX_BINDACK_TIMEOUT)
         outputs: list[Output] = []
         if self._unanswered == UNREACHABLE_AFTER:
-            details = (("home_agent", str(self._settings.home_agent_address)),)
+            details = (
+                ("home_agent", str(self._settings.home_agent_address)),
+                ("sentence", UNREACHABLE),
+            )
             report = ReportEvent(name="home-agent-unreachable", details=details, warning=True)
             outputs.append(report)
         return outputs + self._transmit(now)

@@ -169,7 +169,6 @@ def assemble(
         process.StateInUse: another copy holds the state directory.
     """
     try:
-        process.require_capabilities()
         process.forbid_core_dumps()
         if build is None:
             from mnagent.agent.build import build_agent
@@ -180,14 +179,7 @@ def assemble(
         return _Assembler(configuration, stack, key_sets).assemble(entropy, build)
     except (OSError, ValueError) as error:
         logger.debug("failed to start", exc_info=True)
-        raise StartError(f"failed to start: {_sentence(error)}") from error
-
-
-def _sentence(error: Exception) -> str:
-    """What went wrong, and with which file."""
-    if not isinstance(error, OSError) or error.strerror is None:
-        return str(error)
-    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        raise StartError(f"failed to start: {process.reason_of(error)}") from error
 
 
 class _Assembler:
@@ -204,8 +196,13 @@ class _Assembler:
         self._clock = BootClock()
         self._key_sets = key_sets
         state = configuration.host.state_directory
-        state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        stack.callback(os.close, process.lock(state / "lock"))
+        try:
+            state.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = process.lock(state / "lock")
+        except OSError as error:
+            error.strerror = f"{error.strerror}; correct host.state_directory"
+            raise
+        stack.callback(os.close, lock)
         self._store = FileStore(state / "records")
         self._journal = Journal(
             state / "bindings.journal",

@@ -104,6 +104,10 @@ def write_key_pairs(
     used: set[int] = set()
     texts = [_generate(directory, home_address, each, encryption, used) for each in home_agents]
     pairs = [_paths(directory, number, len(home_agents)) for number in range(len(home_agents))]
+    if directory.exists() and not directory.is_dir():
+        raise ConfigurationError(
+            directory, "", "expected a directory, found a file", "name another"
+        )
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not overwrite:
         for path in (path for pair in pairs for path in pair):

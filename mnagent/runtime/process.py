@@ -70,6 +70,13 @@ def require_capabilities() -> None:
         )
 
 
+def reason_of(error: Exception) -> str:
+    """Why something failed, in words that name the file where there is one."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
 def be_prompt() -> None:
     """Ahead of ordinary programs when something moves: a handover is a few milliseconds of work
     that everybody waits for. Where we may not, the service manager has to (``Nice=``)."""

@@ -104,6 +104,7 @@ for more often."""
 FIRST_PACKET_SHARE = 0.02
 """Of the time since the movement: how exactly their time is known, and what it may cost."""
 MIN_ACTIVITY_INTERVAL = 0.001
+MISSING_INTERFACE = "It is used as soon as it is there; `ip link` lists those that are."
 EXIT_STOPPED = 0
 EXIT_START_FAILED = 1
 EXIT_ALREADY_RUNNING = 3
@@ -126,6 +127,7 @@ def run(
     """
     _set_up_logging(configuration.host.log_level.value)
     try:
+        process.require_capabilities()
         with DaemonLock(configuration.host.control_socket) as lock:
             again = reread or partial(load, configuration.path)
             start = partial(assemble, configuration, build=build, key_sets=key_sets)
@@ -137,7 +139,7 @@ def run(
         logger.error("%s", error)
         return EXIT_START_FAILED
     except OSError as error:
-        logger.error("failed to start: %s", error)
+        logger.error("failed to start: %s", process.reason_of(error))
         return EXIT_START_FAILED
 
 
@@ -168,6 +170,12 @@ def _set_up_logging(level: str) -> None:
         format=f"{timed}%(levelname)s %(message)s",
         force=True,
     )
+
+
+def _expected_interfaces(configuration: Configuration) -> tuple[str, ...]:
+    """Besides those that are used because they are named."""
+    agent = configuration.home_agent
+    return () if agent is None or agent.home_link is None else (agent.home_link,)
 
 
 def traffic_seen(traffic: Traffic) -> TrafficSeen:
@@ -241,6 +249,7 @@ class Service:
             assembly.interface_names,
             ignored=(configuration.host.tunnel_interface,),
             own_protocol=ROUTE_PROTOCOL,
+            expected=_expected_interfaces(configuration),
         )
 
     async def run(self, signals: Sequence[int] = ()) -> int:
@@ -851,11 +860,8 @@ class Service:
         missing = self._monitor.missing
         if missing != self._missing:
             for name in set(missing) - set(self._missing):
-                self._report(
-                    ReportEvent(
-                        name="interface-missing", details=(("interface", name),), warning=True
-                    )
-                )
+                details = (("interface", name), ("sentence", MISSING_INTERFACE))
+                self._report(ReportEvent(name="interface-missing", details=details, warning=True))
             for name in set(self._missing) - set(missing):
                 self._report(ReportEvent(name="interface-present", details=(("interface", name),)))
             self._missing = missing

@@ -1,8 +1,8 @@
 """What the kernel learns from router advertisements, on interfaces that move between links.
 
 With ``autoconfiguration = "agent"`` the kernel ignores advertisements while the agent runs. On stop
-it gets its job back; where its addresses were removed it is helped to new ones by a router
-solicitation. With ``"kernel"`` it goes on by itself.
+it gets its job back, and a router solicitation helps it to what it has missed. With ``"kernel"`` it
+goes on by itself.
 
 What it configured stays as long as the link does: nothing that worked is cut off. Once the link
 changes that is of another link, and the kernel, which knows only of a carrier that went and came,
@@ -46,7 +46,6 @@ class Takeover:
         self._settings = settings
         self._by_agent = by_agent
         self._names: dict[int, str] = {}
-        self._emptied: set[int] = set()
         self._looked_at: set[int] = set()
 
     def take(self, interface: int, name: str) -> None:
@@ -59,7 +58,6 @@ class Takeover:
     def forget(self, interface: int) -> None:
         """The interface is gone."""
         self._names.pop(interface, None)
-        self._emptied.discard(interface)
         self._looked_at.discard(interface)
 
     def link_changed(self, interface: int) -> None:
@@ -72,21 +70,19 @@ class Takeover:
             and self._kernel.read_setting(f"net/ipv6/conf/{name}/accept_ra") == "0"
         ):
             return
-        removed = self._remove_addresses(interface) + self._remove_routes(interface)
+        self._remove_addresses(interface)
+        self._remove_routes(interface)
         if self._by_agent:
             # The kernel learns nothing more: there will be nothing to remove, and every handover
             # would wait for the look.
             self._looked_at.add(interface)
-            if removed:
-                self._emptied.add(interface)
 
     @property
     def _address_protocols(self) -> tuple[int, ...]:
         # Before Linux 5.18 all addresses have protocol 0; some of them may be another daemon's.
         return (0, IFAPROT_KERNEL_RA) if self._by_agent else (IFAPROT_KERNEL_RA,)
 
-    def _remove_addresses(self, interface: int) -> int:
-        count = 0
+    def _remove_addresses(self, interface: int) -> None:
         for address in self._kernel.addresses():
             if (
                 address.interface == interface
@@ -98,11 +94,8 @@ class Takeover:
                     self._kernel.remove_address(
                         interface, address.address, prefix_length=address.prefix_length
                     )
-                    count += 1
-        return count
 
-    def _remove_routes(self, interface: int) -> int:
-        count = 0
+    def _remove_routes(self, interface: int) -> None:
         for route in self._kernel.routes():
             learned = route.protocol == RTPROT_RA or (
                 route.protocol == RTPROT_KERNEL and route.expires
@@ -118,13 +111,11 @@ class Takeover:
                         ),
                         protocol=route.protocol,
                     )
-                    count += 1
-        return count
 
     def solicit(self) -> None:
-        """After the settings are back: ask for router advertisements where the kernel has
-        nothing."""
-        for interface in self._emptied:
+        """After the settings are back: ask for router advertisements. What the kernel had learned
+        was removed, or ran out meanwhile."""
+        for interface in self._names if self._by_agent else ():
             try:
                 _send_solicitation(interface)
             except OSError as error:

@@ -317,8 +317,10 @@ def test_silent_home_agent_is_reported_and_found_when_it_is_back() -> None:
         world.run_for(100)
         assert len(net.mobile_node.reported("home-agent-unreachable")) == 1
         assert net.state == "registering"
+        assert net.is_unanswered
         net.home_agent.start(net.new_home_agent())
         world.run_until(lambda: net.is_registered_in(PREFIX_A), timeout=40)
+        assert not net.is_unanswered
 
 
 def test_second_interface_takes_over_when_the_first_loses_its_link() -> None:

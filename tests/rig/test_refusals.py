@@ -89,3 +89,56 @@ def test_daemon_with_a_key_file_others_can_read_refuses_it(configuration: Path) 
     assert status == EXIT_USAGE
     assert str(keys) in output and "0600" in output
     assert "Traceback" not in output and "LEFT BEHIND" not in output
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "remedy"),
+    [
+        ("state_directory", "{directory}/node.toml", "correct host.state_directory"),
+        ("control_socket", "{directory}/node.toml/socket", "correct host.control_socket"),
+    ],
+)
+def test_daemon_that_cannot_have_its_files_names_them_and_the_key(
+    configuration: Path, key: str, value: str, remedy: str
+) -> None:
+    value = value.format(directory=configuration.parent)  # a file where a directory is needed
+    lines = configuration.read_text().splitlines()
+    lines = [line for line in lines if not line.startswith(key)] + [f'{key} = "{value}"']
+    configuration.write_text("\n".join(lines))
+    status, output = mnagent("run -c", configuration)
+    assert status == EXIT_FAILED
+    assert f"{configuration}: File exists; {remedy}" in output
+    assert "Traceback" not in output and "LEFT BEHIND" not in output
+
+
+def test_daemon_whose_metrics_port_is_taken_names_it_and_leaves_no_socket(
+    configuration: Path,
+) -> None:
+    with configuration.open("a") as file:
+        file.write("metrics_port = 9999\n")
+    busy = (
+        'import socket, subprocess, sys; held = socket.create_server(("127.0.0.1", 9999)); '
+        "sys.exit(subprocess.call(sys.argv[1:]))"
+    )
+    status, output = mnagent(
+        "run -c", configuration, first="ip link set lo up", through=f"{sys.executable} -c '{busy}'"
+    )
+    assert status == EXIT_FAILED
+    assert "TCP port 9999: Address already in use; correct host.metrics_port" in output
+    assert not (configuration.parent / "control.sock").exists()
+    assert "Traceback" not in output and "mnagent0" not in output
+
+
+def test_doctor_on_a_machine_that_has_everything_finds_no_error(configuration: Path) -> None:
+    status, output = mnagent("doctor -c", configuration)
+    assert status == 0, output
+    assert "kernel engine: " in output and "The agent can work here" in output
+    assert "Traceback" not in output and "LEFT BEHIND" not in output
+
+
+def test_doctor_without_any_capability_says_so_and_checks_the_rest(configuration: Path) -> None:
+    status, output = mnagent("doctor", through="setpriv --bounding-set=-all --inh-caps=-all")
+    assert status == EXIT_FAILED
+    assert "lacks CAP_NET_ADMIN and CAP_NET_RAW" in output and "libcrypto: " in output
+    assert "you must be root" not in output  # a library's own words, amid ours
+    assert "Traceback" not in output and "LEFT BEHIND" not in output

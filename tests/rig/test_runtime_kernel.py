@@ -127,6 +127,12 @@ class Machine:
         (self.directory / "log").write_text("")
         return status
 
+    def processor_time(self) -> float:
+        """Seconds that the daemon has taken so far."""
+        assert self.process is not None
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def log(self) -> str:
         return (self.directory / "log").read_text()
 
@@ -689,6 +695,35 @@ def test_what_the_kernel_learned_on_the_former_link_goes_with_it(machine: Machin
     assert "2001:db8:8::5" in addresses()
     with frames_of(machine) as frames:
         machine.namespace.ip("addr add fe80::7/64 dev eth0 nodad")
+        assert machine.stop() == EXIT_STOPPED
+        solicitation = frame_with(frames, 58)
+        while solicitation[54] != ROUTER_SOLICITATION:
+            solicitation = frame_with(frames, 58)
+
+
+@pytest.mark.parametrize("was_up", [True, False], ids=["was-up", "never-up"])
+def test_interface_that_is_down_costs_no_processor_time(machine: Machine, was_up: bool) -> None:
+    """The socket of an interface that is down has an error, and an error ends every wait."""
+    if not was_up:
+        machine.namespace.ip("link set eth0 down")
+    machine.start()
+    if was_up:
+        machine.namespace.ip("link set eth0 down")
+        eventually(lambda: "LinkDown(" in machine.events(), "link down")
+    before = machine.processor_time()
+    time.sleep(1.0)
+    assert machine.processor_time() - before < 0.2
+    machine.namespace.ip("link set eth0 up")
+    eventually(lambda: "LinkUp(" in machine.events().rpartition("LinkDown(")[2], "link up")
+    assert machine.stop() == EXIT_STOPPED
+
+
+def test_stop_on_the_link_of_the_start_asks_routers_for_what_ran_out_meanwhile(
+    machine: Machine,
+) -> None:
+    machine.namespace.ip("addr add fe80::7/64 dev eth0 nodad")
+    machine.start()
+    with frames_of(machine) as frames:
         assert machine.stop() == EXIT_STOPPED
         solicitation = frame_with(frames, 58)
         while solicitation[54] != ROUTER_SOLICITATION:

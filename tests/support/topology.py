@@ -205,6 +205,15 @@ class Topology:
         return snapshot.state
 
     @property
+    def is_unanswered(self) -> bool:
+        """Whether the mobile node says that its home agent does not answer."""
+        agent = self.mobile_node.agent
+        assert agent is not None
+        snapshot = agent.snapshot(self.world.now).mobile_node
+        assert snapshot is not None
+        return snapshot.unanswered
+
+    @property
     def bound_to(self) -> IPv6Address | None:
         """The care-of address in the home agent's cache, or None."""
         agent = self.home_agent.agent

@@ -16,10 +16,14 @@ from mnagent.datapath.linux cimport (
     EAGAIN,
     EINTR,
     MSG_DONTWAIT,
+    POLLERR,
     POLLIN,
     PR_SET_TIMERSLACK,
+    SOL_SOCKET,
+    SO_ERROR,
     TP_STATUS_COPY,
     errno,
+    getsockopt,
     nanosleep,
     poll,
     pollfd,
@@ -193,6 +197,15 @@ cdef void let_frames_gather() noexcept nogil:
     nanosleep(&pause, NULL)
 
 
+cdef void forget_error(int descriptor) noexcept nogil:
+    """An interface that is down leaves an error in the socket, which ends every wait until somebody
+    asks for it; the ring says nothing of it.
+    """
+    cdef int error = 0
+    cdef unsigned int length = sizeof(error)
+    getsockopt(descriptor, SOL_SOCKET, SO_ERROR, &error, &length)
+
+
 cdef void run_inbound(Loop* loop) noexcept nogil:
     cdef pollfd waited[MAX_PORTS + 1]
     cdef uint32_t watched = 0, at, taken, most
@@ -212,6 +225,8 @@ cdef void run_inbound(Loop* loop) noexcept nogil:
             watched = watch_ports(ports, loop.wake, waited)
         most = 0
         for at in range(1, watched):
+            if waited[at].revents & POLLERR:
+                forget_error(waited[at].fd)
             if waited[at].revents:
                 taken = read_port(loop, &ports.ports[at - 1])
                 if taken > most:

@@ -259,6 +259,8 @@ def test_home_agent_serves_from_the_moment_its_home_link_is_there() -> None:
     agent.handle(LinkUp(interface=5, name="eth0", link_layer_address=OWN_MAC), 0.0)
     assert agent.snapshot(0.0).home_agent.state == "serving"  # type: ignore[union-attr]
     assert agent.counters["drop-no-role"] == 1
+    agent.handle(LinkDown(interface=5), 1.0)
+    assert agent.snapshot(1.0).home_agent.state == "waiting-for-home-link"  # type: ignore[union-attr]
 
 
 def test_home_agent_without_its_home_link_stops_at_once() -> None:

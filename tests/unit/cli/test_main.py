@@ -105,6 +105,8 @@ def test_help_is_printed(command: str, capsys: pytest.CaptureFixture[str]) -> No
         ("", "COMMAND"),
         ("dance", "invalid choice"),
         ("version 3", "unrecognized"),
+        ("status --intervall 3", "--intervall 3 (`mnagent status --help`"),
+        ("bindings list --all", "--all (`mnagent bindings list --help`"),
         ("run", "--config"),
         ("run -c x --log-level loud", "--log-level"),
         ("run -c /no/such/file", "/no/such/file: cannot be read"),
@@ -159,6 +161,14 @@ def test_keygen_encryption_option_sets_the_key_length(tmp_path: Path) -> None:
         text = (tmp_path / name / "mobile-node.toml").read_text()
         lengths[name] = {len(key) for key in re.findall(r'encryption_key = "(\w+)"', text)}
     assert lengths == {"aes-cbc-128": {32}, "aes-cbc-256": {64}}
+
+
+def test_keygen_into_a_file_asks_for_a_directory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "keys").touch()
+    assert keygen(tmp_path / "keys") == 2
+    assert "expected a directory" in one_line(capsys)
 
 
 def test_keygen_files_that_are_there_are_kept_unless_forced(
@@ -393,7 +403,9 @@ def test_rig_arguments_go_to_the_rig(
     assert main(["rig", "wifi", "--roams", "3"]) == 2
     assert main(["rig", "wifi", "captive", "--roams", "3"]) == 3
     assert main(["rig"]) == 2
-    assert "needs to know what: wifi, serve" in one_line(capsys)
+    assert "required: WHAT (`mnagent rig --help`" in one_line(capsys)
+    assert main(["rig", "--help"]) == 0
+    assert "wifi" in capsys.readouterr().out
 
 
 def test_demo_without_its_libraries_says_how_to_get_them(

@@ -74,6 +74,11 @@ def changed(**node: Any) -> dict[str, Any]:
     return {**AWAY, "agent": agent}
 
 
+def test_status_without_an_answer_says_what_to_look_at() -> None:
+    assert "key files" in render(changed(state="registering", unanswered=True))
+    assert "key files" not in render(changed(state="registering", unanswered=False))
+
+
 @pytest.mark.parametrize(
     ("engine", "line"),
     [

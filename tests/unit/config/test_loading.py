@@ -115,8 +115,9 @@ def test_number_without_a_point_is_good_for_seconds(tmp_path: Path) -> None:
     ("old", "new", "key_path", "expected"),
     [
         ("", "colour = 1\n", "colour", "unknown key"),
-        ("interfaces", "interface", "mobile_node.interface", "unknown key"),
-        ("home_agent =", "home_agents =", "mobile_node.home_agents", "unknown key"),
+        ("interfaces", "interface", "mobile_node.interface", 'perhaps "interfaces"'),
+        ("home_agent =", "home_agents =", "mobile_node.home_agents", 'perhaps "home_agent"'),
+        ("[mobile_node]", "[mobile-node]", "mobile-node", 'perhaps "mobile_node"'),
         ('role = "mobile-node"', "", "role", "missing"),
         ('role = "mobile-node"', "role = 1", "role", "expected a string, found a whole number"),
         ('role = "mobile-node"', 'role = "node"', "role", '"mobile-node" or "home-agent"'),
@@ -185,6 +186,7 @@ def test_mistake_in_a_value_names_file_key_and_expectation(
         (f'[host]\ncontrol_socket = "/{"x" * 107}"', "host.control_socket", "107 octets"),
         ('[host]\ntunnel_interface = "a/b"', "host.tunnel_interface", "interface name"),
         ("[host]\nport = 1", "host.port", "unknown key"),
+        ("[host]\nlifetime = 60", "host.lifetime", "it belongs in [mobile_node]"),
         ("[home_agent]", "home_agent.address", "missing"),
         ("[home_agent]\nhome_link = 1", "home_agent.home_link", "expected a string"),
         ("[[host]]", "host", "expected a table, found a list"),
@@ -198,6 +200,18 @@ def test_mistake_in_an_added_line_names_key_and_expectation(
     assert expected in error.expected
 
 
+def test_single_brackets_around_a_list_of_tables_are_told_to_be_double(tmp_path: Path) -> None:
+    error = error_of(tmp_path, HOME_AGENT.replace("[[", "[").replace("]]", "]"))
+    assert error.key_path == "home_agent.mobile_nodes"
+    assert error.remedy == "write [[home_agent.mobile_nodes]] above each of them"
+
+
+def test_remedy_for_an_unknown_key_names_a_reference_that_is_there(tmp_path: Path) -> None:
+    error = error_of(tmp_path, f"colour = 1\n{MOBILE_NODE}")
+    (reference,) = [word.rstrip(",") for word in error.remedy.split() if "/" in word]
+    assert "[mobile_node]" in Path(reference).read_text()
+
+
 @pytest.mark.parametrize(
     ("old", "new", "key_path", "expected"),
     [
@@ -209,7 +223,12 @@ def test_mistake_in_an_added_line_names_key_and_expectation(
         ("1::10", "2::10", "home_agent.mobile_nodes[0].home_address", "in the home prefix"),
         ("1::10", "1::1", "home_agent.mobile_nodes[0].home_address", "home agent's address"),
         ("keys =", "key =", "home_agent.mobile_nodes[0].key", "unknown key"),
-        ("[[home_agent.mobile_nodes]]", "[host]", "host.home_address", "unknown key"),
+        (
+            "[[home_agent.mobile_nodes]]",
+            "[host]",
+            "host.home_address",
+            "it belongs in [mobile_node] or [home_agent.mobile_nodes]",
+        ),
         (
             "[[home",
             'home_link = "a b"\n[[home',

@@ -184,6 +184,12 @@ def test_missing_names_those_that_do_not_exist(monitor: LinkMonitor) -> None:
     assert monitor.missing == ("eth0",)
 
 
+def test_missing_names_the_expected_too_where_all_are_watched() -> None:
+    monitor = LinkMonitor((), expected=("wlan0", "eth0"))
+    monitor.handle(DOWN, 0.0)
+    assert monitor.missing == ("eth0",)
+
+
 def test_address_is_told_once_and_again_when_it_changes(monitor: LinkMonitor) -> None:
     monitor.handle(UP, 0.0)
     assert monitor.handle(replace(ADDRESS, tentative=True), 0.0) == [

@@ -15,6 +15,7 @@ from mnagent.core.actions import (
     JoinGroup,
     LeaveGroup,
     RemoveTunnel,
+    ReportEvent,
     SendPacket,
     SetTunnel,
     StopIntercepting,
@@ -30,6 +31,7 @@ from mnagent.core.events import (
 )
 from mnagent.mobility.addresses import solicited_node_group
 from mnagent.mobility.home_agent import (
+    HOME_LINK_IS_DOWN,
     HOST_FAILURE_DELAY,
     AuthorisedMobileNode,
     HomeAgent,
@@ -174,9 +176,13 @@ def test_home_agent_link_down_ends_probes_and_refuses_new_ones() -> None:
     actions = home_agent.handle(LinkDown(interface=HOME_LINK), 0.5)
     assert actions_of(actions, LeaveGroup)
     assert home_agent.next_deadline() is None
-    refused = only_acknowledgement(home_agent.handle(binding_update(sequence=2), 1.0))
-    assert refused.status == BindingStatus.INSUFFICIENT_RESOURCES
+    refusal = home_agent.handle(binding_update(sequence=2), 1.0)
+    assert only_acknowledgement(refusal).status == BindingStatus.INSUFFICIENT_RESOURCES
+    (report,) = actions_of(refusal, ReportEvent)
+    assert ("sentence", HOME_LINK_IS_DOWN) in report.details
+    assert not home_agent.is_home_link_up
     home_agent.handle(link_up(), 2.0)
+    assert home_agent.is_home_link_up
     home_agent.handle(binding_update(sequence=3), 3.0)
     assert home_agent.probing == (HOME_ADDRESS,)
 
