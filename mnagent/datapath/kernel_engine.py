@@ -47,7 +47,7 @@ RING_FRAMES = 1024
 ADOPTION_PATIENCE = 10.0
 """Seconds that what an earlier process told stays in force where nothing better is known yet."""
 ROOM = 1 << 18
-"""Bindings, and direct paths, that the kernel has room for. It takes 64 octets for each at once."""
+"""Bindings, and direct paths, that the kernel has room for. It takes 48 octets for each at once."""
 _SETTINGS_KEY = bytes(4)
 _ENTRY_MAPS = ("tunnels", "peers", "paths")
 _FULL = frozenset({errno.E2BIG, errno.ENOMEM})
@@ -71,7 +71,7 @@ class KernelEngine:
         ring_frames: int = RING_FRAMES,
         room: int = ROOM,
     ) -> None:
-        sizes = dict.fromkeys((*_ENTRY_MAPS, "activities"), room)
+        sizes = dict.fromkeys(_ENTRY_MAPS, room)
         self._links = KernelLinks(pins, room=sizes, by_filter=by_filter)
         self._maps = self._links.programs.maps
         self._tunnel_interface = tunnel_interface
@@ -227,7 +227,10 @@ class KernelEngine:
         return True
 
     def _update(self, name: str, key: bytes, value: bytes) -> bool:
-        """False when the kernel has no room."""
+        """False when the kernel has no room. What a tunnel carries just now may go uncounted."""
+        if name == "tunnels":
+            before = self._maps[name].lookup(key)
+            value += kernel_tables.carried(before) if before else kernel_tables.NOTHING_CARRIED
         try:
             self._maps[name].update(key, value)
         except OSError as error:
@@ -252,12 +255,7 @@ class KernelEngine:
         entry, key = self._tunnels.get(home), home.packed
         if entry is not None and entry.hold and key in self._adopted["tunnels"]:
             return
-        is_new = entry is not None and key not in self._written["tunnels"]
-        if is_new and self._maps["activities"].lookup(key) is None:
-            self._update("activities", key, bytes(16))
         self._set("tunnels", key, None if entry is None else kernel_tables.encode_tunnel(entry))
-        if entry is None and key not in self._adopted["tunnels"]:
-            self._maps["activities"].delete(key)
 
     def _write_peer(self, home: IPv6Address) -> None:
         self._set("peers", home.packed, self._encode(self._peers.get(home), home))
@@ -403,9 +401,9 @@ class KernelEngine:
         """Home address -> packets carried (out, in)."""
         found = self._engine.activity()
         for home, (out, into) in found.items():
-            value = self._maps["activities"].lookup(home.packed)
+            value = self._maps["tunnels"].lookup(home.packed)
             if value is not None:
-                kernel_out, kernel_in = memoryview(value)[:16].cast("Q")
+                kernel_out, kernel_in = kernel_tables.decode_carried(value)
                 found[home] = (out + kernel_out, into + kernel_in)
         return found
 
