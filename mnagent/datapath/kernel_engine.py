@@ -138,29 +138,28 @@ class KernelEngine:
         """Put in force what becomes different."""
         self._engine.change(changes)
         with self._lock:
-            tunnels = [*changes.removed_tunnels, *(each.home_address for each in changes.tunnels)]
-            peers = [
-                *changes.removed_peer_bindings,
-                *(each.home_address for each in changes.peer_bindings),
-            ]
-            paths = [
-                *changes.removed_direct_paths,
-                *((each.home_address, each.correspondent) for each in changes.direct_paths),
-            ]
-            for home in changes.removed_tunnels:
+            tunnels = list(changes.removed_tunnels)
+            peers = list(changes.removed_peer_bindings)
+            paths = list(changes.removed_direct_paths)
+            for home in tunnels:
                 self._tunnels.pop(home, None)
-            for home in changes.removed_peer_bindings:
+            for home in peers:
                 self._peers.pop(home, None)
-            for pair in changes.removed_direct_paths:
+            for pair in paths:
                 self._paths.pop(pair, None)
-            self._tunnels |= {each.home_address: each for each in changes.tunnels}
-            self._peers |= {each.home_address: each for each in changes.peer_bindings}
-            self._paths |= {
-                (each.home_address, each.correspondent): each for each in changes.direct_paths
-            }
+            for tunnel in changes.tunnels:
+                self._tunnels[tunnel.home_address] = tunnel
+                tunnels.append(tunnel.home_address)
+            for peer in changes.peer_bindings:
+                self._peers[peer.home_address] = peer
+                peers.append(peer.home_address)
+            for path in changes.direct_paths:
+                pair = (path.home_address, path.correspondent)
+                self._paths[pair] = path
+                paths.append(pair)
             if changes.local_addresses is not None:
                 self._addresses = changes.local_addresses
-            if peers:
+            if peers and self._paths:
                 moved = set(peers)
                 paths += [pair for pair in self._paths if pair[1] in moved]
             self._write_locals_if(changes)

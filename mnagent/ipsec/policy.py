@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
-from typing import Final
+from typing import Final, NamedTuple
 
 from mnagent.core.drops import DropReason
 from mnagent.core.security import EspMode
@@ -87,6 +87,26 @@ class _Index:
 
 _Filed = tuple[int, SecurityPolicy]
 _NONE: Final[list[_Filed]] = []
+
+
+_IN_TUNNEL: Final = (Purpose.PAYLOAD, Purpose.RETURN_ROUTABILITY)
+
+
+class TunnelAssociations(NamedTuple):
+    """The pairs that protect what goes through a tunnel; None for plain."""
+
+    payload: AssociationPair | None
+    """All packets."""
+    home_test: AssociationPair | None
+    """Home Test Init and Home Test."""
+
+
+def _associations(policies: list[SecurityPolicy], purpose: Purpose) -> AssociationPair | None:
+    """Of the first policy that is for this."""
+    for policy in policies:
+        if policy.purpose is purpose:
+            return policy.associations
+    return None
 
 
 def _in_order(*lists: list[_Filed]) -> list[SecurityPolicy]:
@@ -181,19 +201,17 @@ class SecurityPolicyDatabase:
         """The tunnel is torn down; associations and transport policies stay (RFC 3776 4.2)."""
         self._tunnels.pop(home_address, None)
 
-    def payload_associations(self, home_address: IPv6Address) -> AssociationPair | None:
-        """The pair that protects all tunnelled packets of a home address, or None for plain."""
-        return self._associations(home_address, Purpose.PAYLOAD)
-
-    def home_test_associations(self, home_address: IPv6Address) -> AssociationPair | None:
-        """The pair that protects Home Test Init and Home Test in the tunnel, or None for plain."""
-        return self._associations(home_address, Purpose.RETURN_ROUTABILITY)
-
-    def _associations(self, home_address: IPv6Address, purpose: Purpose) -> AssociationPair | None:
-        for policy in self._index()[1].of(home_address):
-            if policy.purpose is purpose and self._is_of_tunnel(policy):
-                return policy.associations
-        return None
+    def tunnel_associations(self, home_address: IPv6Address) -> TunnelAssociations:
+        """What protects the tunnelled packets of a home address."""
+        mine = [
+            policy
+            for policy in self._index()[1].of(home_address)
+            if policy.purpose in _IN_TUNNEL and self._is_of_tunnel(policy)
+        ]
+        return TunnelAssociations(
+            payload=_associations(mine, Purpose.PAYLOAD),
+            home_test=_associations(mine, Purpose.RETURN_ROUTABILITY),
+        )
 
     def outbound(self, packet: IPv6Packet) -> SecurityPolicy | None:
         """The policy for a packet about to be sent, or None to send it as it is.

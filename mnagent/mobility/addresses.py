@@ -25,6 +25,7 @@ _IPV4_MAPPED: Final = 0xFFFF  # of 96 bits
 
 
 TEXTS_KEPT: Final = 1024
+_GROUP_DIGITS: Final = 4
 _ZERO_RUNS: Final = tuple(":" + "0:" * length for length in range(8, 1, -1))
 
 
@@ -35,9 +36,9 @@ def text_of(address: IPv6Address) -> str:
     value = int(address)
     if value >> 32 == _IPV4_MAPPED or address.scope_id is not None:
         return str(address)
-    digits = f"{value:032x}"
-    groups = [digits[at : at + 4].lstrip("0") or "0" for at in range(0, 32, 4)]
-    text = f":{':'.join(groups)}:"
+    text = f":{value.to_bytes(16, 'big').hex(':', 2)}:"
+    for _ in range(_GROUP_DIGITS - 1):
+        text = text.replace(":0", ":")  # one leading zero of each group; its last digit stays
     for run in _ZERO_RUNS:
         before, found, after = text.partition(run)
         if found:

@@ -73,7 +73,7 @@ class _Lookups:
         self._kernel = kernel
         self._links: dict[int, LinkInformation] = {}
         self._addresses: dict[tuple[int, IPv6Address], bytes | None] = {}
-        self._next_hops: dict[NextHop, NextHop] = {}
+        self._next_hops: dict[tuple[int, bytes, bytes], NextHop] = {}
 
     def link(self, interface: int) -> LinkInformation:
         link = self._links.get(interface)
@@ -95,12 +95,15 @@ class _Lookups:
 
     def next_hop(self, link: LinkInformation, address: bytes) -> NextHop:
         """One and the same for all that go that way."""
-        made = NextHop(
-            interface=link.interface,
-            source_mac=link.link_layer_address,
-            destination_mac=address,
-        )
-        return self._next_hops.setdefault(made, made)
+        key = (link.interface, link.link_layer_address, address)
+        known = self._next_hops.get(key)
+        if known is None:
+            known = self._next_hops[key] = NextHop(
+                interface=link.interface,
+                source_mac=link.link_layer_address,
+                destination_mac=address,
+            )
+        return known
 
 
 class NextHopResolver:

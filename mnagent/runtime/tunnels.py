@@ -396,6 +396,13 @@ class TunnelKeeper:
         before = self._led.get(home_address)
         if path == before:
             return
+        # The new one first: what both know, such as their neighbour, is then kept.
+        if path is not None:
+            self._led[home_address] = path
+            self._users.setdefault(path, set()).add(home_address)
+            self._resolver.follow((path,))
+        else:
+            del self._led[home_address]
         if before is not None:
             users = self._users[before]
             users.discard(home_address)
@@ -403,11 +410,6 @@ class TunnelKeeper:
                 del self._users[before]
                 if before not in self._followed:
                     self._resolver.unfollow(before)
-            del self._led[home_address]
-        if path is not None:
-            self._led[home_address] = path
-            self._users.setdefault(path, set()).add(home_address)
-            self._resolver.follow((path,))
 
     def _optimize(self, changes: Changes) -> Changes:
         """The changes with what is optimized, as it can be now. Routes to what goes are
@@ -471,7 +473,7 @@ class TunnelKeeper:
                 inbound_spi=None,
                 hold=True,
             )
-        resolution = self._resolver.resolution(_path_of(tunnel))
+        resolution = self._resolver.resolution(self._led[home_address])
         transform = None
         if tunnel.outbound_spi is not None:
             transform = self._by_spi[tunnel.outbound_spi, Direction.OUTBOUND].transform
