@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
+from itertools import chain
 from typing import Final, NamedTuple
 
 from mnagent.core.drops import DropReason
@@ -114,11 +115,8 @@ def _in_order(*lists: list[_Filed]) -> list[SecurityPolicy]:
     found = [each for each in lists if each]
     if len(found) == 1:
         return [policy for _, policy in found[0]]
-    return [policy for _, policy in sorted((f for each in found for f in each), key=_place)]
-
-
-def _place(filed: _Filed) -> int:
-    return filed[0]
+    # No two have one place: policies are never compared.
+    return [policy for _, policy in sorted(chain.from_iterable(found))]
 
 
 class SecurityPolicyDatabase:

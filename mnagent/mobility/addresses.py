@@ -40,8 +40,8 @@ def text_of(address: IPv6Address) -> str:
     for _ in range(_GROUP_DIGITS - 1):
         text = text.replace(":0", ":")  # one leading zero of each group; its last digit stays
     for run in _ZERO_RUNS:
-        before, found, after = text.partition(run)
-        if found:
+        if run in text:
+            before, _, after = text.partition(run)
             return f"{before[1:]}::{after[:-1]}"
     return text[1:-1]
 
