@@ -139,7 +139,7 @@ class TunnelKeeper:
         self._paths: dict[_PathKey, DirectPathEntry] = {}
         self._led: dict[IPv6Address, TunnelPath] = {}
         """The path of each tunnel, and whose tunnels take a path."""
-        self._users: dict[TunnelPath, set[IPv6Address]] = {}
+        self._users: dict[TunnelPath, tuple[IPv6Address, ...]] = {}
         self._followed: set[TunnelPath] = set()
         """Paths of what is optimized."""
         self._is_pending = False
@@ -399,14 +399,15 @@ class TunnelKeeper:
         # The new one first: what both know, such as their neighbour, is then kept.
         if path is not None:
             self._led[home_address] = path
-            self._users.setdefault(path, set()).add(home_address)
+            self._users[path] = (*self._users.get(path, ()), home_address)
             self._resolver.follow((path,))
         else:
             del self._led[home_address]
         if before is not None:
-            users = self._users[before]
-            users.discard(home_address)
-            if not users:
+            users = tuple(each for each in self._users[before] if each != home_address)
+            if users:
+                self._users[before] = users
+            else:
                 del self._users[before]
                 if before not in self._followed:
                     self._resolver.unfollow(before)
