@@ -193,6 +193,13 @@ def _gateway(value: bytes) -> IPv6Address:
     return IPv6Address(value)
 
 
+@lru_cache(maxsize=64)
+def _mtu_of(metrics: bytes) -> int | None:
+    """The same of almost all routes."""
+    value = dict(_attributes(metrics, 0)).get(RTAX_MTU, b"")
+    return int.from_bytes(value, sys.byteorder) or None
+
+
 def _read_route(part: bytes) -> RouteAnswer:
     interface = gateway = mtu = None
     for kind, value in _attributes(part, _HEADER.size + _RTMSG.size):
@@ -201,8 +208,7 @@ def _read_route(part: bytes) -> RouteAnswer:
         elif kind == RTA_GATEWAY:
             gateway = _gateway(value)
         elif kind == RTA_METRICS:
-            metrics = dict(_attributes(value, 0))
-            mtu = int.from_bytes(metrics.get(RTAX_MTU, b""), sys.byteorder) or None
+            mtu = _mtu_of(value)
     return RouteAnswer(
         route_type=part[_HEADER.size + _RTMSG_TYPE],
         interface=interface,

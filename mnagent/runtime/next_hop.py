@@ -83,9 +83,10 @@ class _Lookups:
 
     def link_layer_address(self, interface: int, neighbour: IPv6Address) -> bytes | None:
         key = (interface, neighbour)
-        if key not in self._addresses:
-            self._addresses[key] = self._kernel.link_layer_address(*key)
-        return self._addresses[key]
+        known = self._addresses.get(key)
+        if known is None and key not in self._addresses:
+            known = self._addresses[key] = self._kernel.link_layer_address(*key)
+        return known
 
     def forget(self, interface: int, neighbour: IPv6Address) -> None:
         self._addresses.pop((interface, neighbour), None)
@@ -159,8 +160,10 @@ class NextHopResolver:
         before = self._resolutions.pop(path, None)
         if before is not None and before.path is not None:
             neighbour = (before.path.interface, before.path.neighbour)
-            self._neighbours[neighbour] -= 1
-            if not self._neighbours[neighbour]:
+            left = self._neighbours[neighbour] - 1
+            if left:
+                self._neighbours[neighbour] = left
+            else:
                 del self._neighbours[neighbour]
                 self._known.pop(neighbour, None)
         if resolution is not None:

@@ -323,13 +323,9 @@ class TunnelKeeper:
         optimized = self._tell_of_served(homes, served) or optimized
         changes = Changes(
             tunnels=_new(self._entries, tunnels),
-            removed_tunnels=tuple(
-                home for home in homes if home not in tunnels and home in self._entries
-            ),
+            removed_tunnels=_gone(self._entries, tunnels, homes),
             peer_bindings=_new(self._served, served),
-            removed_peer_bindings=tuple(
-                home for home in homes if home not in served and home in self._served
-            ),
+            removed_peer_bindings=_gone(self._served, served, homes),
         )
         for home in changes.removed_peer_bindings:
             del self._served[home]
@@ -497,6 +493,17 @@ class TunnelKeeper:
             hold=wish.hold or not resolution.ready,
             encapsulation_limit=self._encapsulation_limit,
         )
+
+
+def _gone(
+    before: Collection[IPv6Address],
+    now: Collection[IPv6Address],
+    homes: Collection[IPv6Address],
+) -> tuple[IPv6Address, ...]:
+    """Of some home addresses those that were there and are no more."""
+    if len(now) == len(homes):
+        return ()
+    return tuple(home for home in homes if home not in now and home in before)
 
 
 def _new(before: Mapping[Key, Entry], now: Mapping[Key, Entry]) -> tuple[Entry, ...]:
