@@ -115,6 +115,9 @@ def _in_order(*lists: list[_Filed]) -> list[SecurityPolicy]:
     found = [each for each in lists if each]
     if len(found) == 1:
         return [policy for _, policy in found[0]]
+    if len(found) == 2 and found[0][-1][0] < found[1][0][0]:
+        # What is about one mobile node comes before what is about any.
+        return [policy for each in found for _, policy in each]
     # No two have one place: policies are never compared.
     return [policy for _, policy in sorted(chain.from_iterable(found))]
 
@@ -281,7 +284,7 @@ class SecurityPolicyDatabase:
         """Whether it is about the home agent that the home address's tunnel goes to."""
         assert policy.home_address is not None
         home_agent = self._tunnels.get(policy.home_address)
-        return home_agent is None or policy.home_agent in (None, home_agent)
+        return home_agent is None or policy.home_agent is None or policy.home_agent == home_agent
 
 
 def _with_home_address(policy: SecurityPolicy, home_address: IPv6Address) -> SecurityPolicy:
