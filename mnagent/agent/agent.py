@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
+from typing import Any
 
 from mnagent.agent.dispatch import Dispatcher
 from mnagent.agent.handovers import HandoverLog
@@ -333,17 +334,14 @@ class Agent:
         is_mobile_node = action.end is TunnelEnd.MOBILE_NODE
         home_agent = action.remote if is_mobile_node else action.local
         self._policies.activate_tunnel(action.home_address, home_agent)
-        tests = self._policies.home_test_associations(action.home_address)
+        pair, tests = self._policies.tunnel_associations(action.home_address)
+        spis: dict[str, Any] = {}
+        if pair is not None:
+            spis |= {"outbound_spi": pair.outbound.spi, "inbound_spi": pair.inbound.spi}
         if tests is not None:
-            action = replace(
-                action,
-                home_test_outbound_spi=tests.outbound.spi,
-                home_test_inbound_spi=tests.inbound.spi,
-            )
-        pair = self._policies.payload_associations(action.home_address)
-        if pair is None:
-            return action
-        return replace(action, outbound_spi=pair.outbound.spi, inbound_spi=pair.inbound.spi)
+            spis["home_test_outbound_spi"] = tests.outbound.spi
+            spis["home_test_inbound_spi"] = tests.inbound.spi
+        return replace(action, **spis) if spis else action
 
 
 def _state_of(event: AddressAppeared) -> str:

@@ -426,12 +426,12 @@ def _home_agent_settings(
         prefix_retirement=TWO_HOURS if configuration.advertise else None,
         mobile_nodes=tuple(
             AuthorisedMobileNode(
-                home_address=node.home_address,
-                authentication=_authentication(
-                    by_address.get(node.home_address), node.identifier, wall_clock
-                ),
+                # The policies' own object: tables find it without comparing.
+                home_address=node.home_address if key_set is None else key_set.home_address,
+                authentication=_authentication(key_set, node.identifier, wall_clock),
             )
             for node in configuration.mobile_nodes
+            for key_set in (by_address.get(node.home_address),)
         ),
         max_lifetime=float(configuration.max_lifetime),
         max_bindings=configuration.max_bindings,

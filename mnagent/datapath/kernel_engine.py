@@ -47,7 +47,7 @@ RING_FRAMES = 1024
 ADOPTION_PATIENCE = 10.0
 """Seconds that what an earlier process told stays in force where nothing better is known yet."""
 ROOM = 1 << 18
-"""Bindings, and direct paths, that the kernel has room for. It takes 64 octets for each at once."""
+"""Bindings, and direct paths, that the kernel has room for. It takes 48 octets for each at once."""
 _SETTINGS_KEY = bytes(4)
 _ENTRY_MAPS = ("tunnels", "peers", "paths")
 _FULL = frozenset({errno.E2BIG, errno.ENOMEM})
@@ -71,7 +71,7 @@ class KernelEngine:
         ring_frames: int = RING_FRAMES,
         room: int = ROOM,
     ) -> None:
-        sizes = dict.fromkeys((*_ENTRY_MAPS, "activities"), room)
+        sizes = dict.fromkeys(_ENTRY_MAPS, room)
         self._links = KernelLinks(pins, room=sizes, by_filter=by_filter)
         self._maps = self._links.programs.maps
         self._tunnel_interface = tunnel_interface
@@ -138,29 +138,28 @@ class KernelEngine:
         """Put in force what becomes different."""
         self._engine.change(changes)
         with self._lock:
-            tunnels = [*changes.removed_tunnels, *(each.home_address for each in changes.tunnels)]
-            peers = [
-                *changes.removed_peer_bindings,
-                *(each.home_address for each in changes.peer_bindings),
-            ]
-            paths = [
-                *changes.removed_direct_paths,
-                *((each.home_address, each.correspondent) for each in changes.direct_paths),
-            ]
-            for home in changes.removed_tunnels:
+            tunnels = list(changes.removed_tunnels)
+            peers = list(changes.removed_peer_bindings)
+            paths = list(changes.removed_direct_paths)
+            for home in tunnels:
                 self._tunnels.pop(home, None)
-            for home in changes.removed_peer_bindings:
+            for home in peers:
                 self._peers.pop(home, None)
-            for pair in changes.removed_direct_paths:
+            for pair in paths:
                 self._paths.pop(pair, None)
-            self._tunnels |= {each.home_address: each for each in changes.tunnels}
-            self._peers |= {each.home_address: each for each in changes.peer_bindings}
-            self._paths |= {
-                (each.home_address, each.correspondent): each for each in changes.direct_paths
-            }
+            for tunnel in changes.tunnels:
+                self._tunnels[tunnel.home_address] = tunnel
+                tunnels.append(tunnel.home_address)
+            for peer in changes.peer_bindings:
+                self._peers[peer.home_address] = peer
+                peers.append(peer.home_address)
+            for path in changes.direct_paths:
+                pair = (path.home_address, path.correspondent)
+                self._paths[pair] = path
+                paths.append(pair)
             if changes.local_addresses is not None:
                 self._addresses = changes.local_addresses
-            if peers:
+            if peers and self._paths:
                 moved = set(peers)
                 paths += [pair for pair in self._paths if pair[1] in moved]
             self._write_locals_if(changes)
@@ -227,7 +226,10 @@ class KernelEngine:
         return True
 
     def _update(self, name: str, key: bytes, value: bytes) -> bool:
-        """False when the kernel has no room."""
+        """False when the kernel has no room. What a tunnel carries just now may go uncounted."""
+        if name == "tunnels":
+            before = self._maps[name].lookup(key)
+            value += kernel_tables.carried(before) if before else kernel_tables.NOTHING_CARRIED
         try:
             self._maps[name].update(key, value)
         except OSError as error:
@@ -252,12 +254,7 @@ class KernelEngine:
         entry, key = self._tunnels.get(home), home.packed
         if entry is not None and entry.hold and key in self._adopted["tunnels"]:
             return
-        is_new = entry is not None and key not in self._written["tunnels"]
-        if is_new and self._maps["activities"].lookup(key) is None:
-            self._update("activities", key, bytes(16))
         self._set("tunnels", key, None if entry is None else kernel_tables.encode_tunnel(entry))
-        if entry is None and key not in self._adopted["tunnels"]:
-            self._maps["activities"].delete(key)
 
     def _write_peer(self, home: IPv6Address) -> None:
         self._set("peers", home.packed, self._encode(self._peers.get(home), home))
@@ -403,9 +400,9 @@ class KernelEngine:
         """Home address -> packets carried (out, in)."""
         found = self._engine.activity()
         for home, (out, into) in found.items():
-            value = self._maps["activities"].lookup(home.packed)
+            value = self._maps["tunnels"].lookup(home.packed)
             if value is not None:
-                kernel_out, kernel_in = memoryview(value)[:16].cast("Q")
+                kernel_out, kernel_in = kernel_tables.decode_carried(value)
                 found[home] = (out + kernel_out, into + kernel_in)
         return found
 

@@ -39,6 +39,7 @@ VERDICTS = (
 """In the order of their counters, by their names in user space."""
 _WAY = struct.Struct("=IH14sI")
 _ENTRY = struct.Struct(f"=16s16s{_WAY.size}sQ")
+_CARRIED = struct.Struct("=QQ")
 _SETTINGS = struct.Struct("=QII")
 _FLOW = struct.Struct("=16s16sQ")
 _REPORT = struct.Struct("=16s16sQIHBB")
@@ -76,7 +77,7 @@ def sends_in_kernel(entry: TunnelEntry) -> bool:
 
 
 def encode_tunnel(entry: TunnelEntry) -> bytes:
-    """A tunnel's value; its key is the home address."""
+    """A tunnel's value up to what it `carried`; its key is the home address."""
     mtu = max(entry.mtu, MINIMUM_MTU)
     if entry.path_mtu:
         mtu = min(mtu, entry.path_mtu - IPV6_HEADER)
@@ -87,6 +88,20 @@ def encode_tunnel(entry: TunnelEntry) -> bytes:
         flags |= SERVES_INBOUND
     way = _encode_way(entry.next_hop, max(mtu, 0))
     return _ENTRY.pack(entry.local.packed, entry.remote.packed, way, flags)
+
+
+NOTHING_CARRIED = bytes(_CARRIED.size)
+
+
+def carried(value: bytes) -> bytes:
+    """What a tunnel has carried, the end of its value: it stays when the rest changes."""
+    return value[_ENTRY.size : _ENTRY.size + _CARRIED.size]
+
+
+def decode_carried(value: bytes) -> tuple[int, int]:
+    """Packets (out, in) of a tunnel's value."""
+    out, into = _CARRIED.unpack_from(value, _ENTRY.size)
+    return out, into
 
 
 def encode_path(

@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Address
-from typing import Final
+from itertools import chain
+from typing import Final, NamedTuple
 
 from mnagent.core.drops import DropReason
 from mnagent.core.security import EspMode
@@ -89,16 +90,36 @@ _Filed = tuple[int, SecurityPolicy]
 _NONE: Final[list[_Filed]] = []
 
 
+_IN_TUNNEL: Final = (Purpose.PAYLOAD, Purpose.RETURN_ROUTABILITY)
+
+
+class TunnelAssociations(NamedTuple):
+    """The pairs that protect what goes through a tunnel; None for plain."""
+
+    payload: AssociationPair | None
+    """All packets."""
+    home_test: AssociationPair | None
+    """Home Test Init and Home Test."""
+
+
+def _associations(policies: list[SecurityPolicy], purpose: Purpose) -> AssociationPair | None:
+    """Of the first policy that is for this."""
+    for policy in policies:
+        if policy.purpose is purpose:
+            return policy.associations
+    return None
+
+
 def _in_order(*lists: list[_Filed]) -> list[SecurityPolicy]:
     """The policies of several lists that are in order, by their places."""
     found = [each for each in lists if each]
     if len(found) == 1:
         return [policy for _, policy in found[0]]
-    return [policy for _, policy in sorted((f for each in found for f in each), key=_place)]
-
-
-def _place(filed: _Filed) -> int:
-    return filed[0]
+    if len(found) == 2 and found[0][-1][0] < found[1][0][0]:
+        # What is about one mobile node comes before what is about any.
+        return [policy for each in found for _, policy in each]
+    # No two have one place: policies are never compared.
+    return [policy for _, policy in sorted(chain.from_iterable(found))]
 
 
 class SecurityPolicyDatabase:
@@ -181,19 +202,17 @@ class SecurityPolicyDatabase:
         """The tunnel is torn down; associations and transport policies stay (RFC 3776 4.2)."""
         self._tunnels.pop(home_address, None)
 
-    def payload_associations(self, home_address: IPv6Address) -> AssociationPair | None:
-        """The pair that protects all tunnelled packets of a home address, or None for plain."""
-        return self._associations(home_address, Purpose.PAYLOAD)
-
-    def home_test_associations(self, home_address: IPv6Address) -> AssociationPair | None:
-        """The pair that protects Home Test Init and Home Test in the tunnel, or None for plain."""
-        return self._associations(home_address, Purpose.RETURN_ROUTABILITY)
-
-    def _associations(self, home_address: IPv6Address, purpose: Purpose) -> AssociationPair | None:
-        for policy in self._index()[1].of(home_address):
-            if policy.purpose is purpose and self._is_of_tunnel(policy):
-                return policy.associations
-        return None
+    def tunnel_associations(self, home_address: IPv6Address) -> TunnelAssociations:
+        """What protects the tunnelled packets of a home address."""
+        mine = [
+            policy
+            for policy in self._index()[1].of(home_address)
+            if policy.purpose in _IN_TUNNEL and self._is_of_tunnel(policy)
+        ]
+        return TunnelAssociations(
+            payload=_associations(mine, Purpose.PAYLOAD),
+            home_test=_associations(mine, Purpose.RETURN_ROUTABILITY),
+        )
 
     def outbound(self, packet: IPv6Packet) -> SecurityPolicy | None:
         """The policy for a packet about to be sent, or None to send it as it is.
@@ -265,7 +284,7 @@ class SecurityPolicyDatabase:
         """Whether it is about the home agent that the home address's tunnel goes to."""
         assert policy.home_address is not None
         home_agent = self._tunnels.get(policy.home_address)
-        return home_agent is None or policy.home_agent in (None, home_agent)
+        return home_agent is None or policy.home_agent is None or policy.home_agent == home_agent
 
 
 def _with_home_address(policy: SecurityPolicy, home_address: IPv6Address) -> SecurityPolicy:

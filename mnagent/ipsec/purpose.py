@@ -19,9 +19,10 @@ class Purpose(enum.Enum):
     PAYLOAD = "payload"
     """Everything in the tunnel."""
 
-    @property
-    def mode(self) -> EspMode:
-        """Transport for what the two ends say to each other, tunnel for what passes through."""
-        if self in (Purpose.BINDING, Purpose.PREFIX_DISCOVERY):
-            return EspMode.TRANSPORT
-        return EspMode.TUNNEL
+    mode: EspMode
+    """Transport for what the two ends say to each other, tunnel for what passes through."""
+
+    def __init__(self, table: str) -> None:
+        # Made once: it is asked for of every policy that a packet may be under.
+        is_between_ends = table in ("binding", "prefix_discovery")
+        self.mode = EspMode.TRANSPORT if is_between_ends else EspMode.TUNNEL

@@ -55,6 +55,7 @@ _FIRST_ROUTER_METRIC = 1000
 _LAST_ROUTER_METRIC = 300
 _ROUTERS_OF_AN_INTERFACE = 17
 _PREFIX_METRIC = 1024
+_TUNNEL_ACTIONS = (SetTunnel, RemoveTunnel)
 
 
 class PacketSender(Protocol):
@@ -162,7 +163,7 @@ class Executor:
         """Do them in order; a failure does not keep the later ones from being tried, except that
         nothing is sent behind a record that guards packets and could not be kept."""
         actions = tuple(actions)
-        if sum(isinstance(action, SetTunnel | RemoveTunnel) for action in actions) > 1:
+        if sum(isinstance(action, _TUNNEL_ACTIONS) for action in actions) > 1:
             with self._tunnels.gathering():
                 return self._perform_all(actions)
         return self._perform_all(actions)

@@ -14,9 +14,9 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network
-from typing import Any
+from typing import Any, NamedTuple
 
 from mnagent.core.events import LinkKind
 from mnagent.link.messages import (
@@ -136,8 +136,7 @@ def _decode(message_type: int, data: bytes) -> Any:
     return message
 
 
-@dataclass(frozen=True, slots=True)
-class RouteAnswer:
+class RouteAnswer(NamedTuple):
     """What the kernel says about the way of one packet."""
 
     route_type: int
@@ -188,16 +187,28 @@ def _attributes(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
         offset += (length + 3) & ~3
 
 
+@lru_cache(maxsize=64)
+def _gateway(value: bytes) -> IPv6Address:
+    """One and the same for all that go that way: tables find it at once."""
+    return IPv6Address(value)
+
+
+@lru_cache(maxsize=64)
+def _mtu_of(metrics: bytes) -> int | None:
+    """The same of almost all routes."""
+    value = dict(_attributes(metrics, 0)).get(RTAX_MTU, b"")
+    return int.from_bytes(value, sys.byteorder) or None
+
+
 def _read_route(part: bytes) -> RouteAnswer:
     interface = gateway = mtu = None
     for kind, value in _attributes(part, _HEADER.size + _RTMSG.size):
         if kind == RTA_OIF:
             interface = int.from_bytes(value, sys.byteorder)
         elif kind == RTA_GATEWAY:
-            gateway = IPv6Address(value)
+            gateway = _gateway(value)
         elif kind == RTA_METRICS:
-            metrics = dict(_attributes(value, 0))
-            mtu = int.from_bytes(metrics.get(RTAX_MTU, b""), sys.byteorder) or None
+            mtu = _mtu_of(value)
     return RouteAnswer(
         route_type=part[_HEADER.size + _RTMSG_TYPE],
         interface=interface,

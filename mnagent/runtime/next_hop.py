@@ -73,7 +73,7 @@ class _Lookups:
         self._kernel = kernel
         self._links: dict[int, LinkInformation] = {}
         self._addresses: dict[tuple[int, IPv6Address], bytes | None] = {}
-        self._next_hops: dict[NextHop, NextHop] = {}
+        self._next_hops: dict[tuple[int, bytes, bytes], NextHop] = {}
 
     def link(self, interface: int) -> LinkInformation:
         link = self._links.get(interface)
@@ -83,9 +83,10 @@ class _Lookups:
 
     def link_layer_address(self, interface: int, neighbour: IPv6Address) -> bytes | None:
         key = (interface, neighbour)
-        if key not in self._addresses:
-            self._addresses[key] = self._kernel.link_layer_address(*key)
-        return self._addresses[key]
+        known = self._addresses.get(key)
+        if known is None and key not in self._addresses:
+            known = self._addresses[key] = self._kernel.link_layer_address(*key)
+        return known
 
     def forget(self, interface: int, neighbour: IPv6Address) -> None:
         self._addresses.pop((interface, neighbour), None)
@@ -95,12 +96,15 @@ class _Lookups:
 
     def next_hop(self, link: LinkInformation, address: bytes) -> NextHop:
         """One and the same for all that go that way."""
-        made = NextHop(
-            interface=link.interface,
-            source_mac=link.link_layer_address,
-            destination_mac=address,
-        )
-        return self._next_hops.setdefault(made, made)
+        key = (link.interface, link.link_layer_address, address)
+        known = self._next_hops.get(key)
+        if known is None:
+            known = self._next_hops[key] = NextHop(
+                interface=link.interface,
+                source_mac=link.link_layer_address,
+                destination_mac=address,
+            )
+        return known
 
 
 class NextHopResolver:
@@ -162,8 +166,10 @@ class NextHopResolver:
         before = self._resolutions.pop(path, None)
         if before is not None and before.path is not None:
             neighbour = (before.path.interface, before.path.neighbour)
-            self._neighbours[neighbour] -= 1
-            if not self._neighbours[neighbour]:
+            left = self._neighbours[neighbour] - 1
+            if left:
+                self._neighbours[neighbour] = left
+            else:
                 del self._neighbours[neighbour]
                 self._known.pop(neighbour, None)
         if resolution is not None:

@@ -139,7 +139,7 @@ class TunnelKeeper:
         self._paths: dict[_PathKey, DirectPathEntry] = {}
         self._led: dict[IPv6Address, TunnelPath] = {}
         """The path of each tunnel, and whose tunnels take a path."""
-        self._users: dict[TunnelPath, set[IPv6Address]] = {}
+        self._users: dict[TunnelPath, tuple[IPv6Address, ...]] = {}
         self._followed: set[TunnelPath] = set()
         """Paths of what is optimized."""
         self._is_pending = False
@@ -323,13 +323,9 @@ class TunnelKeeper:
         optimized = self._tell_of_served(homes, served) or optimized
         changes = Changes(
             tunnels=_new(self._entries, tunnels),
-            removed_tunnels=tuple(
-                home for home in homes if home not in tunnels and home in self._entries
-            ),
+            removed_tunnels=_gone(self._entries, tunnels, homes),
             peer_bindings=_new(self._served, served),
-            removed_peer_bindings=tuple(
-                home for home in homes if home not in served and home in self._served
-            ),
+            removed_peer_bindings=_gone(self._served, served, homes),
         )
         for home in changes.removed_peer_bindings:
             del self._served[home]
@@ -396,18 +392,21 @@ class TunnelKeeper:
         before = self._led.get(home_address)
         if path == before:
             return
+        # The new one first: what both know, such as their neighbour, is then kept.
+        if path is not None:
+            self._led[home_address] = path
+            self._users[path] = (*self._users.get(path, ()), home_address)
+            self._resolver.follow((path,))
+        else:
+            del self._led[home_address]
         if before is not None:
-            users = self._users[before]
-            users.discard(home_address)
-            if not users:
+            users = tuple(each for each in self._users[before] if each != home_address)
+            if users:
+                self._users[before] = users
+            else:
                 del self._users[before]
                 if before not in self._followed:
                     self._resolver.unfollow(before)
-            del self._led[home_address]
-        if path is not None:
-            self._led[home_address] = path
-            self._users.setdefault(path, set()).add(home_address)
-            self._resolver.follow((path,))
 
     def _optimize(self, changes: Changes) -> Changes:
         """The changes with what is optimized, as it can be now. Routes to what goes are
@@ -471,7 +470,7 @@ class TunnelKeeper:
                 inbound_spi=None,
                 hold=True,
             )
-        resolution = self._resolver.resolution(_path_of(tunnel))
+        resolution = self._resolver.resolution(self._led[home_address])
         transform = None
         if tunnel.outbound_spi is not None:
             transform = self._by_spi[tunnel.outbound_spi, Direction.OUTBOUND].transform
@@ -494,6 +493,17 @@ class TunnelKeeper:
             hold=wish.hold or not resolution.ready,
             encapsulation_limit=self._encapsulation_limit,
         )
+
+
+def _gone(
+    before: Collection[IPv6Address],
+    now: Collection[IPv6Address],
+    homes: Collection[IPv6Address],
+) -> tuple[IPv6Address, ...]:
+    """Of some home addresses those that were there and are no more."""
+    if len(now) == len(homes):
+        return ()
+    return tuple(home for home in homes if home not in now and home in before)
 
 
 def _new(before: Mapping[Key, Entry], now: Mapping[Key, Entry]) -> tuple[Entry, ...]:

@@ -9,6 +9,13 @@ packets in both directions, in turns with those of a daemon that has few binding
 configuration and keys are made by the program, not read from files: hundreds of thousands of files
 are not what is measured. A second's worth of Binding Updates is counted in the daemon's own
 processor time, so that it means one core whatever else the machine does.
+
+The kernel takes longer over many destinations than over few, whoever forwards: its routing table
+fits no cache any more. So the same packets are also forwarded without a tunnel, by a host with as
+many host routes, in turns with the others. `packets_ratio` is the home agent's rate with many
+bindings over that with few, as measured; `packets_ratio_beside_forwarding` takes from each packet
+through the many bindings the time by which plain forwarding became slower, no more: what is left
+is what the tunnel's own tables cost.
 Needs root. Rates depend on the machine; what has to hold anywhere is that they do not depend on the
 number of bindings.
 """
@@ -45,6 +52,7 @@ from mnagent.runtime.process import postpone_collection
 from tests.bench.scale_nodes import (
     AGENT,
     CORRESPONDENT,
+    HOME_PREFIX,
     PURPOSES,
     MobileNodes,
     care_of_address,
@@ -59,11 +67,14 @@ TARGETS = {
     "octets_per_binding": ("<=", 1024.0),
     "binding_updates_per_second": (">=", 5000.0),
     "packets_ratio": (">=", 0.9),
+    "packets_ratio_beside_forwarding": (">=", 0.9),
 }
 MOVED = 20_000
 """Nodes that move, at most, in a run."""
 PART = 4000
 """Of them, those that are measured at a time."""
+MOVEMENTS = 20
+"""Times that every node moves, at most, where there are few."""
 REFERENCE = 100
 """Bindings of the daemon that packets are also sent through, for comparison."""
 TURNS = 25
@@ -188,9 +199,12 @@ def lines_of(table: str) -> list[str]:
 
 
 def processor_seconds(process: int) -> float:
-    """Of all threads, in user space and in the kernel."""
-    fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Of all threads, in user space and in the kernel; finer than the ticks of /proc/PID/stat."""
+    spent = 0
+    for thread in Path(f"/proc/{process}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            spent += int((thread / "schedstat").read_text().split()[0])
+    return spent / 1e9
 
 
 def resident_megabytes(process: int) -> float:
@@ -249,7 +263,7 @@ def measure_updates(
     spent = processor_seconds(process) - before
     return {
         "per_second": count / wall,
-        "per_processor_second": count / max(spent, 1e-2),
+        "per_processor_second": count / spent,
         "processor_microseconds": spent / count * 1e6,
     }
 
@@ -329,12 +343,13 @@ def tunnelled(inner: bytes, source: bytes) -> bytes:
 
 
 def measure_packets(
-    link: Link, frames: list[bytes], arrivals: Callable[[], int], process: int, count: int
+    link: Link, frames: list[bytes], arrivals: Callable[[], int], process: int | None, count: int
 ) -> dict[str, float]:
     """Send so many, few under way at a time, and count those that arrive."""
     sender = Sender(link.socket.fileno(), [link.head + frame for frame in frames])
     link.socket.setblocking(True)
-    first, before, began = arrivals(), processor_seconds(process), time.monotonic()
+    before = 0.0 if process is None else processor_seconds(process)
+    first, began = arrivals(), time.monotonic()
     sent = lost = 0
     while sent < count:
         sent += sender.send(min(BURST, count - sent))
@@ -347,7 +362,7 @@ def measure_packets(
         time.sleep(0.001)
     wall = time.monotonic() - began
     arrived = arrivals() - first
-    spent = processor_seconds(process) - before
+    spent = 0.0 if process is None else processor_seconds(process) - before
     return {
         "per_second": arrived / wall,
         "processor_microseconds": spent / max(arrived, 1) * 1e6,
@@ -355,17 +370,37 @@ def measure_packets(
     }
 
 
-def packet_frames(bindings: int, movement: Callable[[int], int]) -> tuple[list[bytes], list[bytes]]:
-    """Of mobile nodes by chance: through the tunnel to the correspondent, and from it to them."""
+def packet_frames(
+    bindings: int, movement: Callable[[int], int] | None
+) -> tuple[list[bytes], list[bytes]]:
+    """Of mobile nodes by chance: through the tunnel, or as they are without a ``movement``, to the
+    correspondent, and from it to them."""
     chance = random.Random(2)
     up, down = [], []
     for _ in range(FLOWS):
         node = chance.randrange(bindings)
         home = home_address(node).packed
         inner = datagram(home, CORRESPONDENT.packed)
-        up.append(tunnelled(inner, care_of_address(node, movement(node)).packed))
+        if movement is not None:
+            inner = tunnelled(inner, care_of_address(node, movement(node)).packed)
+        up.append(inner)
         down.append(datagram(CORRESPONDENT.packed, home))
     return up, down
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """A network that carries packets in both directions."""
+
+    process: int | None
+    """Of the daemon, where there is one."""
+    each: dict[str, tuple[Link, list[bytes], Callable[[], int]]]
+    """Direction -> by which link, which frames, and how many arrived so far."""
+
+    def send(self, way: str, packets: int) -> dict[str, float]:
+        """So many packets that way."""
+        link, frames, arrivals = self.each[way]
+        return measure_packets(link, frames, arrivals, self.process, packets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,13 +411,29 @@ class Served:
     nodes: MobileNodes
     mobile: Link
     found: dict[str, Any]
-    ways: dict[str, tuple[Link, list[bytes], Callable[[], int]]]
-    """Direction -> by which link, which frames, and how many arrived so far."""
+    ways: Ways
 
-    def send(self, way: str, packets: int) -> dict[str, float]:
-        """So many packets that way."""
-        link, frames, arrivals = self.ways[way]
-        return measure_packets(link, frames, arrivals, self.process, packets)
+
+def links_of(topology: Topology, end: contextlib.ExitStack) -> tuple[Link, Link]:
+    """The mobile nodes' and the correspondent's."""
+    mobile = Link(topology, topology.mobile, (topology.agent, "eth0"))
+    other = Link(topology, topology.correspondent, (topology.agent, "eth1"))
+    end.callback(mobile.close)
+    end.callback(other.close)
+    return mobile, other
+
+
+def ways_of(
+    topology: Topology,
+    links: tuple[Link, Link],
+    frames: tuple[list[bytes], list[bytes]],
+    process: int | None = None,
+) -> Ways:
+    each = {
+        "packets_up": (links[0], frames[0], received_packets(topology.correspondent)),
+        "packets_down": (links[1], frames[1], received_packets(topology.mobile)),
+    }
+    return Ways(process, each)
 
 
 @contextlib.contextmanager
@@ -396,33 +447,62 @@ def served(bindings: int, *, moved: int) -> Iterator[Served]:
         began = time.monotonic()
         process = end.enter_context(daemon(topology, bindings, directory)).pid
         found: dict[str, Any] = {"start_seconds": time.monotonic() - began}
+        found["start_processor_seconds"] = processor_seconds(process)
         found["megabytes_before"] = resident_megabytes(process)
-        mobile = Link(topology, topology.mobile, (topology.agent, "eth0"))
-        other = Link(topology, topology.correspondent, (topology.agent, "eth1"))
-        end.callback(mobile.close)
-        end.callback(other.close)
+        links = links_of(topology, end)
         nodes = MobileNodes(bindings)
         every = range(bindings)
-        found["first"] = measure_updates(mobile, nodes, process, movement=0, of=every)
-        up, down = packet_frames(bindings, lambda node: int(node < moved))
-        ways = {
-            "packets_up": (mobile, up, received_packets(topology.correspondent)),
-            "packets_down": (other, down, received_packets(topology.mobile)),
-        }
-        yield Served(process=process, nodes=nodes, mobile=mobile, found=found, ways=ways)
+        found["first"] = measure_updates(links[0], nodes, process, movement=0, of=every)
+        last = movements_of(moved)
+        frames = packet_frames(bindings, lambda node: last if node < moved else 0)
+        yield Served(
+            process=process,
+            nodes=nodes,
+            mobile=links[0],
+            found=found,
+            ways=ways_of(topology, links, frames, process),
+        )
+
+
+@contextlib.contextmanager
+def plainly_forwarded(destinations: int) -> Iterator[Ways]:
+    """The same network without a daemon: the host forwards what the tunnels would carry, each home
+    address by a route of its own."""
+    with Topology(f"plain{destinations}") as topology, contextlib.ExitStack() as end:
+        topology.build()
+        routes = "".join(
+            f"route add {home_address(node)}/128 via 2001:db8:3::2 dev eth0\n"
+            for node in range(destinations)
+        )
+        subprocess.run(
+            ["ip", "-n", topology.agent, "-6", "-batch", "-"],
+            input=routes.encode(),
+            check=True,
+        )
+        # Nobody answers for what arrives.
+        topology.ip(topology.mobile, f"route add blackhole {HOME_PREFIX}")
+        frames = packet_frames(destinations, None)
+        yield ways_of(topology, links_of(topology, end), frames)
+
+
+def movements_of(moved: int) -> int:
+    """How often each of so many nodes moves."""
+    return max(1, min(MOVEMENTS, PART // max(moved, 1)))
 
 
 def measure_movements(one: Served, moved: int) -> None:
     """In parts: of what the machine does besides, the best one has least."""
-    for name in ("moved", "refreshed"):
+    last = movements_of(moved)
+    for name, movements in (("moved", range(1, last + 1)), ("refreshed", [last] * last)):
         parts = [
             measure_updates(
                 one.mobile,
                 one.nodes,
                 one.process,
-                movement=1,
+                movement=movement,
                 of=range(first, min(first + PART, moved)),
             )
+            for movement in movements
             for first in range(0, moved, PART)
         ]
         one.found[name] = max(parts, key=lambda part: part["per_processor_second"])
@@ -440,19 +520,34 @@ def best(runs: list[dict[str, float]]) -> float:
     return max(run["per_second"] for run in runs)
 
 
-def measure_turns(all_served: dict[int, Served], packets: int) -> dict[str, float]:
-    """Packets, all daemons in turns, so that they meet the same machine; the best rate of the one
-    with most bindings over the best of the one with fewest, each way.
-    """
-    runs: dict[tuple[int, str], list[dict[str, float]]] = {}
+def measure_turns(
+    all_ways: dict[tuple[str, int], Ways], packets: int
+) -> dict[tuple[str, int], dict[str, list[dict[str, float]]]]:
+    """Packets, all networks in turns, so that they meet the same machine."""
+    runs: dict[tuple[str, int], dict[str, list[dict[str, float]]]] = {}
     for _ in range(TURNS):
-        for bindings, one in all_served.items():
-            for way in one.ways:
-                runs.setdefault((bindings, way), []).append(one.send(way, packets // TURNS))
-    for (bindings, way), each in runs.items():
-        all_served[bindings].found[way] = middle(each)
-    few, many = min(all_served), max(all_served)
-    return {way: best(runs[many, way]) / best(runs[few, way]) for way in all_served[many].ways}
+        for which, ways in all_ways.items():
+            for way in ways.each:
+                found = ways.send(way, packets // TURNS)
+                runs.setdefault(which, {}).setdefault(way, []).append(found)
+    return runs
+
+
+def ratios_of(
+    rates: dict[tuple[str, int], dict[str, float]], few: int, many: int
+) -> dict[str, dict[str, float]]:
+    """Way -> the home agent's best rate of many over that of few; the same of plain forwarding; and
+    the home agent's without the time by which plain forwarding became slower."""
+    found = {}
+    for way, rate in rates["tunnel", few].items():
+        slower = 1 / rates["plain", many][way] - 1 / rates["plain", few][way]
+        own = 1 / rates["tunnel", many][way] - max(slower, 0.0)
+        found[way] = {
+            "tunnel": rates["tunnel", many][way] / rate,
+            "forwarding": rates["plain", many][way] / rates["plain", few][way],
+            "beside_forwarding": 1 / own / rate,
+        }
+    return found
 
 
 # The whole.
@@ -463,16 +558,26 @@ def run_number(bindings: int, options: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = measure_tables(bindings)
     moved = min(options.moved, bindings)
     with contextlib.ExitStack() as end:
-        together = {}
-        for number in {min(REFERENCE, bindings), bindings}:
-            together[number] = end.enter_context(served(number, moved=min(moved, number)))
+        together, all_ways = {}, {}
+        few = min(REFERENCE, bindings)
+        for number in sorted({few, bindings}):
+            one = end.enter_context(served(number, moved=min(moved, number)))
+            together[number], all_ways["tunnel", number] = one, one.ways
+            all_ways["plain", number] = end.enter_context(plainly_forwarded(number))
         for number, one in together.items():
             measure_movements(one, min(moved, number))
-        ratios = measure_turns(together, options.packets)
+        runs = measure_turns(all_ways, options.packets)
         found |= together[bindings].found
+    for way, each in runs["tunnel", bindings].items():
+        found[way] = middle(each)
+        found[f"{way}_plain"] = middle(runs["plain", bindings][way])
     if bindings > REFERENCE:
-        found["packets_ratio"] = min(ratios.values())
-        found["packets_ratio_each_way"] = ratios
+        rates = {which: {way: best(each) for way, each in of.items()} for which, of in runs.items()}
+        found["packets_ratio_each_way"] = ratios = ratios_of(rates, few, bindings)
+        found["packets_ratio"] = min(each["tunnel"] for each in ratios.values())
+        found["packets_ratio_beside_forwarding"] = min(
+            each["beside_forwarding"] for each in ratios.values()
+        )
     found["binding_updates_per_second"] = found["moved"]["per_processor_second"]
     return found
 
@@ -492,6 +597,7 @@ def show(results: dict[int, dict[str, Any]]) -> None:
         "engine, change of a binding, us": lambda r: r["change_microseconds"],
         "engine, lookup, ns": lambda r: r["lookup_nanoseconds"],
         "daemon, start, s": lambda r: r["start_seconds"],
+        "  of a core": lambda r: r["start_processor_seconds"],
         "daemon, resident, MB": lambda r: r["megabytes"],
         "first registrations/s of one core": lambda r: r["first"]["per_processor_second"],
         "movements/s of one core, best": lambda r: r["moved"]["per_processor_second"],
@@ -500,8 +606,10 @@ def show(results: dict[int, dict[str, Any]]) -> None:
         "refreshes/s of one core": lambda r: r["refreshed"]["per_processor_second"],
         "packets/s up, by the clock": lambda r: r["packets_up"]["per_second"],
         "  us of the daemon, up": lambda r: r["packets_up"]["processor_microseconds"],
+        "  up, without a tunnel": lambda r: r["packets_up_plain"]["per_second"],
         "packets/s down, by the clock": lambda r: r["packets_down"]["per_second"],
         "  us of the daemon, down": lambda r: r["packets_down"]["processor_microseconds"],
+        "  down, without a tunnel": lambda r: r["packets_down_plain"]["per_second"],
     }
     print(f"{'bindings':36}" + "".join(f"{number:>12}" for number in results))
     for name, figure in rows.items():

@@ -60,12 +60,12 @@ def care_of_address(node: int, movement: int) -> IPv6Address:
 
 def key_set(node: int, end: TunnelEnd, purposes: Iterable[Purpose] = PURPOSES) -> KeySet:
     """The keys of one end; both ends' fit."""
-    home = home_address(node)
+    home = home_address(node)  # one object, as a key file's loader has it
     return KeySet(
         end=end,
         home_address=home,
         home_agent=AGENT,
-        pairs={purpose: _pair(node, end, purpose) for purpose in purposes},
+        pairs={purpose: _pair(node, end, purpose, home=home) for purpose in purposes},
     )
 
 
@@ -75,16 +75,16 @@ def spi_of(node: int, purpose: Purpose, *, by: TunnelEnd) -> int:
     return 4096 + 8 * node + place
 
 
-def _pair(node: int, end: TunnelEnd, purpose: Purpose) -> AssociationPair:
+def _pair(node: int, end: TunnelEnd, purpose: Purpose, *, home: IPv6Address) -> AssociationPair:
     other = next(each for each in TunnelEnd if each is not end)
     return AssociationPair(
-        outbound=_association(node, purpose, by=end, direction=Direction.OUTBOUND),
-        inbound=_association(node, purpose, by=other, direction=Direction.INBOUND),
+        outbound=_association(node, purpose, by=end, direction=Direction.OUTBOUND, home=home),
+        inbound=_association(node, purpose, by=other, direction=Direction.INBOUND, home=home),
     )
 
 
 def _association(
-    node: int, purpose: Purpose, *, by: TunnelEnd, direction: Direction
+    node: int, purpose: Purpose, *, by: TunnelEnd, direction: Direction, home: IPv6Address
 ) -> SecurityAssociation:
     spi = spi_of(node, purpose, by=by)
     keys = hashlib.sha512(spi.to_bytes(4, "big")).digest()
@@ -93,8 +93,8 @@ def _association(
         direction=direction,
         mode=purpose.mode,
         transform=EspTransform.AES_CBC_HMAC_SHA256_128,
-        home_address=home_address(node),
-        peer=home_address(node),
+        home_address=home,
+        peer=home,
         encryption_key=keys[:32],
         integrity_key=keys[32:],
         replay_window=64 if direction is Direction.INBOUND else 0,
@@ -153,6 +153,7 @@ class MobileNodes:
                         Purpose.BINDING,
                         by=TunnelEnd.MOBILE_NODE,
                         direction=Direction.OUTBOUND,
+                        home=home_address(node),
                     )
                     for node in range(nodes)
                 )

@@ -203,6 +203,20 @@ def test_traffic_is_told_of(ends: Ends) -> None:
     assert min(activity) > 20
 
 
+def test_activity_goes_on_when_the_tunnel_changes(ends: Ends) -> None:
+    _, near, far = ends
+    there, back = tunnel_tables(near, far)
+    near.publish(there)
+    far.publish(back)
+    assert transfer(near, far) == OCTETS
+    before = near.engine.activity()[near.own]
+    assert min(before) > 20
+    moved = replace(there.tunnels[0], mtu=1400)
+    near.engine.change(Changes(tunnels=(moved,)))
+    after = near.engine.activity()[near.own]
+    assert all(now >= then for now, then in zip(after, before, strict=True))
+
+
 def test_close_leaves_nothing_behind() -> None:
     with two_ends((kernel, kernel_by_filter)) as (topology, near, far):
         near.publish(Tables())

@@ -590,9 +590,11 @@ cdef class _Core:
 
     cdef _fill_way(self, WayOut* way, object next_hop, const uint8_t* destination):
         cdef bytes header
-        led = self.ways.get(next_hop)
+        # Its fields are hashed faster than itself.
+        key = next_hop and (next_hop.interface, next_hop.source_mac, next_hop.destination_mac)
+        led = self.ways.get(key)
         if led is None:
-            led = self.ways[next_hop] = (*self._way_out(next_hop), self._offload_out(next_hop))
+            led = self.ways[key] = (*self._way_out(next_hop), self._offload_out(next_hop))
         way.descriptor, way.outer_mtu, header, way.offload_descriptor = led
         way.raw = next_hop is None
         way.link_length = len(header)

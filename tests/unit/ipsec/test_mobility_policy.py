@@ -273,7 +273,7 @@ def test_tunnel_policies_sleep_at_home_and_wake_with_the_tunnel() -> None:
 def test_payload_is_plain_unless_asked_for() -> None:
     packet = tunnelled(IPv6Packet(HOME_ADDRESS, CORRESPONDENT, ECHO), to_home=True)
     assert mobile_node().outbound(packet) is None
-    assert mobile_node().payload_associations(HOME_ADDRESS) is None
+    assert mobile_node().tunnel_associations(HOME_ADDRESS).payload is None
     assert home_agent().inbound(packet, None) is None
 
 
@@ -285,7 +285,7 @@ def test_payload_with_protection_covers_the_whole_tunnel() -> None:
         assert outbound_spi(mobile_node(payload=True), packet) == there
         assert home_agent(payload=True).inbound(packet, there) is None
         assert home_agent(payload=True).inbound(packet, None) is DropReason.NOT_PROTECTED
-    pair = home_agent(payload=True).payload_associations(HOME_ADDRESS)
+    pair = home_agent(payload=True).tunnel_associations(HOME_ADDRESS).payload
     assert pair is not None
     assert (pair.outbound.spi, pair.inbound.spi) == (back, there)
 

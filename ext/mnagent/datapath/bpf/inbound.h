@@ -43,17 +43,22 @@ HERE int copy_congestion(const struct ipv6_header *outer, struct ipv6_header *in
 	return 0;
 }
 
-/* Whose tunnel it is: to a home address at the mobile end, from one at the home agent. */
-HERE struct tunnel *find_inbound_tunnel(const struct ipv6_header *inner,
-					const union address **home)
+HERE int is_own_home(const union address *address)
 {
-	struct tunnel *tunnel = bpf_map_lookup_elem(&tunnels, &inner->destination);
+	return (find_local(address) & IS_OWN_HOME) != 0;
+}
 
-	*home = &inner->destination;
-	if (tunnel && tunnel->flags & MOBILE_END)
-		return same_address(&inner->source, &inner->destination) ? 0 : tunnel;
+/* Whose tunnel it is: to a home address at the mobile end, from one at the home agent. */
+HERE struct tunnel *find_inbound_tunnel(const struct ipv6_header *inner)
+{
+	struct tunnel *tunnel;
+
+	if (is_own_home(&inner->destination)) {
+		tunnel = bpf_map_lookup_elem(&tunnels, &inner->destination);
+		if (tunnel && tunnel->flags & MOBILE_END)
+			return same_address(&inner->source, &inner->destination) ? 0 : tunnel;
+	}
 	tunnel = bpf_map_lookup_elem(&tunnels, &inner->source);
-	*home = &inner->source;
 	return tunnel && !(tunnel->flags & MOBILE_END) ? tunnel : 0;
 }
 
@@ -70,7 +75,6 @@ HERE int take_from_tunnel(struct __sk_buff *skb, const struct arrival *arrival, 
 	struct ipv6_header inner;
 	struct upper_layer upper;
 	struct passage passage = {};
-	const union address *home;
 	struct tunnel *tunnel;
 	__u8 class_octet;
 
@@ -79,7 +83,7 @@ HERE int take_from_tunnel(struct __sk_buff *skb, const struct arrival *arrival, 
 		return -1;
 	if (!inner_is_sound(arrival, &inner) || !is_plain(inner.next_header, &upper))
 		return -1;
-	tunnel = find_inbound_tunnel(&inner, &home);
+	tunnel = find_inbound_tunnel(&inner);
 	if (!tunnel || !(tunnel->flags & SERVES_INBOUND)
 	    || !same_address(&tunnel->remote, &arrival->ip.source))
 		return -1;
@@ -94,7 +98,7 @@ HERE int take_from_tunnel(struct __sk_buff *skb, const struct arrival *arrival, 
 	if (inner.first[1] != class_octet
 	    && bpf_skb_store_bytes(skb, link + 1, &inner.first[1], 1, BPF_F_RECOMPUTE_CSUM))
 		return TC_ACT_SHOT;
-	note_activity(home, 0);
+	__sync_fetch_and_add(&tunnel->packets_in, 1);
 	if (tunnel->flags & MOBILE_END) {
 		passage.flow.pair.local = inner.destination;
 		passage.flow.pair.peer = inner.source;
@@ -115,13 +119,6 @@ HERE int is_home_address_option(const struct inserted_header *header)
 {
 	return header->length == 2 && header->head[0] == 1 && header->head[1] == 2
 		&& header->head[4] == 0xc9 && header->head[5] == sizeof(union address);
-}
-
-HERE int is_own_home(const union address *address)
-{
-	__u64 *local = bpf_map_lookup_elem(&locals, address);
-
-	return local && *local & IS_OWN_HOME;
 }
 
 /* A Home Address option counts from the care-of address of its binding only. */
@@ -180,14 +177,11 @@ HERE int take_direct(struct __sk_buff *skb, const struct arrival *arrival, __u32
 
 HERE int is_for_us(struct __sk_buff *skb, const struct arrival *arrival, __u32 link)
 {
-	__u64 *local;
-
 	if (!is_version6(&arrival->ip) || arrival->length > skb->len - link)
 		return 0;
 	if (is_link_scope(&arrival->ip.source) || is_multicast(&arrival->ip.source))
 		return 0;
-	local = bpf_map_lookup_elem(&locals, &arrival->ip.destination);
-	return local && *local & IS_LOCAL;
+	return (find_local(&arrival->ip.destination) & IS_LOCAL) != 0;
 }
 
 /* `link` is the length of the link header. */

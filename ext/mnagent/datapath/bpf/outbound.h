@@ -136,36 +136,36 @@ HERE int send_directly(struct __sk_buff *skb, const struct ipv6_header *ip,
 	return leave(skb, &head, &path->way);
 }
 
-/* A mobile node sends from its home address; a home agent sends to one. */
-HERE struct tunnel *find_outbound_tunnel(const struct ipv6_header *ip,
-					 const union address **home)
+/* A mobile node sends from its home address; a home agent sends to one. `source` is what the source
+ * address is here. */
+HERE struct tunnel *find_outbound_tunnel(const struct ipv6_header *ip, __u64 source)
 {
-	struct tunnel *tunnel = bpf_map_lookup_elem(&tunnels, &ip->source);
+	struct tunnel *tunnel;
 
-	*home = &ip->source;
-	if (tunnel && tunnel->flags & MOBILE_END)
-		return tunnel;
+	if (source & IS_OWN_HOME) {
+		tunnel = bpf_map_lookup_elem(&tunnels, &ip->source);
+		if (tunnel && tunnel->flags & MOBILE_END)
+			return tunnel;
+	}
 	tunnel = bpf_map_lookup_elem(&tunnels, &ip->destination);
-	*home = &ip->destination;
 	return tunnel && !(tunnel->flags & MOBILE_END) ? tunnel : 0;
 }
 
 /* The direct path where there is one. `is_to_peer`: the destination is a mobile peer that there is
  * no path of its own to, which a mobile node reaches through its tunnel. */
-HERE struct path *find_path(const struct passage *passage, const struct tunnel *tunnel,
-			    int *is_to_peer)
+HERE struct path *find_path(const struct passage *passage, __u64 source,
+			    const struct tunnel *tunnel, int *is_to_peer)
 {
-	struct path *path = bpf_map_lookup_elem(&paths, &passage->flow.pair);
-	__u64 *local;
+	struct path *path;
 
 	*is_to_peer = 0;
-	if (path)
-		return path;
-	if (tunnel && !(tunnel->flags & MOBILE_END)) {
-		local = bpf_map_lookup_elem(&locals, &passage->flow.pair.local);
-		if (!local || !(*local & IS_LOCAL))
-			return 0; /* forwarded */
+	if (source & IS_OWN_HOME) {
+		path = bpf_map_lookup_elem(&paths, &passage->flow.pair);
+		if (path)
+			return path;
 	}
+	if (tunnel && !(tunnel->flags & MOBILE_END) && !(source & IS_LOCAL))
+		return 0; /* forwarded */
 	path = bpf_map_lookup_elem(&peers, &passage->flow.pair.peer);
 	*is_to_peer = path && tunnel && tunnel->flags & MOBILE_END;
 	return path;
@@ -182,10 +182,9 @@ HERE int send_outbound(struct __sk_buff *skb)
 	struct ipv6_header ip;
 	struct upper_layer upper;
 	struct passage passage = {.flow.kind = IS_OUTBOUND};
-	const union address *home;
 	struct tunnel *tunnel;
 	struct path *path;
-	__u64 now = bpf_ktime_get_boot_ns();
+	__u64 now = bpf_ktime_get_boot_ns(), source;
 	int is_to_peer, action;
 
 	if (!find_settings(now) || bpf_skb_load_bytes(skb, 0, &ip, sizeof(ip))
@@ -197,8 +196,9 @@ HERE int send_outbound(struct __sk_buff *skb)
 	passage.flow.pair.peer = ip.destination;
 	passage.protocol = ip.next_header;
 	passage.port = upper.destination_port;
-	tunnel = find_outbound_tunnel(&ip, &home);
-	path = find_path(&passage, tunnel, &is_to_peer);
+	source = find_local(&ip.source);
+	tunnel = find_outbound_tunnel(&ip, source);
+	path = find_path(&passage, source, tunnel, &is_to_peer);
 	if (is_to_peer)
 		return -1;
 	if (path) {
@@ -217,7 +217,7 @@ HERE int send_outbound(struct __sk_buff *skb)
 	action = send_tunnelled(skb, &ip, tunnel);
 	if (action < 0)
 		return -1;
-	note_activity(home, 1);
+	__sync_fetch_and_add(&tunnel->packets_out, 1);
 	if (tunnel->flags & MOBILE_END)
 		note_traffic(&passage, now);
 	return count(TUNNELLED, action);

@@ -36,6 +36,8 @@ struct tunnel {
 	union address remote;
 	struct way way;
 	__u64 flags;
+	__u64 packets_out; /* These two the programs count; a look-up of its own would cost more. */
+	__u64 packets_in;
 };
 
 enum path_flag {
@@ -67,11 +69,6 @@ struct settings {
 	__u64 alive_until; /* Nanoseconds since boot: see `is_alive`. */
 	__u32 tunnel_interface;
 	__u32 flags;
-};
-
-struct activity {
-	__u64 packets_out;
-	__u64 packets_in;
 };
 
 enum verdict {
@@ -153,14 +150,6 @@ struct {
 } locals SEC(".maps");
 
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, MAX_ENTRIES);
-	__type(key, union address); /* home address */
-	__type(value, struct activity);
-} activities SEC(".maps");
-
-struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, VERDICT_COUNT);
 	__type(key, __u32);
@@ -198,12 +187,13 @@ HERE int count(__u32 verdict, int action)
 	return action;
 }
 
-HERE void note_activity(const union address *home, int is_outbound)
+/* What an address is here, see `local_flag`; 0: nothing of ours. Asked first: it is a small table,
+ * and tells that most of what a home agent forwards is in no other than the tunnels'. */
+HERE __u64 find_local(const union address *address)
 {
-	struct activity *activity = bpf_map_lookup_elem(&activities, home);
+	__u64 *local = bpf_map_lookup_elem(&locals, address);
 
-	if (activity)
-		__sync_fetch_and_add(is_outbound ? &activity->packets_out : &activity->packets_in, 1);
+	return local ? *local : 0;
 }
 
 #endif
