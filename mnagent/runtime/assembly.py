@@ -9,7 +9,7 @@ import os
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -46,6 +46,7 @@ from mnagent.runtime.takeover import Takeover
 from mnagent.runtime.tunnels import TunnelKeeper
 from mnagent.system.clock import Clock
 from mnagent.system.datapath import Datapath
+from mnagent.system.kernel import LOOPBACK_INTERFACE
 
 logger = logging.getLogger(__name__)
 
@@ -126,6 +127,7 @@ class Assembly:
     """None where nothing moves: on a home agent and a correspondent."""
     sequences: SequenceKeeper
     executor: Executor
+    home_agent_routing: HomeAgentRouting | None
     journal: Journal
     key_sets: tuple[KeySet, ...]
     dhcp: DhcpSockets
@@ -180,6 +182,12 @@ def assemble(
     except (OSError, ValueError) as error:
         logger.debug("failed to start", exc_info=True)
         raise StartError(f"failed to start: {process.reason_of(error)}") from error
+
+
+def virtual_prefixes(configuration: Configuration) -> tuple[IPv6Network, ...]:
+    """The home prefixes that are on no link."""
+    agent = configuration.home_agent
+    return () if agent is None or agent.home_link is not None else agent.home_prefixes
 
 
 class _Assembler:
@@ -257,6 +265,8 @@ class _Assembler:
         self._stack.callback(_stop_sequences, sequences)
         if isinstance(routing, MobileNodeRouting):
             routing.start()
+        elif routing is not None:
+            routing.set_virtual_prefixes(virtual_prefixes(configuration))
         listeners = _Listeners()
         dhcp = DhcpSockets()
         self._stack.callback(dhcp.close)
@@ -298,6 +308,7 @@ class _Assembler:
             takeover=self._takeover,
             sequences=sequences,
             executor=executor,
+            home_agent_routing=routing if isinstance(routing, HomeAgentRouting) else None,
             journal=self._journal,
             key_sets=self._key_sets,
             dhcp=dhcp,
@@ -338,7 +349,8 @@ class _Assembler:
                 link.interface
                 for link in self._kernel.links()
                 if link.interface != tunnel and (not names or link.name in names)
-            ),
+            )
+            | {LOOPBACK_INTERFACE},
             tunnel=tunnel,
         )
 

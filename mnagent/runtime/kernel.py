@@ -354,7 +354,7 @@ class LinuxKernel:
         return [value for value in values if isinstance(value, AddressMessage)]
 
     def routes(self) -> list[RouteMessage]:
-        """Every unicast IPv6 route of every table."""
+        """Every IPv6 route of every table, to neighbours or to nowhere."""
         values = self._dump(netlink.RTM_GETROUTE, netlink.RTM_NEWROUTE, family=socket.AF_INET6)
         return [value for value in values if isinstance(value, RouteMessage)]
 

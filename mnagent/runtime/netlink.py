@@ -86,7 +86,7 @@ NUD_FAILED = 0x20
 NUD_USABLE = 0x02 | NUD_STALE | 0x08 | 0x10 | 0x40 | 0x80
 """REACHABLE, STALE, DELAY, PROBE, NOARP, PERMANENT."""
 RT_TABLE_MAIN = 254
-RTN_UNICAST = 1
+RTN_UNICAST, RTN_UNREACHABLE = 1, 7
 RTA_DST, RTA_SRC, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_METRICS = 1, 2, 4, 5, 6, 7, 8
 RTA_TABLE, RTA_EXPIRES = 15, 23
 RTAX_LOCK, RTAX_MTU = 1, 2
@@ -164,7 +164,8 @@ def route_body(route: Route, *, protocol: int) -> bytes:
         (
             _RTMSG.pack(
                 *(socket.AF_INET6, route.destination.prefixlen, 0, 0),
-                *(route.table if route.table < 256 else 0, protocol, 0, RTN_UNICAST),
+                *(route.table if route.table < 256 else 0, protocol, 0),
+                RTN_UNREACHABLE if route.unreachable else RTN_UNICAST,
                 RTNH_F_ONLINK if route.gateway is not None else 0,
             ),
             *(_RTA_WORD.pack(8, kind, value) for kind, value in words),
@@ -486,7 +487,8 @@ def _convert_address(message: Any, removed: bool) -> Message | None:
 
 
 def _convert_route(message: Any, removed: bool) -> Message | None:
-    if message["type"] != RTN_UNICAST or message["flags"] & 0x200:  # RTM_F_CLONED
+    is_known = message["type"] in (RTN_UNICAST, RTN_UNREACHABLE)
+    if not is_known or message["flags"] & 0x200:  # RTM_F_CLONED
         return None
     gateway = message.get_attr("RTA_GATEWAY")
     destination = message.get_attr("RTA_DST") or "::"

@@ -8,7 +8,9 @@ selection on the tunnel device gives the home address. So a new connection gets 
 socket bound to any other address of this host is left alone, and no rule is needed for care-of
 addresses.
 
-Home agent. A host route per intercepted home address leads to the tunnel device.
+Home agent. A host route per intercepted home address leads to the tunnel device. Without a home
+link all other addresses of a home prefix are nowhere, and a route says so: by the default route
+their packets would go back to where they came from, round and round.
 
 Correspondent, in every role. A host route per mobile peer leads to the tunnel device, where the
 engine inserts what the direct path needs. These routes are in a table of their own that only this
@@ -27,7 +29,7 @@ from ipaddress import IPv6Address, IPv6Network
 from mnagent.core.actions import SetHomeAddress, UseHomeLink
 from mnagent.runtime.host import HostState, OwnAddress
 from mnagent.runtime.sockets import SOCKET_MARK
-from mnagent.system.kernel import MAIN_TABLE, Route, Rule
+from mnagent.system.kernel import LOOPBACK_INTERFACE, MAIN_TABLE, Route, Rule
 
 _HOME_DEFAULT = "home-default"
 _HOME_PREFIX = "home-prefix"
@@ -217,6 +219,7 @@ class _HomeAddressRouting:
             self._host.forget_unresolved(own.interface)
 
 
+_LAST_METRIC = 0x7FFFFFFF
 _BEHIND_THE_TUNNEL = IPv6Address("fe80::1")
 """A neighbour by name only: the tunnel device asks nobody. Without it the kernel keeps a neighbour
 for each home address, of which it bears a thousand (net.ipv6.neigh.default.gc_thresh3)."""
@@ -335,12 +338,29 @@ class MobileNodeRouting:
 
 
 class HomeAgentRouting:
-    """The home agent's host routes."""
+    """The home agent's host routes, and the one for the rest of a virtual home prefix."""
 
     def __init__(self, host: HostState, *, tunnel_interface: int) -> None:
         self._host = host
         self._tunnel_interface = tunnel_interface
         self._intercepted: dict[IPv6Address, int | None] = {}
+        self._virtual: frozenset[IPv6Network] = frozenset()
+
+    def set_virtual_prefixes(self, prefixes: Iterable[IPv6Network]) -> None:
+        """Answer for the addresses in these prefixes, and in no others, that no mobile node has
+        registered. Any other route for them comes first."""
+        virtual = frozenset(prefixes)
+        for prefix in self._virtual - virtual:
+            self._host.remove_route(f"virtual-{prefix}")
+        for prefix in virtual - self._virtual:
+            route = Route(
+                destination=prefix,
+                interface=LOOPBACK_INTERFACE,
+                metric=_LAST_METRIC,
+                unreachable=True,
+            )
+            self._host.set_route(f"virtual-{prefix}", route)
+        self._virtual = virtual
 
     def _purpose(self, home_address: IPv6Address) -> str:
         return f"intercept-{int(home_address):x}"

@@ -60,7 +60,13 @@ from mnagent.link.wireless import (
     SignalMessage,
 )
 from mnagent.runtime import process
-from mnagent.runtime.assembly import AgentBuilder, Assembly, StartError, assemble
+from mnagent.runtime.assembly import (
+    AgentBuilder,
+    Assembly,
+    StartError,
+    assemble,
+    virtual_prefixes,
+)
 from mnagent.runtime.former_links import FormerLinks
 from mnagent.runtime.journal import SYNC_INTERVAL
 from mnagent.runtime.kernel import ROUTE_PROTOCOL
@@ -354,6 +360,8 @@ class Service:
         self._perform(self._agent.reconfigure(reconfiguration, self._clock.now()))
         parts.sequences.retire(each.spi for each in outbound_without(old, new))
         parts.tunnels.set_associations(new)
+        if parts.home_agent_routing is not None:
+            parts.home_agent_routing.set_virtual_prefixes(virtual_prefixes(change.configuration))
         self._configuration, parts.key_sets = change.configuration, change.key_sets
         logging.getLogger().setLevel(change.configuration.host.log_level.value.upper())
         self._feed(())

@@ -11,12 +11,14 @@ from ipaddress import IPv6Address, IPv6Network
 from typing import Protocol
 
 MAIN_TABLE = 254
+LOOPBACK_INTERFACE = 1
+"""Its index in every network namespace."""
 DEFAULT_DESTINATION = IPv6Network("::/0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """A unicast route of ours. Two routes are the same one when `identity` is equal."""
+    """A route of ours. Two routes are the same one when `identity` is equal."""
 
     destination: IPv6Network = DEFAULT_DESTINATION
     table: int = MAIN_TABLE
@@ -33,6 +35,9 @@ class Route:
     lowers it, so that routes for what this host itself sends must not lock."""
     lifetime: int | None = None
     """Seconds, None for ever."""
+    unreachable: bool = False
+    """Packets are answered with an ICMPv6 Destination Unreachable. The kernel files such a route
+    under the loopback interface."""
 
     @property
     def identity(self) -> tuple[IPv6Network, int, int, IPv6Address | None, int]:

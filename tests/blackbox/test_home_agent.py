@@ -307,6 +307,17 @@ def test_packet_that_does_not_fit_the_tunnel_is_answered_with_its_mtu(mobile: Mo
     assert len(outer.octets) <= 1500
 
 
+def test_packet_for_an_address_that_nobody_registered_is_answered_not_sent_back(
+    mobile: MobileNode,
+) -> None:
+    # RFC 4443 3.1; by the default route it would go round between here and the router.
+    mobile.tester.send(mobile.to_home_address(), link="out")
+    answer = mobile.tester.expect(lambda seen: seen.destination != AGENT)
+    assert answer.destination == CORRESPONDENT
+    assert answer.payload[0] == o.UNREACHABLE
+    assert o.read_packet(answer.payload[8:]).destination == mobile.home_address
+
+
 @requirement("RFC2473-8", "HA-41")
 def test_error_about_a_tunnelled_packet_reaches_its_sender(mobile: MobileNode) -> None:
     mobile.register()

@@ -307,6 +307,17 @@ def test_home_agent_intercepts_by_a_host_route() -> None:
     assert bench.routes(254) == set()
 
 
+def test_rest_of_a_virtual_home_prefix_is_unreachable_as_long_as_it_is_served() -> None:
+    bench = Bench(home_agent=True)
+    first, second = IPv6Network("2001:db8:1::/64"), IPv6Network("2001:db8:2::/64")
+    bench.routing.set_virtual_prefixes((first,))
+    bench.routing.set_virtual_prefixes((first, second))
+    bench.routing.set_virtual_prefixes((second,))
+    (route,) = bench.kernel.routes.values()
+    assert route.unreachable
+    assert route.destination == second
+
+
 def test_interception_that_comes_after_the_tunnel_has_its_mtu() -> None:
     bench = Bench(home_agent=True)
     bench.kernel.paths[CARE_OF] = Path(interface=LINK, neighbour=ROUTER, mtu=1500)

@@ -19,6 +19,7 @@ from mnagent.link.messages import (
 )
 from mnagent.runtime import netlink
 from mnagent.runtime.netlink import decode_notification, link_layer_bytes, new_message
+from mnagent.system.kernel import Route
 
 ADDRESS = IPv6Address("2001:db8:a::5")
 INET6 = 10
@@ -129,6 +130,20 @@ def test_default_route_has_its_router_and_protocol() -> None:
         protocol=9,
         metric=1024,
     )
+
+
+def test_route_to_nowhere_is_told_as_the_kernel_files_it() -> None:
+    attributes = [("RTA_DST", "2001:db8:1::"), ("RTA_OIF", 1), ("RTA_PRIORITY", 7)]
+    fields = {"type": 7, "dst_len": 64, "table": 254, "proto": 9}
+    data = octets(netlink.RTM_NEWROUTE, attributes, family=INET6, **fields)
+    route = Route(
+        destination=IPv6Network("2001:db8:1::/64"), interface=1, metric=7, unreachable=True
+    )
+    message = decode_notification(netlink.RTM_NEWROUTE, data)
+    assert isinstance(message, RouteMessage)
+    assert message.identity == route.identity
+    # Behind the netlink header; the kernel wants to be told what kind of route it is.
+    assert netlink.route_body(route, protocol=9)[:12] == data[16:28]
 
 
 @pytest.mark.parametrize("fields", [{"type": 2}, {"type": 1, "flags": 0x200}])
