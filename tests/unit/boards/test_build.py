@@ -82,6 +82,7 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setattr(rootfs, "prepare_emulation", lambda _: None)
     monkeypatch.setattr(package, "build", lambda **_: deb)
     monkeypatch.setattr(tree, "_install", install)
+    monkeypatch.setattr(tree, "_compile", lambda _: None)
     monkeypatch.setattr(module, "_TOOLS", {})
     monkeypatch.setenv("MNAGENT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", PATH)
