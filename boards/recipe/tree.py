@@ -23,6 +23,7 @@ ENABLED_UNITS = {
     # The network manager goes before the agent: when it starts, it removes addresses of others.
     # Of the agent's units those start that have a configuration.
     "multi-user.target.wants": (
+        "mnagent-board-devices.service",
         "mnagent-board-finish.service",
         "mnagent-board.service",
         "mnagent-correspondent.service",

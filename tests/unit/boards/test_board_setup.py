@@ -7,6 +7,7 @@ import importlib.util
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -276,3 +277,24 @@ def test_serial_console_with_the_file_is_a_shell(board: Board) -> None:
 def test_serial_console_without_the_file_asks_for_a_name(board: Board) -> None:
     assert board.start() == 0
     assert not (board.root / "run/mnagent-board/serial-console").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "words"),
+    [("return 0", 0, "fine"), ("return 2", 2, "fine"), ("raise ValueError('odd')", 1, "odd")],
+)
+def test_agent_is_asked_in_a_process_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, status: int, words: str
+) -> None:
+    agent = tmp_path / "mnagent/cli/main.py"
+    agent.parent.mkdir(parents=True)
+    for folder in (agent.parent, agent.parent.parent):
+        (folder / "__init__.py").touch()
+    agent.write_text(f"def main(words):\n    print('fine', *words)\n    {text}\n")
+    monkeypatch.setattr(board_setup, "AGENT", str(tmp_path))
+    for name in [name for name in sys.modules if name.split(".")[0] == "mnagent"]:
+        monkeypatch.delitem(sys.modules, name)
+    done = board_setup._run(["mnagent", "check-config"])
+    assert done.returncode == status
+    assert words in done.stdout
+    assert "mnagent.cli.main" not in sys.modules
