@@ -207,6 +207,8 @@ async def _tell_story(story: Story, image: Path, folder: Path, evidence: Path) -
         await roaming.home_agent.start()
         try:
             first = await _boot_and_register(story, bench)
+            await bench.ask("true")  # The agent goes first; SSH comes once it has started.
+            story.tell("seconds_from_registration_to_ssh", round(boottime() - first.at, 1))
             session = await Session.open(bench)
             try:
                 await _roam(story, bench, session)
