@@ -11,10 +11,11 @@ import platform
 import shutil
 import sys
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from boards.recipe import steps
+from boards.recipe import objects, steps
 from boards.recipe.errors import BuildError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,6 +37,8 @@ _SOURCES = (
     "pyproject.toml",
     "setup.py",
 )
+_COMPILED = ("boards/debian/rules", "ext/", "setup.py")
+"""Where those of the sources are that the compiled data path is made of."""
 _FROM_DEBIAN = {"netifaces"}
 """Dependencies that the package declares instead of carrying them along."""
 
@@ -68,7 +71,14 @@ def build(*, suite: str, architecture: str, cache: steps.Cache) -> Path:
             cache.make(name, keep=6) as piece,
         ):
             piece.mkdir()
-            _build_in(build_root, suite=suite, architecture=architecture, wheels=wheels, out=piece)
+            compiled = objects.name(
+                compiled_sources(), suite, architecture, build_root.name, wheels.name
+            )
+            with _sources(build_root, wheels, suite) as source:
+                with objects.kept(cache, compiled, source / "build"):
+                    _compile_and_pack(build_root, source, suite=suite, architecture=architecture)
+                for built in (*source.parent.glob("*.deb"), *source.glob("wheels/run/mnagent-*")):
+                    shutil.copy2(built, piece)
         found = cache.folder / name
     (package,) = found.glob("mnagent_*.deb")
     return package
@@ -76,7 +86,12 @@ def build(*, suite: str, architecture: str, cache: steps.Cache) -> Path:
 
 def source_digest() -> str:
     """One name for all that the package is made of."""
-    return steps.digest(*(path for path in map(ROOT.joinpath, _files())))
+    return steps.digest(*(part for name in _files() for part in (name, ROOT / name)))
+
+
+def compiled_sources() -> dict[str, Path]:
+    """Those of the sources that the compiled data path is made of, by their names."""
+    return {name: ROOT / name for name in _files() if name.startswith(_COMPILED)}
 
 
 def _files() -> Iterable[str]:
@@ -182,8 +197,9 @@ def _pip(place: Path) -> list[str | Path]:
     return [environment / "bin" / "python", "-m", "pip", "--disable-pip-version-check"]
 
 
-def _build_in(build_root: Path, *, suite: str, architecture: str, wheels: Path, out: Path) -> None:
-    """Copy sources and wheels into the build root, build there, and take the package out."""
+@contextmanager
+def _sources(build_root: Path, wheels: Path, suite: str) -> Iterator[Path]:
+    """A folder in the build root with the sources and wheels, as Debian's tools expect it."""
     work = build_root / "work" / f"mnagent-{os.getpid()}"
     source = work / "source"
     try:
@@ -194,32 +210,31 @@ def _build_in(build_root: Path, *, suite: str, architecture: str, wheels: Path, 
         (source / "boards" / "debian").rename(source / "debian")
         _write_changelog(source / "debian" / "changelog", suite)
         shutil.copytree(wheels, source / "wheels")
-        inside = Path("/") / source.relative_to(build_root)
-        steps.run(
-            steps.contained(
-                [
-                    "chroot",
-                    build_root,
-                    "env",
-                    "-i",
-                    "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
-                    "LC_ALL=C.UTF-8",
-                    f"SOURCE_DATE_EPOCH={source_date()}",
-                    f"DEB_BUILD_OPTIONS=parallel={os.cpu_count() or 1}",
-                    f"PYTHON_VERSION={PYTHON[suite]}",
-                    "sh",
-                    "-ec",
-                    'cd "$0" && exec dpkg-buildpackage --build=binary --unsigned-changes '
-                    "--unsigned-buildinfo --no-check-builddeps --host-arch=$1",
-                    inside,
-                    architecture,
-                ]
-            )
-        )
-        for built in (*work.glob("*.deb"), *source.glob("wheels/run/mnagent-*.whl")):
-            shutil.copy2(built, out)
+        yield source
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _compile_and_pack(build_root: Path, source: Path, *, suite: str, architecture: str) -> None:
+    command = (
+        'cd "$0" && exec dpkg-buildpackage --build=binary --unsigned-changes '
+        "--unsigned-buildinfo --no-check-builddeps --host-arch=$1"
+    )
+    steps.run(
+        steps.contained(
+            [
+                *("chroot", build_root, "env", "-i"),
+                "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+                "LC_ALL=C.UTF-8",
+                f"SOURCE_DATE_EPOCH={source_date()}",
+                f"DEB_BUILD_OPTIONS=parallel={os.cpu_count() or 1}",
+                f"PYTHON_VERSION={PYTHON[suite]}",
+                *("sh", "-ec", command),
+                Path("/") / source.relative_to(build_root),
+                architecture,
+            ]
+        )
+    )
 
 
 def version() -> str:

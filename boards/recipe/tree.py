@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from boards.recipe import steps
@@ -21,7 +21,17 @@ LABEL={ROOT_LABEL}     /                 ext4  noatime,errors=remount-ro        
 """
 ENABLED_UNITS = {
     # The network manager goes before the agent: when it starts, it removes addresses of others.
-    "multi-user.target.wants": ("mnagent-board.service", "systemd-networkd.service"),
+    # Of the agent's units those start that have a configuration.
+    "multi-user.target.wants": (
+        "mnagent-board-devices.service",
+        "mnagent-board-finish.service",
+        "mnagent-board.service",
+        "mnagent-correspondent.service",
+        "mnagent-home-agent.service",
+        "mnagent-mobile-node.service",
+        "systemd-networkd.service",
+    ),
+    "ssh.service.wants": ("mnagent-board-ssh-key.service",),
 }
 # The start would wait for it, and for nothing: the setup of the board starts it.
 _LATER = "sysinit.target.wants/systemd-timesyncd.service"
@@ -57,6 +67,18 @@ _MASKED = (
     "systemd-update-utmp.service",
     "wpa_supplicant.service",
 )
+# Programs that make units of what a board has not: each is a process, before anything starts.
+_MASKED_GENERATORS = (
+    "systemd-cryptsetup-generator",
+    "systemd-gpt-auto-generator",
+    "systemd-hibernate-resume-generator",
+    "systemd-integritysetup-generator",
+    "systemd-rc-local-generator",
+    "systemd-run-generator",
+    "systemd-system-update-generator",
+    "systemd-sysv-generator",
+    "systemd-veritysetup-generator",
+)
 
 
 def populate(board: Board, tree: Path, *, rootfs: Path, package: Path, source_date: int) -> None:
@@ -67,6 +89,7 @@ def populate(board: Board, tree: Path, *, rootfs: Path, package: Path, source_da
     _install(tree, package)
     for overlay in board.overlays:
         _copy_overlay(overlay, tree)
+    _compile(tree)
     _write(tree / "etc/hostname", f"{board.hostname}\n")
     _write(
         tree / "etc/hosts",
@@ -79,6 +102,18 @@ def populate(board: Board, tree: Path, *, rootfs: Path, package: Path, source_da
     # Without a battery the clock starts at this file's time, or when the board was last on.
     _write(tree / "usr/lib/clock-epoch", "")
     _set_times(tree, source_date)
+
+
+def _compile(tree: Path) -> None:
+    """By the board's own Python, which checks on each start that the sources are still the same."""
+    steps.run(
+        steps.contained(
+            [
+                *("chroot", tree, "python3", "-I", "-m", "compileall", "-q"),
+                *("--invalidation-mode", "checked-hash", "/usr/lib/mnagent-board"),
+            ]
+        )
+    )
 
 
 def _install(tree: Path, package: Path) -> None:
@@ -136,8 +171,14 @@ def _enable_units(tree: Path) -> None:
     (units / _LATER).unlink(missing_ok=True)
     # An empty list of modules costs a process to read it.
     (tree / "etc/modules-load.d/modules.conf").unlink(missing_ok=True)
-    for name in _MASKED:
-        link = units / name
+    _mask(units, _MASKED)
+    _mask(units.with_name("system-generators"), _MASKED_GENERATORS)
+
+
+def _mask(folder: Path, names: Sequence[str]) -> None:
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        link = folder / name
         link.unlink(missing_ok=True)
         link.symlink_to("/dev/null")
 

@@ -19,6 +19,8 @@ def main(arguments: argparse.Namespace) -> int:
     process.postpone_collection()
     try:
         configuration = read()
+        if configuration.mobile_node is not None:  # Home agents are quicker with large pages.
+            process.use_small_pages()
         key_sets = load_key_sets(configuration)  # before the daemon: mistakes come without a log
         plain_asyncio.load()
         from mnagent.runtime import service

@@ -20,6 +20,7 @@ agent makes thousands for each batch of Binding Updates."""
 PR_SET_DUMPABLE = 4
 PR_CAPBSET_DROP = 24
 PR_SET_NO_NEW_PRIVS = 38
+PR_SET_THP_DISABLE = 41
 CAP_NET_BIND_SERVICE = 10
 """For the DHCPv6 client's port, which is opened when an interface asks for it."""
 CAP_NET_ADMIN = 12
@@ -88,6 +89,12 @@ def postpone_collection() -> None:
     """A start makes what stays; with a hundred thousand mobile nodes, walking over all of it again
     and again is most of what a start costs. Until `settle_memory` or `resume_collection`."""
     gc.disable()
+
+
+def use_small_pages() -> None:
+    """Take memory page by page, where the kernel would give 2 MiB for the first octet used of them:
+    on a small machine with 1 GiB that is 7 MB for nothing. What is there already stays as it is."""
+    ctypes.CDLL(None).prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
 
 
 def resume_collection() -> None:

@@ -198,13 +198,15 @@ async def _tell_story(story: Story, image: Path, folder: Path, evidence: Path) -
         await roaming.home_agent.start()
         try:
             first = await _boot_and_register(story, bench)
+            await bench.ask("true")  # The agent goes first; SSH comes once it has started.
+            story.tell("seconds_from_registration_to_ssh", round(boottime() - first.at, 1))
             session = await Session.open(bench)
             try:
                 await _roam(story, bench, session)
             finally:
                 await session.close()
             await _look_at_the_start(story, bench, evidence)
-            await _look_inside(story, bench)
+            await _look_inside(story, bench, evidence)
             await _cut_power(story, bench, first)
             if bench.board.machine.tells_carrier:  # The others are slow, and have the same system.
                 await _never_write_to_the_root(story, bench, first)
@@ -242,7 +244,7 @@ async def _roam(story: Story, bench: Bench, session: Session) -> None:
     story.tell("connection_survived_moves", len(gaps))
 
 
-async def _look_inside(story: Story, bench: Bench) -> None:
+async def _look_inside(story: Story, bench: Bench, evidence: Path) -> None:
     report = await bench.ask("cat", "/boot/firmware/mnagent-report.txt")
     assert "all well" in report, report
     names = (await bench.ask("ls", "-1R", "/boot/firmware")).split()
@@ -255,6 +257,8 @@ async def _look_inside(story: Story, bench: Bench) -> None:
     memory = await bench.ask("grep", "-E", "'VmRSS|RssAnon'", f"/proc/{pid}/status")
     for name, line in zip(("rss", "rss_of_its_own"), memory.splitlines(), strict=True):
         story.tell(f"daemon_{name}_mebibytes", round(int(line.split()[1]) / 1024, 1))
+    mappings = await bench.ask("cat", f"/proc/{pid}/smaps")
+    (evidence / f"{story.machine}-memory.txt").write_text(_largest(mappings))
     imported = await bench.ask("python3", "-I", "-c", f"'{COUNT_MODULES}'")
     story.tell("daemon_modules", int(imported))
     story.tell("kernel", (await bench.ask("uname", "-r")).strip())
@@ -262,12 +266,26 @@ async def _look_inside(story: Story, bench: Bench) -> None:
     assert set(shadow.split()) == {"*"}, "somebody has a password"
 
 
+def _largest(mappings: str) -> str:
+    """Resident KiB of a process by what is mapped, and how much of it is its own, largest first."""
+    sizes: dict[str, list[int]] = {}
+    name = ""
+    for line in mappings.splitlines():
+        words = line.split()
+        if re.fullmatch(r"[0-9a-f]+-[0-9a-f]+", words[0]):
+            name = words[5] if len(words) > 5 else "[anonymous]"
+        elif words[0] in ("Rss:", "Anonymous:"):
+            sizes.setdefault(name, [0, 0])[words[0] == "Anonymous:"] += int(words[1])
+    ordered = sorted(sizes.items(), key=lambda item: -item[1][0])
+    return "".join(f"{rss:8} {own:8} {name}\n" for name, (rss, own) in ordered)
+
+
 async def _look_at_the_start(story: Story, bench: Bench, evidence: Path) -> None:
     """When what happened, by the board's own clock, which starts with its kernel."""
     seconds, journal = await _first_binding_update(bench)
     story.tell("seconds_from_kernel_to_first_binding_update", seconds)
     parts = []
-    for what in (("time",), ("critical-chain", "mnagent-board.service"), ("blame",)):
+    for what in (("time",), ("critical-chain", "mnagent-mobile-node.service"), ("blame",)):
         parts.append(await bench.ask("systemd-analyze", "--no-pager", *what))
     (evidence / f"{story.machine}-start.txt").write_text("\n".join((*parts, journal)))
 

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -48,25 +49,21 @@ class Board:
     def run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         self.commands.append(list(command))
         status, output = self.answers.get(command[0], (0, ""))
-        if command[0] == "ssh-keygen":
-            Path(command[-1]).write_text("key")
         return subprocess.CompletedProcess(command, status, output, "")
 
     def start(self) -> int:
         """One start of the board; returns how many things went wrong."""
-        setup = board_setup.Setup(self.root, self.run)
-        setup.take_files()
-        setup.start_agent()
-        wrong: int = setup.finish()
+        board_setup.Setup(self.root, self.run).take_files()
+        wrong: int = board_setup.Setup(self.root, self.run).finish()
         return wrong
 
     @property
     def report(self) -> str:
         return (self.boot / "mnagent-report.txt").read_text()
 
-    def started(self) -> list[str]:
-        """What the setup waited for."""
-        return [unit for command in self.commands if command[1] == "start" for unit in command[2:]]
+    def roles(self) -> list[str]:
+        """Whose units have a configuration, and so start."""
+        return sorted(path.stem for path in (self.root / "etc/mnagent").glob("*.toml"))
 
 
 @pytest.fixture
@@ -88,7 +85,7 @@ def test_good_files_are_put_in_place_with_their_modes(board: Board) -> None:
         board.root / "root/.ssh/authorized_keys": 0o600,
     }.items():
         assert path.stat().st_mode & 0o777 == mode
-    assert board.started() == ["mnagent-mobile-node.service"]
+    assert board.roles() == ["mobile-node"]
     assert "all well" in board.report
 
 
@@ -153,7 +150,7 @@ def test_missing_key_is_said_in_the_words_of_the_agent(board: Board) -> None:
     board.answers["mnagent"] = (2, "mnagent: /etc/mnagent/keys/mobile-node.toml: not found")
     assert board.start() == 1
     assert "/etc/mnagent/keys/mobile-node.toml: not found" in board.report
-    assert board.started() == []
+    assert board.roles() == []
 
 
 def test_keys_without_a_configuration_are_moved_into_the_board(board: Board) -> None:
@@ -168,7 +165,8 @@ def test_full_card_leaves_the_secret_where_it_was_and_is_said(
     board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fill(descriptor: int) -> None:
-        if "/boot/firmware/" not in os.readlink(f"/proc/self/fd/{descriptor}"):
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        if not any(name in path for name in ("/boot/firmware/", "/run/mnagent-board/")):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     for name, text in {"wifi.conf": WIFI, "keys/mobile-node.toml": "a = 1\n"}.items():
@@ -185,23 +183,25 @@ def test_full_card_leaves_the_secret_where_it_was_and_is_said(
     assert (board.root / "etc/wpa_supplicant/board.conf").exists()
 
 
-def test_agent_goes_before_what_can_wait_and_finds_its_cables_up(board: Board) -> None:
+def test_taking_files_waits_for_nothing_that_the_agent_does_without(board: Board) -> None:
     (board.boot / "mnagent.toml").write_text(CONFIGURATION)
-    for name in ("eth0", "lo", "usb0", "wlan0"):
-        (board.root / "sys/class/net" / name).mkdir(parents=True)
+    board_setup.Setup(board.root, board.run).take_files()
+    assert {command[0] for command in board.commands} == {"mnagent"}
+    board.commands.clear()
+    board_setup.Setup(board.root, board.run).take_files()
+    assert board.commands == []
+
+
+def test_clock_is_set_once_the_agent_has_started(board: Board) -> None:
     board.start()
-    order = [command for command in board.commands if command[0] in {"ip", "systemctl"}]
-    assert order[:2] == [["ip", "link", "set", name, "up"] for name in ("eth0", "usb0")]
-    assert order[2][-1] == order[3][-1] == "mnagent-mobile-node.service"
-    assert order[4][-1] == "systemd-timesyncd.service"
+    assert ["systemctl", "--no-block", "start", "systemd-timesyncd.service"] in board.commands
 
 
 def test_another_role_replaces_the_one_before(board: Board) -> None:
     for role in ("mobile-node", "correspondent"):
         (board.boot / "mnagent.toml").write_text(f'role = "{role}"\n')
-        board.commands.clear()
         assert board.start() == 0
-        assert board.started() == [f"mnagent-{role}.service"]
+        assert board.roles() == [role]
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_bad_file_is_reported_and_left_where_it_was(
     assert path.read_bytes() == data
     assert "1 of your files" in board.report
     assert re.search(words, board.report)
-    assert board.started() == []
+    assert board.roles() == []
 
 
 def test_files_of_other_systems_editors_are_understood(board: Board) -> None:
@@ -266,12 +266,6 @@ def test_failure_to_grow_is_said_and_tried_again(board: Board) -> None:
     assert board.start() == 0
 
 
-def test_host_key_is_made_once(board: Board) -> None:
-    board.start()
-    board.start()
-    assert len([command for command in board.commands if command[0] == "ssh-keygen"]) == 1
-
-
 def test_serial_console_with_the_file_is_a_shell(board: Board) -> None:
     (board.boot / "serial-shell").touch()
     assert board.start() == 0
@@ -282,4 +276,25 @@ def test_serial_console_with_the_file_is_a_shell(board: Board) -> None:
 
 def test_serial_console_without_the_file_asks_for_a_name(board: Board) -> None:
     assert board.start() == 0
-    assert not (board.root / "run").exists()
+    assert not (board.root / "run/mnagent-board/serial-console").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "words"),
+    [("return 0", 0, "fine"), ("return 2", 2, "fine"), ("raise ValueError('odd')", 1, "odd")],
+)
+def test_agent_is_asked_in_a_process_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, status: int, words: str
+) -> None:
+    agent = tmp_path / "mnagent/cli/main.py"
+    agent.parent.mkdir(parents=True)
+    for folder in (agent.parent, agent.parent.parent):
+        (folder / "__init__.py").touch()
+    agent.write_text(f"def main(words):\n    print('fine', *words)\n    {text}\n")
+    monkeypatch.setattr(board_setup, "AGENT", str(tmp_path))
+    for name in [name for name in sys.modules if name.split(".")[0] == "mnagent"]:
+        monkeypatch.delitem(sys.modules, name)
+    done = board_setup._run(["mnagent", "check-config"])
+    assert done.returncode == status
+    assert words in done.stdout
+    assert "mnagent.cli.main" not in sys.modules

@@ -82,6 +82,7 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setattr(rootfs, "prepare_emulation", lambda _: None)
     monkeypatch.setattr(package, "build", lambda **_: deb)
     monkeypatch.setattr(tree, "_install", install)
+    monkeypatch.setattr(tree, "_compile", lambda _: None)
     monkeypatch.setattr(module, "_TOOLS", {})
     monkeypatch.setenv("MNAGENT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", PATH)
@@ -203,3 +204,18 @@ def _cat(root: Path, name: str) -> str:
         ["debugfs", "-R", f"cat {name}", str(root)], capture_output=True, text=True, check=True
     )
     return done.stdout or done.stderr
+
+
+def test_units_that_the_image_enables_are_there() -> None:
+    there = {path.name for path in description.BOARDS.glob("layers/*/overlay/lib/systemd/system/*")}
+    there |= {path.name for path in (package.ROOT / "mnagent/runtime/units").iterdir()}
+    enabled = {name for names in tree.ENABLED_UNITS.values() for name in names}
+    assert enabled - there == {"systemd-networkd.service"}
+
+
+def test_what_the_agent_waits_for_waits_for_no_agent() -> None:
+    units = description.BOARDS / "layers/base/overlay/lib/systemd/system"
+    for name in ("mnagent-board.service", "var-lib-mnagent.mount", "boot-firmware.mount"):
+        text = (units / name).read_text()
+        assert "DefaultDependencies=no" in text
+        assert "mnagent-mobile-node" not in text

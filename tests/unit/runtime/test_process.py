@@ -24,6 +24,17 @@ from mnagent.runtime.process import (
     require_capabilities,
 )
 
+PR_GET_THP_DISABLE = 42
+
+
+def test_small_pages_are_all_that_is_taken() -> None:
+    child = os.fork()
+    if child == 0:
+        process.use_small_pages()
+        os._exit(ctypes.CDLL(None).prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0))
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 1
+
 
 def test_lock_is_held_by_one(tmp_path: Path) -> None:
     path = tmp_path / "lock"

@@ -4,29 +4,36 @@ Files are checked first. What is good is kept on the state partition, which stay
 survives a power cut, and put where it is used; keys and Wi-Fi passwords then vanish from the boot
 partition, which any computer can read. What is bad changes nothing: the board goes on with what it
 had. Both are said on the console and in mnagent-report.txt on the boot partition.
+
+setup.py take      the files, before the agent starts
+setup.py finish    what can wait until it has: the report, and room on the card
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import re
-import shutil
-import socket
-import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # A start at which nothing is new does without, and sooner.
+    import subprocess
 
 Run = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
 
+AGENT = "/usr/lib/mnagent"
 ROLES = ("mobile-node", "home-agent", "correspondent")
 KEY_TYPES = ("ssh-ed25519", "ssh-rsa", "ecdsa-sha2-", "sk-ssh-ed25519@", "sk-ecdsa-sha2-")
-WIRED = ("eth", "usb")
 CLOCK = "systemd-timesyncd.service"
 """The right time is nice to have; the agent, which does without, goes first."""
 LARGEST_FILE = 1 << 20
+MISTAKES = ("NOT TAKEN", "NOT DONE")
+"""How lines begin that tell of one."""
 NO_COUNTRY = ("XX", "00")
 SERIAL_SHELL = "AGETTY_OPTIONS=--autologin root\nTERM=dumb\n"
 ROOT_PARTITION = re.compile(r"(/dev/(?:mmcblk\d+p|vd[a-z]|sd[a-z]|nvme\d+n\d+p))(\d+)")
@@ -46,54 +53,38 @@ class Setup:
         self._etc = root / "etc"
         self._home = root / "root"
         self._serial_console = root / "run/mnagent-board/serial-console"
-        self._links = root / "sys/class/net"
+        self._said = root / "run/mnagent-board/said"
         self._lines: list[str] = []
         self._bad = 0
 
-    def take_files(self) -> None:
-        """Put what the user gave into place, as far as it is good."""
+    def take_files(self) -> int:
+        """Put what the user gave into place, as far as it is good; returns how much is not."""
         self._kept.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for step in (
-            self._agent_files,
-            self._wifi,
-            self._authorized_keys,
-            self._host_key,
-            self._serial_shell,
-        ):
+        for step in (self._agent_files, self._wifi, self._authorized_keys, self._serial_shell):
             self._try(step)
-
-    def start_agent(self) -> None:
-        """Start what there is a configuration for, without waiting for it."""
-        for link in sorted(self._links.glob("*")):
-            if link.name.startswith(WIRED):
-                self._run(["ip", "link", "set", link.name, "up"])
-        if self._units():
-            self._run(["systemctl", "--no-block", "start", *self._units()])
+        with contextlib.suppress(OSError):  # The console said it already.
+            _write(self._said, "".join(f"{line}\n" for line in self._lines).encode(), 0o600)
+        return self._bad
 
     def finish(self) -> int:
         """Do what nobody waits for, and report; returns how many things went wrong in all."""
-        if self._units():
-            self._run(["systemctl", "start", *self._units()])
+        self._lines = (_read_if_there(self._said) or b"").decode().splitlines()
+        self._bad = sum(line.startswith(MISTAKES) for line in self._lines)
         self._run(["systemctl", "--no-block", "start", CLOCK])
         self._try(self._grow)
         self._report()
         return self._bad
 
-    def _units(self) -> list[str]:
-        return [
-            f"mnagent-{role}.service"
-            for role in ROLES
-            if (self._etc / f"mnagent/{role}.toml").exists()
-        ]
-
     def _try(self, step: Callable[[], None]) -> None:
         try:
             step()
         except Refused as refusal:
-            self._say(f"NOT TAKEN: {refusal}")
+            self._say(f"{MISTAKES[0]}: {refusal}")
             self._bad += 1
         except OSError as error:
-            self._say(f"NOT DONE: {error.filename or step.__name__.strip('_')}: {error.strerror}")
+            self._say(
+                f"{MISTAKES[1]}: {error.filename or step.__name__.strip('_')}: {error.strerror}"
+            )
             self._bad += 1
 
     def _say(self, words: str) -> None:
@@ -116,16 +107,6 @@ class Setup:
             raise Refused(f"the root file system could not grow: {_last_line(resized, grown)}")
         _write(self._kept / "grown", b"", 0o600)
         self._say("the root file system takes the whole card now")
-
-    def _host_key(self) -> None:
-        key = self._kept / "ssh/ssh_host_ed25519_key"
-        if key.exists():
-            return
-        key.parent.mkdir(exist_ok=True, mode=0o700)
-        made = self._run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(key)])
-        if made.returncode:
-            raise Refused(f"no SSH host key could be made: {_last_line(made)}")
-        self._say("made an SSH host key")
 
     def _authorized_keys(self) -> None:
         kept = self._kept / "authorized_keys"
@@ -320,35 +301,56 @@ def _last_line(*done: subprocess.CompletedProcess[str]) -> str:
 
 
 def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    if shutil.which(command[0]) is None:
+    import subprocess
+
+    if command[0] == "mnagent":
+        return subprocess.CompletedProcess(command, *_run_agent(command[1:]))
+    try:
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except FileNotFoundError:
         return subprocess.CompletedProcess(command, 127, "", f"{command[0]} is not installed")
-    return subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
 
 
-def _tell_ready() -> None:
-    """Let the service manager start those who waited for the files."""
-    name = os.environ.get("NOTIFY_SOCKET", "")
-    if name:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-            manager.sendto(b"READY=1", f"\0{name[1:]}" if name[0] == "@" else name)
+def _run_agent(arguments: Sequence[str]) -> tuple[int, str, str]:
+    """The agent's command in a copy of this process, which has half of what that needs already;
+    returns its exit status and output."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            sys.stdout = sys.stderr = os.fdopen(writing, "w", encoding="utf-8")
+            sys.path.insert(0, AGENT)
+            agent = importlib.import_module("mnagent.cli.main")
+            status = agent.main(list(arguments))
+        except BaseException as error:
+            print(f"{type(error).__name__}: {error}")
+        finally:
+            sys.stdout.flush()
+            os._exit(status)
+    os.close(writing)
+    with open(reading, encoding="utf-8", errors="replace") as file:
+        said = file.read()
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status), said, ""
 
 
-def main() -> int:
+def main(what: str) -> int:
     """Set the board up; a mistake in a file must not keep the board from starting."""
     setup = Setup(Path("/"), _run)
-    setup.take_files()
-    setup.start_agent()
-    _tell_ready()
-    setup.finish()
+    if what == "take":
+        setup.take_files()
+    else:
+        setup.finish()
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))
