@@ -172,7 +172,7 @@ class RouterDiscovery:
         """Solicit again, or forget a router whose lifetime is over."""
         outputs: list[Output] = []
         is_asking = False
-        for name in self._timers.pop_due(now):
+        for name in self._timers.due(now):
             if isinstance(name, _Solicit):
                 is_asking = True
                 outputs += self._solicit(now)

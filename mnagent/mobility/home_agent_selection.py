@@ -220,7 +220,7 @@ class HomeAgentSelection:
 
     def handle_timer(self, now: float) -> list[SelectionOutput]:
         outputs = self._take(self._discovery.handle_timer(now), now)
-        for timer in self._timers.pop_due(now):
+        for timer in self._timers.due(now):
             if timer is _Timer.SILENCE:
                 outputs += self._on_silence(now)
             else:

@@ -401,7 +401,7 @@ class HomeRegistration:
     def handle_timer(self, now: float) -> list[Output]:
         """Retransmit, refresh, expire: whatever is due."""
         outputs: list[Output] = []
-        for timer in self._timers.pop_due(now):
+        for timer in self._timers.due(now):
             match timer:
                 case _Timer.TRANSMIT:
                     outputs += self._on_transmit_timer(now)

@@ -177,3 +177,25 @@ def test_timer_that_comes_hours_late_registers_anew() -> None:
     assert driver.registration.may_be_bound(driver.now)
     driver.acknowledge()
     assert driver.registration.state is RegistrationState.REGISTERED
+
+
+def test_deregistration_that_slept_past_the_end_of_the_binding_is_over() -> None:
+    driver = RegistrationDriver(lifetime=100)
+    driver.establish()
+    driver.note(driver.registration.deregister_at_home(HOME_PATH, driver.now))
+    driver.advance(99)
+    driver.now += 50  # the end of the binding is due, and behind it the next try
+    outputs = driver.note(driver.registration.handle_timer(driver.now))
+    assert only(outputs, BindingDeleted).answered is False
+    assert driver.registration.state is RegistrationState.UNREGISTERED
+    assert driver.registration.next_deadline() is None
+
+
+def test_deregistration_given_up_in_the_instant_of_a_try_is_over() -> None:
+    driver = RegistrationDriver(lifetime=8)
+    driver.establish()
+    driver.advance(1)
+    driver.note(driver.registration.deregister_at_home(HOME_PATH, driver.now))
+    assert driver.advance(60)
+    assert len(driver.all(BindingDeleted)) == 1
+    assert driver.registration.next_deadline() is None
