@@ -718,6 +718,8 @@ class MobileNode:
             return self._settle(self.home_link.change_router(router), now)
         self.registration.suspend()
         self._leave_foreign_link()
+        # First: the link left may be the home link too, over another interface.
+        left = self._leave_home(previous, now)
         link = self._links[attachment.interface]
         known = dict(attachment.router.addresses).get(self.home_agent_address)
         outputs = self.home_link.arrive(
@@ -730,7 +732,7 @@ class MobileNode:
             now=now,
         )
         return [
-            *self._leave_home(previous, now),
+            *left,
             *self._hold(),
             *self.route_optimization.suspend(),
             *self._settle(outputs, now),

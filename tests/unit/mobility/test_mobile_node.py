@@ -7,10 +7,13 @@ import pytest
 from mnagent.core.actions import (
     Finish,
     HoldTunnel,
+    JoinGroup,
+    LeaveGroup,
     LeaveHomeLink,
     RemoveTunnel,
     SendPacket,
     SetTunnel,
+    UseHomeLink,
 )
 from mnagent.core.events import (
     AddressAppeared,
@@ -175,6 +178,20 @@ def test_home_link_lost_while_at_home_holds_the_tunnel() -> None:
     outputs = driver.tell(LinkDown(interface=INTERFACE))
     assert kinds(outputs)[-3:] == ["LeaveHomeLink", "ReportEvent", "HoldTunnel"]
     assert reports(outputs, "left-home")
+
+
+def test_home_link_over_another_interface_is_used_there_at_once() -> None:
+    driver = MobileNodeDriver()
+    driver.link_up()
+    driver.come_home()
+    driver.advance(1)
+    driver.link_up(3, "eth1")
+    driver.come_home(interface=3)
+    outputs = driver.tell(LinkDown(interface=INTERFACE))
+    assert only(outputs, LeaveGroup).interface == INTERFACE
+    assert only(outputs, JoinGroup).interface == 3
+    assert only(outputs, UseHomeLink).interface == 3
+    assert driver.node.state == "at-home"
 
 
 def test_refused_movement_holds_the_tunnel() -> None:
