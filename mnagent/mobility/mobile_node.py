@@ -495,7 +495,7 @@ class MobileNode:
         """A home agent wants to be left, or to be taken (RFC 5142 6). Its binding is deleted ahead
         of the new registration: it would defend the home address against the other one."""
         sender = event.packet.source
-        if not self.home_agents.knows(sender) or self._care_of is None:
+        if not self.home_agents.knows(sender) or self._care_of is None or self._is_stopping:
             return []
         details = (("home_agent", str(sender)),)
         report = ReportEvent(name="home-agent-switch", details=details)
@@ -519,6 +519,7 @@ class MobileNode:
             return outputs + self._finish(now)
         self._is_stopping = True
         self._watchdog.stopped()
+        self.home_agents.not_away()  # whoever holds the binding is the one to be told
         return outputs + self.registration.deregister(now, tries=self.settings.max_shutdown_updates)
 
     def _finish(self, now: float) -> list[Output]:

@@ -24,10 +24,12 @@ from mnagent.core.events import (
 from mnagent.core.indications import AddressLost, AddressUsable
 from mnagent.wire.icmp6 import EchoRequest
 from mnagent.wire.ipv6 import IPv6Packet
+from mnagent.wire.mobility import HomeAgentSwitch
 from tests.support.driver import (
     CARE_OF_A,
     CARE_OF_B,
     HOME_ADDRESS,
+    HOME_AGENT,
     INTERFACE,
     MobileNodeDriver,
 )
@@ -36,6 +38,7 @@ from tests.support.packets import received
 from tests.support.requirement import requirement
 
 DERIVED_LINK_LOCAL = IPv6Address("fe80::10")
+OTHER_HOME_AGENT = IPv6Address("2001:db8:1::2")
 
 
 def registered() -> MobileNodeDriver:
@@ -237,3 +240,31 @@ def test_early_tunnel_that_never_came_does_not_come_on_another_link() -> None:
     driver.link_up()
     outputs = driver.come_home() + driver.advance(5)
     assert not of_type(outputs, SetTunnel)
+
+
+def registered_with_a_choice() -> MobileNodeDriver:
+    driver = MobileNodeDriver(home_agents=(HOME_AGENT, OTHER_HOME_AGENT), max_shutdown_updates=4)
+    driver.link_up()
+    driver.visit(CARE_OF_A)
+    driver.acknowledge()
+    return driver
+
+
+@requirement("RFC6275-11.7.1", "OPS-05")
+def test_shutdown_unanswered_tries_no_other_home_agent_and_finishes() -> None:
+    driver = registered_with_a_choice()
+    driver.advance(510.0)
+    assert driver.node.registration.state.value == "refreshing", "its silence is being counted"
+    driver.tell(ShutdownRequested())
+    outputs = driver.advance(20)
+    assert not reports(outputs, "home-agent-chosen")
+    assert len(of_type(outputs, Finish)) == 1
+
+
+@requirement("RFC6275-11.7.1", "OPS-05")
+def test_stopping_node_is_not_moved_to_another_home_agent() -> None:
+    driver = registered_with_a_choice()
+    driver.tell(ShutdownRequested())
+    switch = IPv6Packet(HOME_AGENT, CARE_OF_A, HomeAgentSwitch((OTHER_HOME_AGENT,)))
+    assert driver.tell(received(switch)) == []
+    assert of_type(driver.acknowledge(), Finish)
