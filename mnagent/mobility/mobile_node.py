@@ -712,6 +712,7 @@ class MobileNode:
                 return self._on_detached(previous, now)
 
     def _on_home(self, previous: Attachment, attachment: AtHome, now: float) -> list[Output]:
+        self._is_doubtful = False
         router = attachment.router.router
         if isinstance(previous, AtHome) and previous.interface == attachment.interface:
             if previous.router.router == router:

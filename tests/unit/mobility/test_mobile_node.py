@@ -21,7 +21,7 @@ from mnagent.core.events import (
     LinkDown,
     ShutdownRequested,
 )
-from mnagent.core.indications import AddressLost, AddressUsable
+from mnagent.core.indications import AddressLost, AddressUsable, AttachmentDoubtful, RouterLost
 from mnagent.wire.icmp6 import EchoRequest
 from mnagent.wire.ipv6 import IPv6Packet
 from mnagent.wire.mobility import HomeAgentSwitch
@@ -31,6 +31,7 @@ from tests.support.driver import (
     HOME_ADDRESS,
     HOME_AGENT,
     INTERFACE,
+    ROUTER,
     MobileNodeDriver,
 )
 from tests.support.matching import kinds, of_type, only, reports
@@ -268,3 +269,16 @@ def test_stopping_node_is_not_moved_to_another_home_agent() -> None:
     switch = IPv6Packet(HOME_AGENT, CARE_OF_A, HomeAgentSwitch((OTHER_HOME_AGENT,)))
     assert driver.tell(received(switch)) == []
     assert of_type(driver.acknowledge(), Finish)
+
+
+def test_home_link_found_in_doubt_of_another_is_left_like_any() -> None:
+    driver = registered()
+    driver.advance(520)
+    assert driver.all(AttachmentDoubtful), "the refresh is not answered"
+    driver.tell(RouterLost(interface=INTERFACE, router=ROUTER))
+    driver.come_home()
+    driver.advance(600)
+    assert driver.node.state == "at-home"
+    outputs = driver.tell(RouterLost(interface=INTERFACE, router=ROUTER))
+    assert only(outputs, LeaveHomeLink).home_address == HOME_ADDRESS
+    assert driver.node.state == "detached"
