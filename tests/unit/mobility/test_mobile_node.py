@@ -277,7 +277,7 @@ def test_home_link_found_in_doubt_of_another_is_left_like_any() -> None:
     assert driver.all(AttachmentDoubtful), "the refresh is not answered"
     driver.tell(RouterLost(interface=INTERFACE, router=ROUTER))
     driver.come_home()
-    driver.advance(600)
+    driver.advance(700)
     assert driver.node.state == "at-home"
     outputs = driver.tell(RouterLost(interface=INTERFACE, router=ROUTER))
     assert only(outputs, LeaveHomeLink).home_address == HOME_ADDRESS
