@@ -229,6 +229,13 @@ class Surroundings:
         self._taken_in = event
         return self.movement.handle(event, now)
 
+    def handle_timer(self, now: float) -> Attachment:
+        """Whichever home address asks first has it decided; the others ask all the same."""
+        deadline = self.movement.next_deadline()
+        if deadline is not None and deadline <= now:
+            return self.movement.handle_timer(now)
+        return self.movement.attachment
+
 
 class MobileNode:
     """One home address of a mobile node."""
@@ -364,9 +371,9 @@ class MobileNode:
 
     def handle_timer(self, now: float) -> list[Output]:
         outputs: list[Output] = []
-        deadline = self._movement.next_deadline()
-        if deadline is not None and deadline <= now:
-            outputs += self._follow(self._movement.handle_timer(now), now)
+        attachment = self._surroundings.handle_timer(now)
+        if attachment != self._attachment:
+            outputs += self._follow(attachment, now)
         outputs += self._settle(self.registration.handle_timer(now), now)
         outputs += self._former.handle_timer(now)
         outputs += self._choose(self.home_agents.handle_timer(now), now)

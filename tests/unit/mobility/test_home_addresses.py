@@ -27,7 +27,7 @@ from mnagent.core.events import (
     TrafficSeen,
     TunnelActivity,
 )
-from mnagent.core.indications import RouterLost
+from mnagent.core.indications import AddressUsable, RouterLost
 from mnagent.mobility.addresses import ALL_NODES, UNSPECIFIED_ADDRESS
 from mnagent.mobility.home_addresses import HOME_ADDRESSES_KEY, MAX_HOME_ADDRESSES
 from mnagent.mobility.movement import AtHome
@@ -43,6 +43,7 @@ from tests.support.driver import (
     HOME_AGENT,
     INTERFACE,
     ROUTER,
+    router_found,
 )
 from tests.support.home_addresses import (
     NEW_HOME_ADDRESS,
@@ -401,3 +402,24 @@ def test_groups_of_the_host_are_reported_by_one_home_address() -> None:
     assert driver.tell(MembershipReported(packet=report)) == [
         SendThroughTunnel(home_address=HOME_ADDRESS, packet=report)
     ]
+
+
+@requirement("RFC6275-11.5.4", "MOV-03")
+def test_every_home_address_follows_when_the_care_of_address_ends() -> None:
+    driver = HomeAddressesDriver(BOTH)
+    driver.establish()
+    ending = AddressUsable(
+        interface=INTERFACE,
+        address=CARE_OF_A,
+        prefix_length=64,
+        valid_until=driver.now + 100,
+        preferred_until=driver.now + 100,
+    )
+    driver.tell(ending)
+    driver.tell(router_found(CARE_OF_B, router=ROUTER + 1))
+    driver.tell(AddressUsable(interface=INTERFACE, address=CARE_OF_B, prefix_length=64))
+    outputs = driver.advance(100)
+    registering = {
+        a.packet.logical_source: a.packet.source for a, _ in sent(outputs, BindingUpdate)
+    }
+    assert registering == dict.fromkeys(BOTH, CARE_OF_B)
