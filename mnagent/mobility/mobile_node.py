@@ -337,7 +337,12 @@ class MobileNode:
         return str(self.registration.state.value)
 
     def handle(self, event: MobileNodeEvent, now: float) -> list[Output]:
-        """Of the machines' indications only `BindingAccepted` and `AttachmentDoubtful` come out."""
+        """Of the machines' indications only `BindingAccepted` and `AttachmentDoubtful` come out.
+
+        One that has finished is silent, while others of the node's home addresses may not be.
+        """
+        if self._is_finished:
+            return []
         match event:
             case PacketReceived():
                 return self._settle(self._on_packet(event, now), now)
@@ -370,6 +375,8 @@ class MobileNode:
                 return self._follow(self._surroundings.handle(event, now), now)
 
     def handle_timer(self, now: float) -> list[Output]:
+        if self._is_finished:
+            return []
         outputs: list[Output] = []
         attachment = self._surroundings.handle_timer(now)
         if attachment != self._attachment:
@@ -382,6 +389,8 @@ class MobileNode:
         return outputs + self._settle(self.home_link.handle_timer(now), now)
 
     def next_deadline(self) -> float | None:
+        if self._is_finished:
+            return None
         return earliest(
             self._movement.next_deadline(),
             self.registration.next_deadline(),
