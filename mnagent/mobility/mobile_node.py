@@ -717,8 +717,10 @@ class MobileNode:
             self._is_early_tunnel_due = False
             if not self._is_doubtful:
                 self._watchdog.stopped()
-        if self._is_stopping or self.registration.state is RegistrationState.ADDRESS_DUPLICATE:
+        if self._is_stopping:
             return []
+        if self.registration.state is RegistrationState.ADDRESS_DUPLICATE:
+            return self._follow_without_address(attachment, now)
         match attachment:
             case AtHome():
                 return self._on_home(previous, attachment, now)
@@ -726,6 +728,20 @@ class MobileNode:
                 return self._on_away(previous, attachment, now)
             case _:
                 return self._on_detached(previous, now)
+
+    def _follow_without_address(self, attachment: Attachment, now: float) -> list[Output]:
+        """The home agent says that somebody else has the home address. Another home agent, where
+        there is one, may say otherwise, and is asked from where the node is now."""
+        if not isinstance(attachment, Away):
+            self._leave_foreign_link()
+            return []
+        known, self._care_of = self._care_of, self._care_of_at(attachment)
+        if known is not None and known.address == self._care_of.address:
+            return []
+        care_of = self._care_of
+        outputs = self._choose(self.home_agents.away(care_of.address, care_of.interface, now), now)
+        chosen = self.home_agents.refused(now, bound_elsewhere=None)
+        return [*outputs, *self._choose(chosen, now)]
 
     def _on_home(self, previous: Attachment, attachment: AtHome, now: float) -> list[Output]:
         self._is_doubtful = False
@@ -766,18 +782,20 @@ class MobileNode:
             outputs.append(ReportEvent(name="care-of-address-ready", details=details))
             outputs += self._prepare_tunnel(address.address, now)
             self._is_early_tunnel_due = self.settings.optimistic_tunnel
-        care_of = CareOf(
-            address=address.address,
-            interface=attachment.interface,
-            valid_until=address.valid_until,
-            link_local_compatibility=self._is_compatible(self._links[attachment.interface]),
-        )
-        self._care_of = care_of
+        care_of = self._care_of = self._care_of_at(attachment)
         outputs += self._choose(self.home_agents.away(care_of.address, care_of.interface, now), now)
         if self.home_agents.current is not None:
             outputs += self._settle(self.registration.register(care_of, now), now)
         # After the update and the tunnel: the tests of correspondents follow it on its way.
         return outputs + self.route_optimization.move(care_of, now)
+
+    def _care_of_at(self, attachment: Away) -> CareOf:
+        return CareOf(
+            address=attachment.address.address,
+            interface=attachment.interface,
+            valid_until=attachment.address.valid_until,
+            link_local_compatibility=self._is_compatible(self._links[attachment.interface]),
+        )
 
     def _on_detached(self, previous: Attachment, now: float) -> list[Output]:
         if self._is_doubtful:

@@ -24,7 +24,7 @@ from mnagent.core.events import (
 from mnagent.core.indications import AddressLost, AddressUsable, AttachmentDoubtful, RouterLost
 from mnagent.wire.icmp6 import EchoRequest
 from mnagent.wire.ipv6 import IPv6Packet
-from mnagent.wire.mobility import HomeAgentSwitch
+from mnagent.wire.mobility import BindingUpdate, HomeAgentSwitch
 from tests.support.driver import (
     CARE_OF_A,
     CARE_OF_B,
@@ -34,8 +34,8 @@ from tests.support.driver import (
     ROUTER,
     MobileNodeDriver,
 )
-from tests.support.matching import kinds, of_type, only, reports
-from tests.support.packets import received
+from tests.support.matching import kinds, of_type, only, reports, sent
+from tests.support.packets import binding_acknowledgement, received
 from tests.support.requirement import requirement
 
 DERIVED_LINK_LOCAL = IPv6Address("fe80::10")
@@ -282,3 +282,34 @@ def test_home_link_found_in_doubt_of_another_is_left_like_any() -> None:
     outputs = driver.tell(RouterLost(interface=INTERFACE, router=ROUTER))
     assert only(outputs, LeaveHomeLink).home_address == HOME_ADDRESS
     assert driver.node.state == "detached"
+
+
+def test_home_address_taken_is_asked_for_elsewhere_from_where_the_node_is() -> None:
+    driver = registered_with_a_choice()
+    driver.advance(510)
+    driver.acknowledge(status=134)
+    other = binding_acknowledgement(
+        OTHER_HOME_AGENT,
+        HOME_ADDRESS,
+        care_of_address=CARE_OF_A,
+        sequence=driver.updates()[-1].sequence,
+        status=134,
+    )
+    driver.tell(received(other))
+    assert driver.node.state == "home-address-duplicate"
+    driver.tell(RouterLost(interface=INTERFACE, router=ROUTER))
+    assert driver.node.home_agents.next_deadline() is None, "nowhere to ask from"
+    action, _ = sent(driver.visit(CARE_OF_B), BindingUpdate)[-1]
+    assert action.packet.source == CARE_OF_B
+
+
+def test_home_address_taken_at_the_only_home_agent_is_not_asked_for_again() -> None:
+    driver = MobileNodeDriver()
+    driver.link_up()
+    driver.visit(CARE_OF_A)
+    driver.acknowledge(status=134)
+    for address in (CARE_OF_B, CARE_OF_B, CARE_OF_A):
+        driver.visit(address)
+        driver.tell(AddressLost(interface=INTERFACE, address=CARE_OF_A))
+    driver.advance(1000)
+    assert len(driver.updates()) == 1
