@@ -348,6 +348,9 @@ class HomeRegistration:
         """
         if not self.may_be_bound(now):
             return [BindingDeleted(answered=False)]
+        is_releasing = self._state is RegistrationState.DEREGISTERING and self._care_of is not None
+        if is_releasing and self._address == care_of.address:
+            return []  # with the back-off it has come to, whatever the other one acknowledges
         self._care_of, self._home_path = care_of, None
         self._tries_left = None
         self._step(_Input.DEREGISTER)

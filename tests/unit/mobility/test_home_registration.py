@@ -10,6 +10,7 @@ from mnagent.core.indications import BindingDeleted
 from mnagent.mobility.binding_status import name_of, sentence_of
 from mnagent.mobility.home_registration import (
     _TRANSITIONS,
+    CareOf,
     HomePath,
     RegistrationState,
 )
@@ -19,6 +20,7 @@ from mnagent.wire.mobility import BindingUpdate
 from tests.support.driver import CARE_OF_A, CARE_OF_B, HOME_AGENT, INTERFACE, RegistrationDriver
 from tests.support.matching import of_type, only, reports
 from tests.support.packets import received
+from tests.support.requirement import requirement
 
 HOME_PATH = HomePath(interface=INTERFACE)
 
@@ -199,3 +201,20 @@ def test_deregistration_given_up_in_the_instant_of_a_try_is_over() -> None:
     assert driver.advance(60)
     assert len(driver.all(BindingDeleted)) == 1
     assert driver.registration.next_deadline() is None
+
+
+@requirement("RFC6275-11.8", "MN-07")
+def test_release_asked_for_again_from_the_same_address_keeps_its_back_off() -> None:
+    driver = RegistrationDriver(lifetime=600)
+    driver.establish()
+    driver.registration.suspend()
+    for _ in range(20):
+        care_of = CareOf(address=CARE_OF_B, interface=INTERFACE, valid_until=driver.now + 3600)
+        driver.note(driver.registration.release(care_of, driver.now))
+        driver.advance(5)
+    released = len(driver.updates()) - 1
+    assert released == 8, "at 0, 1, 3, 7, 15, 31, 63 and 95 s"
+    driver.registration.release(CareOf(address=CARE_OF_A, interface=INTERFACE), driver.now)
+    driver.advance(1)
+    assert driver.registration.entry is not None
+    assert driver.registration.entry.care_of_address == CARE_OF_A
