@@ -249,7 +249,7 @@ class HomeAgentSelection:
         )
 
     def _on_silence(self, now: float) -> list[SelectionOutput]:
-        if self._heard_at is not None and now - self._heard_at < self._timeout:
+        if self._heard_at is not None and now < self._heard_at + self._timeout:
             # Something came in while we waited: give it as long again from then.
             self._timers.set(_Timer.SILENCE, self._heard_at + self._timeout)
             return []
