@@ -43,6 +43,8 @@ from mnagent.core.events import (
     AddressAppeared,
     AddressVanished,
     DatagramReceived,
+    DefaultRouterAppeared,
+    DefaultRouterVanished,
     Event,
     LinkCause,
     LinkDown,
@@ -248,6 +250,30 @@ class Machine:
         )
         self.tell(event)
 
+    def kernel(self) -> None:
+        """The kernel, or another daemon, configures the interface."""
+        random = self.random
+        index = random.choice((2, 2, 3))
+        router = IPv6Address(f"fe80::{random.randint(1, 3):x}")
+        address = IPv6Address(random.choice(PREFIXES).removesuffix("/64")) + 16 + index
+        lifetime = random.choice((None, 4.0, 60.0, 3600.0))
+        appeared = AddressAppeared(
+            interface=index,
+            address=address,
+            prefix_length=64,
+            tentative=random.random() < 0.2,
+            deprecated=random.random() < 0.1,
+            duplicate=random.random() < 0.1,
+            valid_lifetime=lifetime,
+            preferred_lifetime=lifetime,
+        )
+        events = (
+            *(appeared, appeared, AddressVanished(interface=index, address=address)),
+            *(DefaultRouterAppeared(interface=index, router=router),) * 2,
+            DefaultRouterVanished(interface=index, router=router),
+        )
+        self.tell(random.choice(events))
+
     def acknowledge(self) -> None:
         random = self.random
         if not self.updates:
@@ -375,6 +401,7 @@ keys = ["/etc/mnagent/1.toml", "/etc/mnagent/2.toml"]
 early_tunnel = {str(random.random() < 0.5).lower()}
 path_check_interval = {random.choice((0.0, 5.0))}
 route_optimization = "{random.choice(("never", "on-traffic"))}"
+autoconfiguration = "{random.choice(("agent", "agent", "kernel"))}"
 """)
 
 
@@ -410,6 +437,7 @@ EVENTS: tuple[Callable[[Machine], None], ...] = (
     *(Machine.router, Machine.neighbor, Machine.icmp_error, Machine.traffic),
     *(Machine.acknowledge, Machine.failure, Machine.signal, Machine.suspend),
     *(Machine.router, Machine.acknowledge, Machine.pause, Machine.pause, Machine.pause),
+    *(Machine.kernel, Machine.kernel),
 )
 
 
