@@ -460,3 +460,13 @@ def test_stop_ends_with_the_home_address_that_was_waited_for() -> None:
     outputs = driver.advance(0.5)
     assert only(outputs, RemoveHomeAddress).home_address == SECOND_HOME_ADDRESS
     assert outputs[-1] == Finish()
+
+
+def test_home_address_that_has_finished_may_end_before_the_others() -> None:
+    driver = stopping_with_one_refused()
+    home = driver.homes._known[HOME_ADDRESS]
+    home.preferred_until = home.valid_until = driver.now + 0.5
+    outputs = driver.advance(0.5)
+    assert only(outputs, RemoveHomeAddress).home_address == HOME_ADDRESS
+    assert not of_type(outputs, RemoveTunnel), "it was taken down when it had finished"
+    assert of_type(driver.acknowledge(SECOND_HOME_ADDRESS, lifetime=0), Finish) == [Finish()]

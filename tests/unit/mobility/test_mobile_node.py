@@ -21,7 +21,13 @@ from mnagent.core.events import (
     LinkDown,
     ShutdownRequested,
 )
-from mnagent.core.indications import AddressLost, AddressUsable, AttachmentDoubtful, RouterLost
+from mnagent.core.indications import (
+    AddressLost,
+    AddressUsable,
+    AttachmentDoubtful,
+    Output,
+    RouterLost,
+)
 from mnagent.wire.icmp6 import EchoRequest
 from mnagent.wire.ipv6 import IPv6Packet
 from mnagent.wire.mobility import BindingUpdate, HomeAgentSwitch
@@ -313,3 +319,19 @@ def test_home_address_taken_at_the_only_home_agent_is_not_asked_for_again() -> N
         driver.tell(AddressLost(interface=INTERFACE, address=CARE_OF_A))
     driver.advance(1000)
     assert len(driver.updates()) == 1
+
+
+def test_home_agent_chosen_while_the_link_is_in_doubt_is_asked_when_that_is_over() -> None:
+    driver = registered_with_a_choice()
+    while not driver.all(AttachmentDoubtful):
+        driver.advance(1)
+    driver.tell(RouterLost(interface=INTERFACE, router=ROUTER))
+    outputs: list[Output] = []
+    while not reports(outputs, "home-agent-chosen"):
+        assert driver.now < 2000, "the choice goes on"
+        outputs = driver.advance(1)
+    chosen = driver.node.home_agent_address
+    asked = [action.packet.destination for action, _ in sent(outputs, BindingUpdate)]
+    assert chosen not in asked, "there is no link to ask over"
+    action, _ = sent(driver.visit(CARE_OF_A), BindingUpdate)[-1]
+    assert action.packet.destination == chosen
