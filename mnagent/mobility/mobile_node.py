@@ -802,7 +802,7 @@ class MobileNode:
             # We only look whether the link is still the same. Where it is, the update that went
             # unanswered goes on being repeated, ever more slowly (RFC 6275 11.8).
             return self._hold()
-        if isinstance(previous, Detached) and self.registration.state not in _REPEATING:
+        if isinstance(previous, Detached) and self._care_of is None:
             return []
         self.registration.suspend()
         self._leave_foreign_link()

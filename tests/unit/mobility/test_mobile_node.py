@@ -321,7 +321,7 @@ def test_home_address_taken_at_the_only_home_agent_is_not_asked_for_again() -> N
     assert len(driver.updates()) == 1
 
 
-def test_home_agent_chosen_while_the_link_is_in_doubt_is_asked_when_that_is_over() -> None:
+def in_doubt_with_another_home_agent_chosen() -> MobileNodeDriver:
     driver = registered_with_a_choice()
     while not driver.all(AttachmentDoubtful):
         driver.advance(1)
@@ -330,8 +330,22 @@ def test_home_agent_chosen_while_the_link_is_in_doubt_is_asked_when_that_is_over
     while not reports(outputs, "home-agent-chosen"):
         assert driver.now < 2000, "the choice goes on"
         outputs = driver.advance(1)
-    chosen = driver.node.home_agent_address
     asked = [action.packet.destination for action, _ in sent(outputs, BindingUpdate)]
-    assert chosen not in asked, "there is no link to ask over"
+    assert driver.node.home_agent_address not in asked, "there is no link to ask over"
+    return driver
+
+
+def test_link_lost_in_doubt_ends_what_was_asked_over_it() -> None:
+    driver = in_doubt_with_another_home_agent_chosen()
+    driver.tell(LinkDown(interface=INTERFACE))
+    assert driver.node.home_agents.next_deadline() is None
+    known = HomeAgentSwitch((OTHER_HOME_AGENT,))
+    driver.tell(received(IPv6Packet(HOME_AGENT, CARE_OF_A, known)))
+    assert not sent(driver.advance(1000), BindingUpdate), "from an address of no link"
+
+
+def test_home_agent_chosen_while_the_link_is_in_doubt_is_asked_when_that_is_over() -> None:
+    driver = in_doubt_with_another_home_agent_chosen()
+    chosen = driver.node.home_agent_address
     action, _ = sent(driver.visit(CARE_OF_A), BindingUpdate)[-1]
     assert action.packet.destination == chosen
