@@ -613,7 +613,8 @@ class Dhcp6Client:
         association = self._association_in(message)
         if association is None:
             return self._fail(now) if is_requesting and _says_no(message) else []
-        if _status_of(association.options) == Dhcp6Status.NO_BINDING and self._leases:
+        is_forgotten = _status_of(association.options) == Dhcp6Status.NO_BINDING
+        if is_forgotten and self._leases and not is_requesting:
             self._drop(DropReason.SERVER_REFUSED)
             return self._request(server, self._leases.addresses, now)
         leased = self._addresses_in(association)

@@ -83,7 +83,10 @@ class Retransmission:
     def is_exhausted(self, now: float) -> bool:
         """Whether a deadline that is due was the last."""
         is_last = 0 < self.schedule.count <= self.sent
-        return is_last or self.elapsed(now) >= self.schedule.duration
+        # The very sum that is the deadline: a difference may round to a little less.
+        return is_last or (
+            self.started_at is not None and now >= self.started_at + self.schedule.duration
+        )
 
     def _next_timeout(self) -> float:
         schedule = self.schedule

@@ -172,7 +172,7 @@ class RouterDiscovery:
         """Solicit again, or forget a router whose lifetime is over."""
         outputs: list[Output] = []
         is_asking = False
-        for name in self._timers.pop_due(now):
+        for name in self._timers.due(now):
             if isinstance(name, _Solicit):
                 is_asking = True
                 outputs += self._solicit(now)
@@ -231,12 +231,16 @@ class RouterDiscovery:
         """It is no default router, and so says nothing of where we are."""
         entry = self._routers.get(router) or _Router(now, {})
         known = self._known(router, entry, now)
+        outputs = self._forget(router)
+        if outputs and not self._routers and not self._is_waiting:
+            # It was the last one: like one that fell silent. Anybody can say so in its name, too.
+            outputs += self._start_soliciting(now)
         return Advertised(
             router=known,
             prefixes=prefixes,
             is_first=False,
             is_contradiction=False,
-            outputs=tuple(self._forget(router)),
+            outputs=tuple(outputs),
         )
 
     def _on_router(

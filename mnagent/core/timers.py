@@ -7,7 +7,8 @@ that lifetimes run on through suspend; virtual time in tests).
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections import deque
+from collections.abc import Hashable, Iterator
 from heapq import heapify, heappop, heappush
 from typing import Generic, TypeVar
 
@@ -92,6 +93,25 @@ class Timers(Generic[Name]):
             del self._deadlines[name]
             due.append(name)
         return due
+
+    def due(self, now: float) -> Iterator[Name]:
+        """The names due at ``now``, earliest first, each disarmed as it is handed out.
+
+        What handling one cancels or moves is left out: after a suspend many may be due at once,
+        and the first may well make an end of the others. What it arms waits for the next time.
+        """
+        due: deque[tuple[float, int, Name]] = deque()
+        while (deadline := self.next_deadline()) is not None and deadline <= now:
+            due.append(heappop(self._heap))
+        try:
+            while due:
+                deadline, serial, name = due.popleft()
+                if self._deadlines.get(name) == (deadline, serial):
+                    del self._deadlines[name]
+                    yield name
+        finally:
+            for entry in due:
+                heappush(self._heap, entry)
 
 
 def earliest(*deadlines: float | None) -> float | None:

@@ -424,7 +424,7 @@ class CorrespondentRegistration:
     def handle_timer(self, now: float) -> list[Output]:
         """Retransmit, refresh, expire, try again: whatever is due."""
         outputs = self._on_tests(self._tests.handle_timer(now), now)
-        for timer in self._timers.pop_due(now):
+        for timer in self._timers.due(now):
             match timer:
                 case _Timer.TRANSMIT:
                     outputs += self._on_transmit_timer(now)

@@ -127,7 +127,7 @@ class GroupMemberships:
     def handle_timer(self, now: float) -> list[Action]:
         """Ask those whose time it is, and forget what was not repeated."""
         actions: list[Action] = []
-        for home_address in self._timers.pop_due(now):
+        for home_address in self._timers.due(now):
             listener = self._listeners[home_address]
             if listener.next_query_at <= now:
                 listener.queries_sent += 1

@@ -388,6 +388,7 @@ class HomeAddresses:
             RemoveHomeAddress(home_address=home.address),
             *self._record(),
             ReportEvent(name="home-address-ended", details=details),
+            *self._finish(),
         ]
 
     # The table.

@@ -380,7 +380,7 @@ class HomeAgent:
         actions = self._expire(now) + self._prefix_advertiser.handle_timer(now)
         if self._memberships is not None:
             actions += self._memberships.handle_timer(now)
-        for home_address in self._probe_timers.pop_due(now):
+        for home_address in self._probe_timers.due(now):
             probe = self._probing[home_address].probe
             actions += self._carry_out(home_address, probe.handle_timer(now), now)
         if self._proxy is not None and self._restored is not None and self._is_home_link_up:

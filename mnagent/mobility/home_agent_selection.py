@@ -220,7 +220,7 @@ class HomeAgentSelection:
 
     def handle_timer(self, now: float) -> list[SelectionOutput]:
         outputs = self._take(self._discovery.handle_timer(now), now)
-        for timer in self._timers.pop_due(now):
+        for timer in self._timers.due(now):
             if timer is _Timer.SILENCE:
                 outputs += self._on_silence(now)
             else:
@@ -249,7 +249,7 @@ class HomeAgentSelection:
         )
 
     def _on_silence(self, now: float) -> list[SelectionOutput]:
-        if self._heard_at is not None and now - self._heard_at < self._timeout:
+        if self._heard_at is not None and now < self._heard_at + self._timeout:
             # Something came in while we waited: give it as long again from then.
             self._timers.set(_Timer.SILENCE, self._heard_at + self._timeout)
             return []

@@ -167,7 +167,7 @@ class HomeLink:
     def handle_timer(self, now: float) -> list[Output]:
         """Solicit or advertise again, or end the probe."""
         outputs: list[Output] = []
-        for timer in self._timers.pop_due(now):
+        for timer in self._timers.due(now):
             if timer is _Timer.ADVERTISE:
                 outputs += self._advertise(now)
             elif self._solicitations_left:

@@ -357,6 +357,9 @@ class HomeRegistration:
         """
         if not self.may_be_bound(now):
             return [BindingDeleted(answered=False)]
+        is_releasing = self._state is RegistrationState.DEREGISTERING and self._care_of is not None
+        if is_releasing and self._address == care_of.address:
+            return []  # with the back-off it has come to, whatever the other one acknowledges
         self._care_of, self._home_path = care_of, None
         self._tries_left = None
         self._step(_Input.DEREGISTER)
@@ -410,7 +413,7 @@ class HomeRegistration:
     def handle_timer(self, now: float) -> list[Output]:
         """Retransmit, refresh, expire: whatever is due."""
         outputs: list[Output] = []
-        for timer in self._timers.pop_due(now):
+        for timer in self._timers.due(now):
             match timer:
                 case _Timer.TRANSMIT:
                     outputs += self._on_transmit_timer(now)

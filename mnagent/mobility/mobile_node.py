@@ -229,6 +229,13 @@ class Surroundings:
         self._taken_in = event
         return self.movement.handle(event, now)
 
+    def handle_timer(self, now: float) -> Attachment:
+        """Whichever home address asks first has it decided; the others ask all the same."""
+        deadline = self.movement.next_deadline()
+        if deadline is not None and deadline <= now:
+            return self.movement.handle_timer(now)
+        return self.movement.attachment
+
 
 class MobileNode:
     """One home address of a mobile node."""
@@ -330,7 +337,12 @@ class MobileNode:
         return str(self.registration.state.value)
 
     def handle(self, event: MobileNodeEvent, now: float) -> list[Output]:
-        """Of the machines' indications only `BindingAccepted` and `AttachmentDoubtful` come out."""
+        """Of the machines' indications only `BindingAccepted` and `AttachmentDoubtful` come out.
+
+        One that has finished is silent, while others of the node's home addresses may not be.
+        """
+        if self._is_finished:
+            return []
         match event:
             case PacketReceived():
                 return self._settle(self._on_packet(event, now), now)
@@ -363,10 +375,12 @@ class MobileNode:
                 return self._follow(self._surroundings.handle(event, now), now)
 
     def handle_timer(self, now: float) -> list[Output]:
+        if self._is_finished:
+            return []
         outputs: list[Output] = []
-        deadline = self._movement.next_deadline()
-        if deadline is not None and deadline <= now:
-            outputs += self._follow(self._movement.handle_timer(now), now)
+        attachment = self._surroundings.handle_timer(now)
+        if attachment != self._attachment:
+            outputs += self._follow(attachment, now)
         outputs += self._settle(self.registration.handle_timer(now), now)
         outputs += self._former.handle_timer(now)
         outputs += self._choose(self.home_agents.handle_timer(now), now)
@@ -375,6 +389,8 @@ class MobileNode:
         return outputs + self._settle(self.home_link.handle_timer(now), now)
 
     def next_deadline(self) -> float | None:
+        if self._is_finished:
+            return None
         return earliest(
             self._movement.next_deadline(),
             self.registration.next_deadline(),
@@ -495,7 +511,7 @@ class MobileNode:
         """A home agent wants to be left, or to be taken (RFC 5142 6). Its binding is deleted ahead
         of the new registration: it would defend the home address against the other one."""
         sender = event.packet.source
-        if not self.home_agents.knows(sender) or self._care_of is None:
+        if not self.home_agents.knows(sender) or self._care_of is None or self._is_stopping:
             return []
         details = (("home_agent", str(sender)),)
         report = ReportEvent(name="home-agent-switch", details=details)
@@ -519,6 +535,7 @@ class MobileNode:
             return outputs + self._finish(now)
         self._is_stopping = True
         self._watchdog.stopped()
+        self.home_agents.not_away()  # whoever holds the binding is the one to be told
         return outputs + self.registration.deregister(now, tries=self.settings.max_shutdown_updates)
 
     def _finish(self, now: float) -> list[Output]:
@@ -700,8 +717,10 @@ class MobileNode:
             self._is_early_tunnel_due = False
             if not self._is_doubtful:
                 self._watchdog.stopped()
-        if self._is_stopping or self.registration.state is RegistrationState.ADDRESS_DUPLICATE:
+        if self._is_stopping:
             return []
+        if self.registration.state is RegistrationState.ADDRESS_DUPLICATE:
+            return self._follow_without_address(attachment, now)
         match attachment:
             case AtHome():
                 return self._on_home(previous, attachment, now)
@@ -710,7 +729,22 @@ class MobileNode:
             case _:
                 return self._on_detached(previous, now)
 
+    def _follow_without_address(self, attachment: Attachment, now: float) -> list[Output]:
+        """The home agent says that somebody else has the home address. Another home agent, where
+        there is one, may say otherwise, and is asked from where the node is now."""
+        if not isinstance(attachment, Away):
+            self._leave_foreign_link()
+            return []
+        known, self._care_of = self._care_of, self._care_of_at(attachment)
+        if known is not None and known.address == self._care_of.address:
+            return []
+        care_of = self._care_of
+        outputs = self._choose(self.home_agents.away(care_of.address, care_of.interface, now), now)
+        chosen = self.home_agents.refused(now, bound_elsewhere=None)
+        return [*outputs, *self._choose(chosen, now)]
+
     def _on_home(self, previous: Attachment, attachment: AtHome, now: float) -> list[Output]:
+        self._is_doubtful = False
         router = attachment.router.router
         if isinstance(previous, AtHome) and previous.interface == attachment.interface:
             if previous.router.router == router:
@@ -718,6 +752,8 @@ class MobileNode:
             return self._settle(self.home_link.change_router(router), now)
         self.registration.suspend()
         self._leave_foreign_link()
+        # First: the link left may be the home link too, over another interface.
+        left = self._leave_home(previous, now)
         link = self._links[attachment.interface]
         known = dict(attachment.router.addresses).get(self.home_agent_address)
         outputs = self.home_link.arrive(
@@ -730,7 +766,7 @@ class MobileNode:
             now=now,
         )
         return [
-            *self._leave_home(previous, now),
+            *left,
             *self._hold(),
             *self.route_optimization.suspend(),
             *self._settle(outputs, now),
@@ -746,25 +782,27 @@ class MobileNode:
             outputs.append(ReportEvent(name="care-of-address-ready", details=details))
             outputs += self._prepare_tunnel(address.address, now)
             self._is_early_tunnel_due = self.settings.optimistic_tunnel
-        care_of = CareOf(
-            address=address.address,
-            interface=attachment.interface,
-            valid_until=address.valid_until,
-            link_local_compatibility=self._is_compatible(self._links[attachment.interface]),
-        )
-        self._care_of = care_of
+        care_of = self._care_of = self._care_of_at(attachment)
         outputs += self._choose(self.home_agents.away(care_of.address, care_of.interface, now), now)
         if self.home_agents.current is not None:
             outputs += self._settle(self.registration.register(care_of, now), now)
         # After the update and the tunnel: the tests of correspondents follow it on its way.
         return outputs + self.route_optimization.move(care_of, now)
 
+    def _care_of_at(self, attachment: Away) -> CareOf:
+        return CareOf(
+            address=attachment.address.address,
+            interface=attachment.interface,
+            valid_until=attachment.address.valid_until,
+            link_local_compatibility=self._is_compatible(self._links[attachment.interface]),
+        )
+
     def _on_detached(self, previous: Attachment, now: float) -> list[Output]:
         if self._is_doubtful:
             # We only look whether the link is still the same. Where it is, the update that went
             # unanswered goes on being repeated, ever more slowly (RFC 6275 11.8).
             return self._hold()
-        if isinstance(previous, Detached) and self.registration.state not in _REPEATING:
+        if isinstance(previous, Detached) and self._care_of is None:
             return []
         self.registration.suspend()
         self._leave_foreign_link()

@@ -146,7 +146,7 @@ class PrefixDiscovery:
     def handle_timer(self, now: float) -> list[Output]:
         """Ask again, or ask because a prefix is about to end."""
         outputs: list[Output] = []
-        for timer in self._timers.pop_due(now):
+        for timer in self._timers.due(now):
             if timer is _Timer.ASK:
                 self._arm(now)
                 outputs += [] if self.is_asking else self.ask(now)
@@ -296,7 +296,7 @@ class PrefixAdvertiser:
         """Send what is due."""
         return [
             action
-            for home_address in self._timers.pop_due(now)
+            for home_address in self._timers.due(now)
             for action in self._run(self._recipients[home_address], now)
         ]
 

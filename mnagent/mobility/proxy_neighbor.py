@@ -125,7 +125,7 @@ class ProxyNeighbor:
     def handle_timer(self, now: float) -> list[Action]:
         """Repeat the announcements that are due."""
         actions: list[Action] = []
-        for address in self._timers.pop_due(now):
+        for address in self._timers.due(now):
             actions += self._announce(address, now)
         return actions
 

@@ -585,6 +585,18 @@ def test_server_without_the_binding_is_asked_to_make_it() -> None:
     assert bench.client.states() == {FIRST: AddressState.PREFERRED}
 
 
+def test_server_that_never_has_the_binding_is_asked_ever_more_slowly() -> None:
+    bench = Bench()
+    bench.bind()
+    bench.server.association_status = Dhcp6Status.NO_BINDING
+    asked = len(bench.asked())
+    bench.advance(60)
+    assert len(bench.asked()) - asked < 40, "not as fast as it answers"
+    bench.server.association_status = Dhcp6Status.SUCCESS
+    bench.advance(60)
+    assert bench.client.phase is Phase.BOUND
+
+
 def test_server_takes_an_address_back_and_gives_another() -> None:
     bench = Bench(ScriptedServer(is_silent=False))
     bench.bind()

@@ -73,3 +73,13 @@ def test_time_elapsed_counts_from_the_first_transmission() -> None:
 def test_maximum_timeout_of_a_server_is_believed_within_limits(value: int, believed: bool) -> None:
     assert is_max_timeout(value) is believed
     assert not is_max_timeout(86401)
+
+
+def test_duration_ends_at_the_deadline_however_its_sum_is_rounded() -> None:
+    started = 1014.16
+    assert (started + 10.0) - started < 10.0, "rounded down"
+    retransmission = Retransmission(Schedule(1.0, 4.0, duration=10.0), random=Random(1))
+    retransmission.message_sent(started)
+    retransmission.message_sent(started + 9)
+    assert retransmission.deadline == started + 10.0
+    assert retransmission.is_exhausted(retransmission.deadline)

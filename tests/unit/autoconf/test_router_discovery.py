@@ -320,3 +320,24 @@ def test_asking_once_more_doubts_nobody() -> None:
     (packet,) = driver.discovery.ask(driver.now)
     assert sent([packet], RouterSolicitation)
     assert not driver.all(RouterLost)
+
+
+@requirement("RFC6275-11.5.1", "MOV-02")
+def test_last_router_that_resigns_is_sought_again() -> None:
+    driver = Discovery()
+    driver.link_up()
+    driver.hear("2001:db8:a::/64")
+    driver.hear("2001:db8:a::/64", router=OTHER_ROUTER)
+    before = len(driver.solicitations())
+    driver.hear(lifetime=0)
+    driver.advance(10)
+    assert len(driver.solicitations()) == before, "there is another one"
+    driver.hear(router=OTHER_ROUTER, lifetime=0)
+    assert len(driver.solicitations()) == before + 1
+    driver.advance(100)
+    driver.hear(router=OTHER_ROUTER, lifetime=0)
+    assert len(driver.solicitations()) > before + 5, "what it repeats ends nothing"
+    driver.hear("2001:db8:a::/64", router=OTHER_ROUTER)
+    asked = len(driver.solicitations())
+    driver.advance(100)
+    assert len(driver.solicitations()) == asked

@@ -60,3 +60,30 @@ def test_earliest_of_none_is_none() -> None:
     assert earliest() is None
     assert earliest(None, None) is None
     assert earliest(None, 2.0, 1.0) == 1.0
+
+
+def test_timers_due_one_cancelled_by_the_handling_of_another_is_left_out() -> None:
+    timers: Timers[str] = Timers()
+    for name in ("first", "cancelled", "moved", "last"):
+        timers.set(name, 1.0)
+    handled = []
+    for name in timers.due(5.0):
+        handled.append(name)
+        if name == "first":
+            timers.cancel("cancelled")
+            timers.set("moved", 2.0)
+            timers.set("first", 1.0)
+    assert handled == ["first", "last"], "what is armed meanwhile waits for the next time"
+    assert list(timers.due(5.0)) == ["first", "moved"]
+    assert timers.next_deadline() is None
+
+
+def test_timers_due_not_asked_to_the_end_stay_armed() -> None:
+    timers: Timers[str] = Timers()
+    timers.set("first", 1.0)
+    timers.set("second", 2.0)
+    due = timers.due(5.0)
+    assert next(due) == "first"
+    due.close()  # type: ignore[attr-defined]
+    assert timers.next_deadline() == 2.0
+    assert timers.pop_due(5.0) == ["second"]

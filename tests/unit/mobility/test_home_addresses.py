@@ -27,14 +27,19 @@ from mnagent.core.events import (
     TrafficSeen,
     TunnelActivity,
 )
-from mnagent.core.indications import RouterLost
+from mnagent.core.indications import AddressUsable, RouterLost
 from mnagent.mobility.addresses import ALL_NODES, UNSPECIFIED_ADDRESS
 from mnagent.mobility.home_addresses import HOME_ADDRESSES_KEY, MAX_HOME_ADDRESSES
 from mnagent.mobility.movement import AtHome
 from mnagent.wire.icmp6 import MobilePrefixSolicitation
-from mnagent.wire.ipv6 import IPv6Packet
+from mnagent.wire.ipv6 import IPv6Packet, Type2RoutingHeader
 from mnagent.wire.mld import ListenerQuery, ListenerReport
-from mnagent.wire.mobility import BindingUpdate, HomeTest
+from mnagent.wire.mobility import (
+    BindingRevocationIndication,
+    BindingStatus,
+    BindingUpdate,
+    HomeTest,
+)
 from mnagent.wire.ndisc import RouterAdvertisement
 from tests.support.driver import (
     CARE_OF_A,
@@ -43,6 +48,7 @@ from tests.support.driver import (
     HOME_AGENT,
     INTERFACE,
     ROUTER,
+    router_found,
 )
 from tests.support.home_addresses import (
     NEW_HOME_ADDRESS,
@@ -401,3 +407,66 @@ def test_groups_of_the_host_are_reported_by_one_home_address() -> None:
     assert driver.tell(MembershipReported(packet=report)) == [
         SendThroughTunnel(home_address=HOME_ADDRESS, packet=report)
     ]
+
+
+@requirement("RFC6275-11.5.4", "MOV-03")
+def test_every_home_address_follows_when_the_care_of_address_ends() -> None:
+    driver = HomeAddressesDriver(BOTH)
+    driver.establish()
+    ending = AddressUsable(
+        interface=INTERFACE,
+        address=CARE_OF_A,
+        prefix_length=64,
+        valid_until=driver.now + 100,
+        preferred_until=driver.now + 100,
+    )
+    driver.tell(ending)
+    driver.tell(router_found(CARE_OF_B, router=ROUTER + 1))
+    driver.tell(AddressUsable(interface=INTERFACE, address=CARE_OF_B, prefix_length=64))
+    outputs = driver.advance(100)
+    registering = {
+        a.packet.logical_source: a.packet.source for a, _ in sent(outputs, BindingUpdate)
+    }
+    assert registering == dict.fromkeys(BOTH, CARE_OF_B)
+
+
+def stopping_with_one_refused() -> HomeAddressesDriver:
+    """Told to stop; the first home address is done, though its binding may live on."""
+    driver = HomeAddressesDriver(BOTH, max_shutdown_updates=8)
+    driver.establish()
+    driver.tell(ShutdownRequested())
+    driver.acknowledge(HOME_ADDRESS, status=BindingStatus.ADMINISTRATIVELY_PROHIBITED)
+    return driver
+
+
+def test_home_address_that_has_finished_is_silent_while_another_has_not() -> None:
+    driver = stopping_with_one_refused()
+    revocation = IPv6Packet(
+        HOME_AGENT,
+        CARE_OF_A,
+        BindingRevocationIndication(sequence=1, trigger=1),
+        extension_headers=(Type2RoutingHeader(HOME_ADDRESS),),
+    )
+    assert driver.tell(received(revocation)) == []
+    assert driver.node(HOME_ADDRESS).next_deadline() is None
+    assert driver.node(HOME_ADDRESS).handle_timer(driver.now + 1000) == []
+    assert of_type(driver.acknowledge(SECOND_HOME_ADDRESS, lifetime=0), Finish) == [Finish()]
+
+
+def test_stop_ends_with_the_home_address_that_was_waited_for() -> None:
+    driver = stopping_with_one_refused()
+    home = driver.homes._known[SECOND_HOME_ADDRESS]
+    home.preferred_until = home.valid_until = driver.now + 0.5
+    outputs = driver.advance(0.5)
+    assert only(outputs, RemoveHomeAddress).home_address == SECOND_HOME_ADDRESS
+    assert outputs[-1] == Finish()
+
+
+def test_home_address_that_has_finished_may_end_before_the_others() -> None:
+    driver = stopping_with_one_refused()
+    home = driver.homes._known[HOME_ADDRESS]
+    home.preferred_until = home.valid_until = driver.now + 0.5
+    outputs = driver.advance(0.5)
+    assert only(outputs, RemoveHomeAddress).home_address == HOME_ADDRESS
+    assert not of_type(outputs, RemoveTunnel), "it was taken down when it had finished"
+    assert of_type(driver.acknowledge(SECOND_HOME_ADDRESS, lifetime=0), Finish) == [Finish()]

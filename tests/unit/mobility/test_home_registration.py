@@ -10,6 +10,7 @@ from mnagent.core.indications import BindingDeleted
 from mnagent.mobility.binding_status import name_of, sentence_of
 from mnagent.mobility.home_registration import (
     _TRANSITIONS,
+    CareOf,
     HomePath,
     RegistrationState,
 )
@@ -19,6 +20,7 @@ from mnagent.wire.mobility import BindingUpdate
 from tests.support.driver import CARE_OF_A, CARE_OF_B, HOME_AGENT, INTERFACE, RegistrationDriver
 from tests.support.matching import of_type, only, reports
 from tests.support.packets import received
+from tests.support.requirement import requirement
 
 HOME_PATH = HomePath(interface=INTERFACE)
 
@@ -177,3 +179,42 @@ def test_timer_that_comes_hours_late_registers_anew() -> None:
     assert driver.registration.may_be_bound(driver.now)
     driver.acknowledge()
     assert driver.registration.state is RegistrationState.REGISTERED
+
+
+def test_deregistration_that_slept_past_the_end_of_the_binding_is_over() -> None:
+    driver = RegistrationDriver(lifetime=100)
+    driver.establish()
+    driver.note(driver.registration.deregister_at_home(HOME_PATH, driver.now))
+    driver.advance(99)
+    driver.now += 50  # the end of the binding is due, and behind it the next try
+    outputs = driver.note(driver.registration.handle_timer(driver.now))
+    assert only(outputs, BindingDeleted).answered is False
+    assert driver.registration.state is RegistrationState.UNREGISTERED
+    assert driver.registration.next_deadline() is None
+
+
+def test_deregistration_given_up_in_the_instant_of_a_try_is_over() -> None:
+    driver = RegistrationDriver(lifetime=8)
+    driver.establish()
+    driver.advance(1)
+    driver.note(driver.registration.deregister_at_home(HOME_PATH, driver.now))
+    assert driver.advance(60)
+    assert len(driver.all(BindingDeleted)) == 1
+    assert driver.registration.next_deadline() is None
+
+
+@requirement("RFC6275-11.8", "MN-07")
+def test_release_asked_for_again_from_the_same_address_keeps_its_back_off() -> None:
+    driver = RegistrationDriver(lifetime=600)
+    driver.establish()
+    driver.registration.suspend()
+    for _ in range(20):
+        care_of = CareOf(address=CARE_OF_B, interface=INTERFACE, valid_until=driver.now + 3600)
+        driver.note(driver.registration.release(care_of, driver.now))
+        driver.advance(5)
+    released = len(driver.updates()) - 1
+    assert released == 8, "at 0, 1, 3, 7, 15, 31, 63 and 95 s"
+    driver.registration.release(CareOf(address=CARE_OF_A, interface=INTERFACE), driver.now)
+    driver.advance(1)
+    assert driver.registration.entry is not None
+    assert driver.registration.entry.care_of_address == CARE_OF_A

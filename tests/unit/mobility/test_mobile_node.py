@@ -7,10 +7,13 @@ import pytest
 from mnagent.core.actions import (
     Finish,
     HoldTunnel,
+    JoinGroup,
+    LeaveGroup,
     LeaveHomeLink,
     RemoveTunnel,
     SendPacket,
     SetTunnel,
+    UseHomeLink,
 )
 from mnagent.core.events import (
     AddressAppeared,
@@ -18,21 +21,31 @@ from mnagent.core.events import (
     LinkDown,
     ShutdownRequested,
 )
-from mnagent.core.indications import AddressLost, AddressUsable
+from mnagent.core.indications import (
+    AddressLost,
+    AddressUsable,
+    AttachmentDoubtful,
+    Output,
+    RouterLost,
+)
 from mnagent.wire.icmp6 import EchoRequest
 from mnagent.wire.ipv6 import IPv6Packet
+from mnagent.wire.mobility import BindingUpdate, HomeAgentSwitch
 from tests.support.driver import (
     CARE_OF_A,
     CARE_OF_B,
     HOME_ADDRESS,
+    HOME_AGENT,
     INTERFACE,
+    ROUTER,
     MobileNodeDriver,
 )
-from tests.support.matching import kinds, of_type, only, reports
-from tests.support.packets import received
+from tests.support.matching import kinds, of_type, only, reports, sent
+from tests.support.packets import binding_acknowledgement, received
 from tests.support.requirement import requirement
 
 DERIVED_LINK_LOCAL = IPv6Address("fe80::10")
+OTHER_HOME_AGENT = IPv6Address("2001:db8:1::2")
 
 
 def registered() -> MobileNodeDriver:
@@ -177,6 +190,20 @@ def test_home_link_lost_while_at_home_holds_the_tunnel() -> None:
     assert reports(outputs, "left-home")
 
 
+def test_home_link_over_another_interface_is_used_there_at_once() -> None:
+    driver = MobileNodeDriver()
+    driver.link_up()
+    driver.come_home()
+    driver.advance(1)
+    driver.link_up(3, "eth1")
+    driver.come_home(interface=3)
+    outputs = driver.tell(LinkDown(interface=INTERFACE))
+    assert only(outputs, LeaveGroup).interface == INTERFACE
+    assert only(outputs, JoinGroup).interface == 3
+    assert only(outputs, UseHomeLink).interface == 3
+    assert driver.node.state == "at-home"
+
+
 def test_refused_movement_holds_the_tunnel() -> None:
     driver = MobileNodeDriver(optimistic_tunnel=True)
     driver.link_up()
@@ -220,3 +247,105 @@ def test_early_tunnel_that_never_came_does_not_come_on_another_link() -> None:
     driver.link_up()
     outputs = driver.come_home() + driver.advance(5)
     assert not of_type(outputs, SetTunnel)
+
+
+def registered_with_a_choice() -> MobileNodeDriver:
+    driver = MobileNodeDriver(home_agents=(HOME_AGENT, OTHER_HOME_AGENT), max_shutdown_updates=4)
+    driver.link_up()
+    driver.visit(CARE_OF_A)
+    driver.acknowledge()
+    return driver
+
+
+@requirement("RFC6275-11.7.1", "OPS-05")
+def test_shutdown_unanswered_tries_no_other_home_agent_and_finishes() -> None:
+    driver = registered_with_a_choice()
+    driver.advance(510.0)
+    assert driver.node.registration.state.value == "refreshing", "its silence is being counted"
+    driver.tell(ShutdownRequested())
+    outputs = driver.advance(20)
+    assert not reports(outputs, "home-agent-chosen")
+    assert len(of_type(outputs, Finish)) == 1
+
+
+@requirement("RFC6275-11.7.1", "OPS-05")
+def test_stopping_node_is_not_moved_to_another_home_agent() -> None:
+    driver = registered_with_a_choice()
+    driver.tell(ShutdownRequested())
+    switch = IPv6Packet(HOME_AGENT, CARE_OF_A, HomeAgentSwitch((OTHER_HOME_AGENT,)))
+    assert driver.tell(received(switch)) == []
+    assert of_type(driver.acknowledge(), Finish)
+
+
+def test_home_link_found_in_doubt_of_another_is_left_like_any() -> None:
+    driver = registered()
+    driver.advance(520)
+    assert driver.all(AttachmentDoubtful), "the refresh is not answered"
+    driver.tell(RouterLost(interface=INTERFACE, router=ROUTER))
+    driver.come_home()
+    driver.advance(700)
+    assert driver.node.state == "at-home"
+    outputs = driver.tell(RouterLost(interface=INTERFACE, router=ROUTER))
+    assert only(outputs, LeaveHomeLink).home_address == HOME_ADDRESS
+    assert driver.node.state == "detached"
+
+
+def test_home_address_taken_is_asked_for_elsewhere_from_where_the_node_is() -> None:
+    driver = registered_with_a_choice()
+    driver.advance(510)
+    driver.acknowledge(status=134)
+    other = binding_acknowledgement(
+        OTHER_HOME_AGENT,
+        HOME_ADDRESS,
+        care_of_address=CARE_OF_A,
+        sequence=driver.updates()[-1].sequence,
+        status=134,
+    )
+    driver.tell(received(other))
+    assert driver.node.state == "home-address-duplicate"
+    driver.tell(RouterLost(interface=INTERFACE, router=ROUTER))
+    assert driver.node.home_agents.next_deadline() is None, "nowhere to ask from"
+    action, _ = sent(driver.visit(CARE_OF_B), BindingUpdate)[-1]
+    assert action.packet.source == CARE_OF_B
+
+
+def test_home_address_taken_at_the_only_home_agent_is_not_asked_for_again() -> None:
+    driver = MobileNodeDriver()
+    driver.link_up()
+    driver.visit(CARE_OF_A)
+    driver.acknowledge(status=134)
+    for address in (CARE_OF_B, CARE_OF_B, CARE_OF_A):
+        driver.visit(address)
+        driver.tell(AddressLost(interface=INTERFACE, address=CARE_OF_A))
+    driver.advance(1000)
+    assert len(driver.updates()) == 1
+
+
+def in_doubt_with_another_home_agent_chosen() -> MobileNodeDriver:
+    driver = registered_with_a_choice()
+    while not driver.all(AttachmentDoubtful):
+        driver.advance(1)
+    driver.tell(RouterLost(interface=INTERFACE, router=ROUTER))
+    outputs: list[Output] = []
+    while not reports(outputs, "home-agent-chosen"):
+        assert driver.now < 2000, "the choice goes on"
+        outputs = driver.advance(1)
+    asked = [action.packet.destination for action, _ in sent(outputs, BindingUpdate)]
+    assert driver.node.home_agent_address not in asked, "there is no link to ask over"
+    return driver
+
+
+def test_link_lost_in_doubt_ends_what_was_asked_over_it() -> None:
+    driver = in_doubt_with_another_home_agent_chosen()
+    driver.tell(LinkDown(interface=INTERFACE))
+    assert driver.node.home_agents.next_deadline() is None
+    known = HomeAgentSwitch((OTHER_HOME_AGENT,))
+    driver.tell(received(IPv6Packet(HOME_AGENT, CARE_OF_A, known)))
+    assert not sent(driver.advance(1000), BindingUpdate), "from an address of no link"
+
+
+def test_home_agent_chosen_while_the_link_is_in_doubt_is_asked_when_that_is_over() -> None:
+    driver = in_doubt_with_another_home_agent_chosen()
+    chosen = driver.node.home_agent_address
+    action, _ = sent(driver.visit(CARE_OF_A), BindingUpdate)[-1]
+    assert action.packet.destination == chosen
