@@ -14,13 +14,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from ipaddress import IPv6Address
 from pathlib import Path
 
 import pytest
 
 from mnagent.rig.namespace import Namespace, unique_prefix
+from mnagent.runtime.kernel import LinuxKernel
 from mnagent.runtime.key_files import write_key_pair
 from mnagent.runtime.service import EXIT_ALREADY_RUNNING, EXIT_START_FAILED, EXIT_STOPPED
 from mnagent.wire.icmp6 import PacketTooBig
@@ -530,6 +531,29 @@ def test_packet_that_cannot_leave_is_a_failed_action(
         f'RawPayload(253, b"")), {arguments})'
     )
     eventually(lambda: f"errno={code}" in machine.events(), "the action failed")
+    machine.stop()
+
+
+def test_path_by_an_interface_stays_with_it_when_another_has_the_better_route(
+    machine: Machine,
+) -> None:
+    machine.start()
+    machine.act(*AWAY)
+    machine.namespace.ip(
+        f"link add modem type veth peer name p1 netns {machine.other.name}",
+        "link set modem addrgenmode none up",
+        f"neigh add fe80::2 lladdr {bytes.fromhex(ROUTER_MAC).hex(':')} dev modem",
+        "route add default via fe80::2 dev modem metric 1",
+    )
+    machine.other.ip("link set p1 up")
+    with machine.namespace.inside(), closing(LinuxKernel()) as kernel:
+        agent, care_of = IPv6Address(AGENT), IPv6Address(CARE_OF)
+        modem = kernel.path(agent, source=care_of, interface=None)
+        cable = kernel.path(agent, source=care_of, interface=machine.index())
+        with pytest.raises(OSError, match="unreachable"):
+            kernel.path(agent, source=care_of, interface=machine.index("lo"))
+    assert modem.interface == machine.index("modem")
+    assert (cable.interface, cable.neighbour) == (machine.index(), IPv6Address("fe80::1"))
     machine.stop()
 
 
