@@ -16,10 +16,14 @@ from mnagent.datapath.linux cimport (
     EAGAIN,
     EINTR,
     MSG_DONTWAIT,
+    POLLERR,
     POLLIN,
     PR_SET_TIMERSLACK,
+    SO_ERROR,
+    SOL_SOCKET,
     TP_STATUS_COPY,
     errno,
+    getsockopt,
     nanosleep,
     poll,
     pollfd,
@@ -171,6 +175,15 @@ cdef uint32_t read_port(Loop* loop, const Port* port) noexcept nogil:
     return taken
 
 
+cdef void take_error(int descriptor) noexcept nogil:
+    """An interface that goes down leaves an error in the socket, which wakes us until it is asked
+    for: reading the ring does not.
+    """
+    cdef int ignored
+    cdef unsigned int length = sizeof(ignored)
+    getsockopt(descriptor, SOL_SOCKET, SO_ERROR, &ignored, &length)
+
+
 cdef uint32_t watch_ports(const Ports* ports, int wake, pollfd* waited) noexcept nogil:
     """Nothing is known to wait at any of them yet."""
     cdef uint32_t at
@@ -212,6 +225,8 @@ cdef void run_inbound(Loop* loop) noexcept nogil:
             watched = watch_ports(ports, loop.wake, waited)
         most = 0
         for at in range(1, watched):
+            if waited[at].revents & POLLERR:
+                take_error(waited[at].fd)
             if waited[at].revents:
                 taken = read_port(loop, &ports.ports[at - 1])
                 if taken > most:

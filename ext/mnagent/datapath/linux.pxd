@@ -106,10 +106,11 @@ cdef extern from *:
 
     int errno
     int EAGAIN, EINTR, ENOBUFS, ENETDOWN, ENXIO, EMSGSIZE
-    short POLLIN
+    short POLLIN, POLLERR
     int MSG_DONTWAIT
     int AF_INET6, AF_PACKET, SOCK_RAW, SOCK_CLOEXEC, SOCK_NONBLOCK, IPPROTO_RAW
-    int SOL_SOCKET, SOL_PACKET, SO_ATTACH_FILTER, SO_RCVBUFFORCE, SO_SNDBUF, SO_SNDTIMEO
+    int SOL_SOCKET, SOL_PACKET, SO_ATTACH_FILTER, SO_ERROR, SO_RCVBUFFORCE, SO_SNDBUF
+    int SO_SNDTIMEO
     int PACKET_VERSION, PACKET_COPY_THRESH, PACKET_RX_RING, PACKET_STATISTICS, TPACKET_V2
     int TP_STATUS_KERNEL, TP_STATUS_USER, TP_STATUS_COPY
     int PROT_READ, PROT_WRITE, MAP_SHARED
@@ -142,6 +143,7 @@ cdef extern from *:
     int socket(int domain, int kind, int protocol) nogil
     int bind(int fd, const sockaddr* address, unsigned int length) nogil
     int setsockopt(int fd, int level, int name, const void* value, unsigned int length) nogil
+    int getsockopt(int fd, int level, int name, void* value, unsigned int* length) nogil
     ssize_t recv(int fd, void* buffer, size_t length, int flags) nogil
     void* mmap(void* at, size_t length, int protection, int flags, int fd, long offset) nogil
     int munmap(void* at, size_t length) nogil
