@@ -33,6 +33,7 @@ from mnagent.rig.topology import (
     LINK_A,
     LINK_B,
     MOBILE,
+    CapturePoint,
     End,
     Topology,
     add_bridge,
@@ -86,6 +87,11 @@ class WirelessTopology(Topology):
             give_radio(plan.radio, switch)
         run("ip", "link", "set", AIR_INTERFACE, "netns", switch.name)
         switch.ip(f"link set {AIR_INTERFACE} up")
+
+    @property
+    def capture_points(self) -> list[CapturePoint]:
+        """As the other, with the captive link."""
+        return [*super().capture_points, CapturePoint(CAPTIVE, self["switch"], CAPTIVE)]
 
     def lay_mobile_cable(self, role: str = MOBILE) -> None:
         """Its radio."""
