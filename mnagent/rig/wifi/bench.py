@@ -142,6 +142,8 @@ class WirelessRoaming(Roaming):
         super().__init__(replace(settings, mobile_node=node, virtual_home=True))
         self.topology = WirelessTopology(virtual_home=True, far_home=settings.home_delay > 0)
         self.access_points: dict[str, AccessPoint] = {}
+        self.trips: list[Move] = []
+        """The moves, from access point to access point."""
         self.station: Station
         self._air: Process
         self.carrier: CarrierWatch
@@ -237,6 +239,8 @@ class WirelessRoaming(Roaming):
         origin = self.topology.positions[MOBILE] or "nowhere"
         self.topology.positions[MOBILE] = plan.link
         self.moves.append(Move(origin, plan.link, at, at))
+        place = self.trips[-1].destination if self.trips else "nowhere"
+        self.trips.append(Move(place, plan.name, at, at))
         return self.moves[-1]
 
 

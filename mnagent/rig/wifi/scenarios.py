@@ -136,7 +136,7 @@ class Stage:
         await self.traffic.resumed(connected_at or move.link_up_at, timeout=SETTLE_TIMEOUT)
         await asyncio.sleep(DWELL)
         roam = await self.measure(means, origin, move)
-        self.tell(as_handover(roam, len(trips_of(roaming.moves))))
+        self.tell(as_handover(roam, len(trips_of(roaming.trips))))
         return roam
 
     def _connected_at(self, since: float) -> float | None:
@@ -598,13 +598,13 @@ async def play(names: Sequence[str], roams: int, output: Path) -> Results:
     settings = RoamingSettings(impairment=Impairment(delay=DELAY), home_delay=HOME_DELAY)
     bench = WirelessRoaming(settings)
     live = LiveWriter(output)
-    async with bench, Telling(live.tell, bench, handovers=False):
+    async with bench, Telling(live.tell, bench, trips=bench.trips) as telling:
         try:
             _say("the bench stands")
-            stage = await _begin(bench, roams, live)
+            stage = await _begin(bench, roams, telling)
             for scenario in SCENARIOS:
                 if not names or scenario.name in names:
-                    live.tell(Step(at=boottime(), text=scenario.title))
+                    telling.tell(Step(at=boottime(), text=scenario.title))
                     results.outcomes.append(await _play_one(scenario, stage))
             results.round_trips_ms = stage.round_trips_ms
             results.outcomes.append(await _end(stage))
@@ -617,8 +617,8 @@ async def play(names: Sequence[str], roams: int, output: Path) -> Results:
     return results
 
 
-async def _begin(roaming: WirelessRoaming, roams: int, live: LiveWriter) -> Stage:
-    live.tell(Step(at=boottime(), text="The bench stands, the node registers"))
+async def _begin(roaming: WirelessRoaming, roams: int, telling: Telling) -> Stage:
+    telling.tell(Step(at=boottime(), text="The bench stands, the node registers"))
     await roaming.home_agent.start()
     move = await roaming.connect("ap-1")
     await roaming.mobile_node.start()
@@ -628,7 +628,7 @@ async def _begin(roaming: WirelessRoaming, roams: int, live: LiveWriter) -> Stag
     await roaming.start_captures(roaming.directory)
     traffic = await Traffic.start(roaming)
     _say("connections are open")
-    return Stage(roaming, traffic, roams, live.tell)
+    return Stage(roaming, traffic, roams, telling.tell)
 
 
 async def _play_one(scenario: Scenario, stage: Stage) -> Outcome:
