@@ -27,7 +27,7 @@ from typing import Any
 
 from mnagent.control.client import Client
 from mnagent.rig.daemon import MOBILE_NODE_KEYS
-from mnagent.rig.host import PATIENCE, boottime
+from mnagent.rig.host import PATIENCE, boottime, processor_seconds
 from mnagent.rig.impairment import Impairment
 from mnagent.rig.library import Line, Step
 from mnagent.rig.namespace import RigError, run
@@ -68,6 +68,9 @@ NOTICE_TIMEOUT = 20.0
 """Seconds in which a path where nothing gets through must be noticed."""
 KEPT = (".log", ".hostapd", ".supplicant", ".txt", ".pcap")
 """Kinds of files in the bench's folder that outlive it."""
+MOST_OF_A_PROCESSOR = 0.3
+"""Share of it that the node's daemon may take over a scenario; ten roams in as many seconds take a
+tenth."""
 RIG_NICENESS = 10
 """There is one processor for all: the rig leaves it to what it tests."""
 SETTLE_TIMEOUT = 15.0 * PATIENCE
@@ -223,6 +226,17 @@ class Stage:
                 return
             await asyncio.sleep(SETTLE_INTERVAL)
         raise RigError(f"no address on {interface}")
+
+    def processor_seconds(self) -> dict[str, float]:
+        """What the node's daemon and the captures, as far as they run, have taken of the processor
+        so far."""
+        roaming = self.roaming
+        programs = {"daemon": roaming.mobile_node.process, "captures": roaming.capture}
+        return {
+            name: processor_seconds(program.pid)
+            for name, program in programs.items()
+            if program is not None and program.returncode is None
+        }
 
     def connections_live(self) -> bool:
         """No connection has failed so far."""
@@ -633,16 +647,28 @@ async def _begin(roaming: WirelessRoaming, roams: int, telling: Telling) -> Stag
 
 async def _play_one(scenario: Scenario, stage: Stage) -> Outcome:
     outcome = Outcome(name=scenario.name, title=scenario.title)
-    started = time.monotonic()
+    started, used = time.monotonic(), stage.processor_seconds()
     try:
         await scenario.play(stage, outcome)
     except (RigError, OSError) as error:
         outcome.error = str(error) or type(error).__name__
     alive = stage.connections_live()
     outcome.claims.append(Claim("no connection was lost", alive))
-    outcome.seconds = round(time.monotonic() - started, 1)
+    seconds = time.monotonic() - started
+    now = stage.processor_seconds()
+    shares = {name: (now[name] - before) / seconds for name, before in used.items() if name in now}
+    outcome.claims.append(_frugal(shares))
+    outcome.seconds = round(seconds, 1)
     _say(f"{'ok  ' if outcome.succeeded else 'FAIL'} {scenario.title}: {_summary(outcome)}")
     return outcome
+
+
+def _frugal(shares: dict[str, float]) -> Claim:
+    return Claim(
+        "the node's daemon left the processor to others",
+        shares.get("daemon", 1.0) < MOST_OF_A_PROCESSOR,
+        ", ".join(f"{name} {share:.0%}" for name, share in shares.items()),
+    )
 
 
 def _summary(outcome: Outcome) -> str:
