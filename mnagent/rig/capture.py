@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import selectors
+import select
 import socket
 import struct
 import sys
@@ -37,6 +37,9 @@ PACKET_MR_PROMISC = 1
 SO_TIMESTAMPNS_NEW = 64
 SO_RCVBUFFORCE = 33
 RECEIVE_BUFFER = 16 * 1024 * 1024
+WRITE_INTERVAL = 0.05
+"""Seconds between looks at what has arrived. The kernel dates and keeps it meanwhile: waking up for
+each frame would cost more than writing it."""
 
 _FILE_HEADER = struct.Struct("=IHHiIII")
 _RECORD_HEADER = struct.Struct("=IIII")
@@ -140,13 +143,11 @@ def main(arguments: list[str]) -> int:
     for argument in arguments:
         namespace, interface, path = argument.split(":", 2)
         taps.append(Tap(namespace, interface, Path(path)))
-    with selectors.DefaultSelector() as selector:
-        selector.register(0, selectors.EVENT_READ)
-        for tap in taps:
-            selector.register(tap.socket, selectors.EVENT_READ, tap)
-        print(json.dumps({"kind": "ready"}), flush=True)
-        with contextlib.suppress(KeyboardInterrupt):
-            _capture(selector)
+    print(json.dumps({"kind": "ready"}), flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        while not select.select([0], [], [], WRITE_INTERVAL)[0]:
+            for tap in taps:
+                tap.drain()
     for tap in taps:
         tap.close()
     totals = {
@@ -155,14 +156,6 @@ def main(arguments: list[str]) -> int:
     }
     print(json.dumps({"kind": "finished", **totals}), flush=True)
     return 0
-
-
-def _capture(selector: selectors.BaseSelector) -> None:
-    while True:
-        for key, _ in selector.select():
-            if key.data is None:
-                return
-            key.data.drain()
 
 
 if __name__ == "__main__":

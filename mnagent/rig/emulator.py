@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mnagent.rig.host import Host, Process
+from mnagent.rig.host import Host, Process, processor_seconds
 from mnagent.rig.namespace import RigError, run
 
 BOOT_OFFSET_MEBIBYTES = 4
@@ -237,8 +236,7 @@ class EmulatedBoard:
         on who else uses this machine. Raises RigError when it is off."""
         if self._process is None:
             raise RigError("the board is off")
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return processor_seconds(self._process.pid)
 
     def serial_text(self) -> str:
         """All that the board said on its console since it was last powered on."""

@@ -47,16 +47,22 @@ class Trip(Protocol):
 
 class Telling:
     """An asynchronous context, within which the first mobile node of a rig is told of: its traffic
-    and, unless somebody else tells of them, its handovers."""
+    and its handovers, while they go on and when they are over."""
 
     def __init__(
-        self, tell: Callable[[Line], None], roaming: Roaming, *, handovers: bool = True
+        self,
+        tell: Callable[[Line], None],
+        roaming: Roaming,
+        *,
+        trips: Sequence[Move] | None = None,
     ) -> None:
+        """``trips`` are what handovers are told of in place of the rig's moves, by one who adds to
+        them and tells (`tell`) of those that are over; the node is not asked for its record."""
         self._tell = tell
+        self._trips = trips
         self._roaming = roaming
         self._task: asyncio.Task[None] | None = None
         self._told: dict[int, Handover] = {}
-        self._handovers = handovers
         self._events = 0
         self._ask_at: float | None = None
         self._traffic_until = 0.0
@@ -81,8 +87,7 @@ class Telling:
         while True:
             await asyncio.sleep(INTERVAL)
             self._tell_traffic(boottime() - PATIENCE)
-            if self._handovers:
-                self._tell_events()
+            self._tell_events()
             if self._ask_at is not None and boottime() >= self._ask_at:
                 self._ask_at = None
                 await self._tell_record()
@@ -98,13 +103,20 @@ class Telling:
         processes = self._roaming.hosts[MOBILE].processes
         return next((each for each in reversed(processes) if each.name == "ping"), None)
 
+    def tell(self, line: Line) -> None:
+        """Tell something else, or of a handover that is over; it has a cause."""
+        if isinstance(line, Handover):
+            self._told[line.number] = line
+        self._tell(line)
+
     def _tell_events(self) -> None:
         events = self._roaming.mobile_node.events
-        trips = trips_of(self._roaming.moves)
+        trips = trips_of(self._roaming.moves if self._trips is None else self._trips)
         if len(events) == self._events or not trips:
             return
         self._events = len(events)
-        self._ask_at = boottime() + QUIET
+        if self._trips is None:
+            self._ask_at = boottime() + QUIET
         self._tell_new([from_events(trips[-1], len(trips), events)])
 
     async def _tell_record(self) -> None:

@@ -29,6 +29,7 @@ IFF_NOARP = 0x80
 IPV6_JOIN_ANYCAST, IPV6_LEAVE_ANYCAST = 27, 28
 ARPHRD_ETHER = 1
 MAX_MTU = 65535
+_UNSPECIFIED = IPv6Address(0)
 SETTINGS_ROOT = FilePath("/proc/sys")
 
 
@@ -247,6 +248,12 @@ class LinuxKernel:
     def path(self, destination: IPv6Address, *, source: IPv6Address, interface: int | None) -> Path:
         """See `Kernel.path`."""
         answer = self._requests.ask_for_route(destination, source=source, interface=interface)
+        if interface not in (None, answer.interface):
+            # Asked with a source, the kernel takes the interface for a wish, and another one's
+            # route with a lower metric comes first. Asked without, it obeys.
+            answer = self._requests.ask_for_route(
+                destination, source=_UNSPECIFIED, interface=interface
+            )
         if answer.interface is None or answer.route_type not in (netlink.RTN_UNICAST, 2):
             raise OSError(errno.ENETUNREACH, "no unicast route")
         return Path(

@@ -125,7 +125,8 @@ class Kernel(Protocol):
         ...
 
     def path(self, destination: IPv6Address, *, source: IPv6Address, interface: int | None) -> Path:
-        """Where a packet would go; OSError (ENETUNREACH, ...) when nowhere."""
+        """Where a packet would go, by that interface if one is given; OSError (ENETUNREACH, ...)
+        when nowhere."""
         ...
 
     def link_layer_address(self, interface: int, neighbour: IPv6Address) -> bytes | None:

@@ -268,6 +268,20 @@ def test_frames_that_find_the_ring_full_are_counted_and_the_others_carried(
     assert mobile.ping(AGENT, source=HOME)
 
 
+def test_interface_that_was_down_costs_no_processor_time_and_carries_on(
+    ends: tuple[Node, Node],
+) -> None:
+    mobile, _ = ends
+    link = ("ip", "-n", mobile.namespace, "link", "set", "eth0")
+    run(*link, "down")
+    run(*link, "up")
+    run("ip", "-n", mobile.namespace, "addr", "add", f"{CARE_OF}/64", "dev", "eth0", "nodad")
+    assert mobile.ping(AGENT, source=HOME)
+    used = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - used < 0.1
+
+
 def test_device_with_little_room_gets_a_queue_and_loses_no_frame() -> None:
     with Namespaces("narrow") as topology:
         namespace = topology.add("narrow")

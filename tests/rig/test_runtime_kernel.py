@@ -15,12 +15,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from ipaddress import IPv6Address
 from pathlib import Path
 
 import pytest
 
+from mnagent.rig.host import processor_seconds
 from mnagent.rig.namespace import Namespace, unique_prefix
 from mnagent.runtime.kernel import LinuxKernel
 from mnagent.runtime.key_files import write_key_pairs
@@ -126,12 +127,6 @@ class Machine:
         status = process.wait(PATIENCE)
         (self.directory / "log").write_text("")
         return status
-
-    def processor_time(self) -> float:
-        """Seconds that the daemon has taken so far."""
-        assert self.process is not None
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def log(self) -> str:
         return (self.directory / "log").read_text()
@@ -635,6 +630,29 @@ def test_packet_that_cannot_leave_is_a_failed_action(
     machine.stop()
 
 
+def test_path_by_an_interface_stays_with_it_when_another_has_the_better_route(
+    machine: Machine,
+) -> None:
+    machine.start()
+    machine.act(*AWAY)
+    machine.namespace.ip(
+        f"link add modem type veth peer name p1 netns {machine.other.name}",
+        "link set modem addrgenmode none up",
+        f"neigh add fe80::2 lladdr {bytes.fromhex(ROUTER_MAC).hex(':')} dev modem",
+        "route add default via fe80::2 dev modem metric 1",
+    )
+    machine.other.ip("link set p1 up")
+    with machine.namespace.inside(), closing(LinuxKernel()) as kernel:
+        agent, care_of = IPv6Address(AGENT), IPv6Address(CARE_OF)
+        modem = kernel.path(agent, source=care_of, interface=None)
+        cable = kernel.path(agent, source=care_of, interface=machine.index())
+        with pytest.raises(OSError, match="unreachable"):
+            kernel.path(agent, source=care_of, interface=machine.index("lo"))
+    assert modem.interface == machine.index("modem")
+    assert (cable.interface, cable.neighbour) == (machine.index(), IPv6Address("fe80::1"))
+    machine.stop()
+
+
 def test_packet_too_big_lowers_the_mtu_of_the_tunnel(machine: Machine) -> None:
     machine.start()
     machine.act(*AWAY)
@@ -710,9 +728,10 @@ def test_interface_that_is_down_costs_no_processor_time(machine: Machine, was_up
     if was_up:
         machine.namespace.ip("link set eth0 down")
         eventually(lambda: "LinkDown(" in machine.events(), "link down")
-    before = machine.processor_time()
+    assert machine.process is not None
+    before = processor_seconds(machine.process.pid)
     time.sleep(1.0)
-    assert machine.processor_time() - before < 0.2
+    assert processor_seconds(machine.process.pid) - before < 0.2
     machine.namespace.ip("link set eth0 up")
     eventually(lambda: "LinkUp(" in machine.events().rpartition("LinkDown(")[2], "link up")
     assert machine.stop() == EXIT_STOPPED

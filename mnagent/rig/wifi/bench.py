@@ -33,6 +33,7 @@ from mnagent.rig.topology import (
     LINK_A,
     LINK_B,
     MOBILE,
+    CapturePoint,
     End,
     Topology,
     add_bridge,
@@ -87,6 +88,11 @@ class WirelessTopology(Topology):
         run("ip", "link", "set", AIR_INTERFACE, "netns", switch.name)
         switch.ip(f"link set {AIR_INTERFACE} up")
 
+    @property
+    def capture_points(self) -> list[CapturePoint]:
+        """As the other, with the captive link."""
+        return [*super().capture_points, CapturePoint(CAPTIVE, self["switch"], CAPTIVE)]
+
     def lay_mobile_cable(self, role: str = MOBILE) -> None:
         """Its radio."""
         give_radio(0, self[role])
@@ -136,6 +142,8 @@ class WirelessRoaming(Roaming):
         super().__init__(replace(settings, mobile_node=node, virtual_home=True))
         self.topology = WirelessTopology(virtual_home=True, far_home=settings.home_delay > 0)
         self.access_points: dict[str, AccessPoint] = {}
+        self.trips: list[Move] = []
+        """The moves, from access point to access point."""
         self.station: Station
         self._air: Process
         self.carrier: CarrierWatch
@@ -231,6 +239,8 @@ class WirelessRoaming(Roaming):
         origin = self.topology.positions[MOBILE] or "nowhere"
         self.topology.positions[MOBILE] = plan.link
         self.moves.append(Move(origin, plan.link, at, at))
+        place = self.trips[-1].destination if self.trips else "nowhere"
+        self.trips.append(Move(place, plan.name, at, at))
         return self.moves[-1]
 
 

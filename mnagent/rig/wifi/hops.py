@@ -8,12 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from mnagent.rig.capture import read_capture
-from mnagent.rig.checks import check_captures, summarize
+from mnagent.rig.checks import LinkSummary, check_captures, summarize
 from mnagent.rig.daemon import MOBILE_NODE_KEYS
-from mnagent.rig.keyfile import read_associations
+from mnagent.rig.keyfile import Association, read_associations
 from mnagent.rig.namespace import RigError
 from mnagent.rig.topology import FOREIGN_PREFIXES, HOME_ADDRESS, HOME_AGENT
-from mnagent.rig.wifi.bench import ACCESS_POINTS
+from mnagent.rig.wifi.bench import ACCESS_POINTS, CAPTIVE
 from mnagent.rig.wifi.results import Claim, Outcome, Results
 
 AIR = "air"
@@ -21,11 +21,12 @@ AIR = "air"
 
 
 def visited(results: Results) -> set[str]:
-    """The links where the station registered on its own."""
-    plans = {ACCESS_POINTS["ap-1"].link}
+    """The links where the station was on its own."""
+    links = {ACCESS_POINTS["ap-1"].link}
     for outcome in results.outcomes:
-        plans |= {ACCESS_POINTS[roam.destination].link for roam in outcome.roams}
-    return plans & FOREIGN_PREFIXES.keys()
+        for roam in outcome.roams:
+            links |= {ACCESS_POINTS[name].link for name in (roam.origin, roam.destination)}
+    return links
 
 
 def judge(folder: Path, links: set[str]) -> Outcome:
@@ -38,12 +39,34 @@ def judge(folder: Path, links: set[str]) -> Outcome:
         name: summarize(read_capture(path), home_address=HOME_ADDRESS, home_agent=HOME_AGENT)
         for name, path in files.items()
     }
+    associations = read_associations(folder / MOBILE_NODE_KEYS)
     checks = check_captures(
         summaries,
-        foreign={link: FOREIGN_PREFIXES[link] for link in sorted(links)},
-        associations=read_associations(folder / MOBILE_NODE_KEYS),
+        foreign={link: FOREIGN_PREFIXES[link] for link in sorted(links - {CAPTIVE})},
+        associations=associations,
         payload_protection="none",
     )
     outcome = Outcome(name="captures", title="What the links carried, in captures of each")
     outcome.claims += [Claim(check.claim, check.held, check.detail) for check in checks]
+    if CAPTIVE in links:
+        outcome.claims += _captive_claims(summaries[CAPTIVE], associations)
     return outcome
+
+
+def _captive_claims(link: LinkSummary, associations: list[Association]) -> list[Claim]:
+    """Where nothing gets through, everything that the node tried can be seen."""
+    spis = {one.outbound: one.spi for one in associations if one.purpose == "binding"}
+    sent, answered = link.protected[spis[True]], link.protected[spis[False]]
+    exposed = link.home_address_in_clear
+    return [
+        Claim(
+            "Binding Updates under ESP on the captive link, and no answer",
+            sent > 0 and not answered,
+            f"{sent} sent, {answered} answered",
+        ),
+        Claim(
+            "no packet from or to the home address outside the tunnel on the captive link",
+            not exposed,
+            f"{exposed} of them",
+        ),
+    ]

@@ -27,7 +27,7 @@ from typing import Any
 
 from mnagent.control.client import Client
 from mnagent.rig.daemon import MOBILE_NODE_KEYS
-from mnagent.rig.host import PATIENCE, boottime
+from mnagent.rig.host import PATIENCE, boottime, processor_seconds
 from mnagent.rig.impairment import Impairment
 from mnagent.rig.library import Line, Step
 from mnagent.rig.namespace import RigError, run
@@ -68,6 +68,9 @@ NOTICE_TIMEOUT = 20.0
 """Seconds in which a path where nothing gets through must be noticed."""
 KEPT = (".log", ".hostapd", ".supplicant", ".txt", ".pcap")
 """Kinds of files in the bench's folder that outlive it."""
+MOST_OF_A_PROCESSOR = 0.3
+"""Share of it that the node's daemon may take over a scenario; ten roams in as many seconds take a
+tenth."""
 RIG_NICENESS = 10
 """There is one processor for all: the rig leaves it to what it tests."""
 SETTLE_TIMEOUT = 15.0 * PATIENCE
@@ -136,7 +139,7 @@ class Stage:
         await self.traffic.resumed(connected_at or move.link_up_at, timeout=SETTLE_TIMEOUT)
         await asyncio.sleep(DWELL)
         roam = await self.measure(means, origin, move)
-        self.tell(as_handover(roam, len(trips_of(roaming.moves))))
+        self.tell(as_handover(roam, len(trips_of(roaming.trips))))
         return roam
 
     def _connected_at(self, since: float) -> float | None:
@@ -223,6 +226,17 @@ class Stage:
                 return
             await asyncio.sleep(SETTLE_INTERVAL)
         raise RigError(f"no address on {interface}")
+
+    def processor_seconds(self) -> dict[str, float]:
+        """What the node's daemon and the captures, as far as they run, have taken of the processor
+        so far."""
+        roaming = self.roaming
+        programs = {"daemon": roaming.mobile_node.process, "captures": roaming.capture}
+        return {
+            name: processor_seconds(program.pid)
+            for name, program in programs.items()
+            if program is not None and program.returncode is None
+        }
 
     def connections_live(self) -> bool:
         """No connection has failed so far."""
@@ -598,13 +612,13 @@ async def play(names: Sequence[str], roams: int, output: Path) -> Results:
     settings = RoamingSettings(impairment=Impairment(delay=DELAY), home_delay=HOME_DELAY)
     bench = WirelessRoaming(settings)
     live = LiveWriter(output)
-    async with bench, Telling(live.tell, bench, handovers=False):
+    async with bench, Telling(live.tell, bench, trips=bench.trips) as telling:
         try:
             _say("the bench stands")
-            stage = await _begin(bench, roams, live)
+            stage = await _begin(bench, roams, telling)
             for scenario in SCENARIOS:
                 if not names or scenario.name in names:
-                    live.tell(Step(at=boottime(), text=scenario.title))
+                    telling.tell(Step(at=boottime(), text=scenario.title))
                     results.outcomes.append(await _play_one(scenario, stage))
             results.round_trips_ms = stage.round_trips_ms
             results.outcomes.append(await _end(stage))
@@ -617,8 +631,8 @@ async def play(names: Sequence[str], roams: int, output: Path) -> Results:
     return results
 
 
-async def _begin(roaming: WirelessRoaming, roams: int, live: LiveWriter) -> Stage:
-    live.tell(Step(at=boottime(), text="The bench stands, the node registers"))
+async def _begin(roaming: WirelessRoaming, roams: int, telling: Telling) -> Stage:
+    telling.tell(Step(at=boottime(), text="The bench stands, the node registers"))
     await roaming.home_agent.start()
     move = await roaming.connect("ap-1")
     await roaming.mobile_node.start()
@@ -628,21 +642,33 @@ async def _begin(roaming: WirelessRoaming, roams: int, live: LiveWriter) -> Stag
     await roaming.start_captures(roaming.directory)
     traffic = await Traffic.start(roaming)
     _say("connections are open")
-    return Stage(roaming, traffic, roams, live.tell)
+    return Stage(roaming, traffic, roams, telling.tell)
 
 
 async def _play_one(scenario: Scenario, stage: Stage) -> Outcome:
     outcome = Outcome(name=scenario.name, title=scenario.title)
-    started = time.monotonic()
+    started, used = time.monotonic(), stage.processor_seconds()
     try:
         await scenario.play(stage, outcome)
     except (RigError, OSError) as error:
         outcome.error = str(error) or type(error).__name__
     alive = stage.connections_live()
     outcome.claims.append(Claim("no connection was lost", alive))
-    outcome.seconds = round(time.monotonic() - started, 1)
+    seconds = time.monotonic() - started
+    now = stage.processor_seconds()
+    shares = {name: (now[name] - before) / seconds for name, before in used.items() if name in now}
+    outcome.claims.append(_frugal(shares))
+    outcome.seconds = round(seconds, 1)
     _say(f"{'ok  ' if outcome.succeeded else 'FAIL'} {scenario.title}: {_summary(outcome)}")
     return outcome
+
+
+def _frugal(shares: dict[str, float]) -> Claim:
+    return Claim(
+        "the node's daemon left the processor to others",
+        shares.get("daemon", 1.0) < MOST_OF_A_PROCESSOR,
+        ", ".join(f"{name} {share:.0%}" for name, share in shares.items()),
+    )
 
 
 def _summary(outcome: Outcome) -> str:

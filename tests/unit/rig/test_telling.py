@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 from mnagent.rig.daemon import DaemonEvent
 from mnagent.rig.handover import Handover as Measured
-from mnagent.rig.library import Traffic
-from mnagent.rig.roaming import Move
-from mnagent.rig.telling import as_recorded, from_events, from_records, probes, trips_of
+from mnagent.rig.library import Handover, Line, Traffic
+from mnagent.rig.roaming import Move, Roaming
+from mnagent.rig.telling import Telling, as_recorded, from_events, from_records, probes, trips_of
 from mnagent.rig.topology import SECOND_MOBILE
 
 
@@ -75,6 +76,30 @@ def test_events_before_the_link_came_up_say_nothing_of_a_trip() -> None:
     told = from_events(TRIPS[0], 1, events)
     assert told.phases == {"care_of_address_ready": 10.0, "acknowledged": 50.0}
     assert (told.number, told.move) == (1, "home → link-a")
+
+
+def test_trip_is_told_of_as_it_goes_on_until_who_gave_it_tells_that_it_is_over() -> None:
+    told: list[Line] = []
+    events: list[DaemonEvent] = []
+    trips: list[Move] = []
+    rig = SimpleNamespace(mobile_node=SimpleNamespace(events=events), moves=[])
+    telling = Telling(told.append, cast(Roaming, rig), trips=trips)
+    events.append(DaemonEvent("care-of-address-ready", 2.2, {}))
+    telling._tell_events()
+    trips.append(Move("ap-1", "ap-2", 3.0, 3.0))
+    events.append(DaemonEvent("binding-update-sent", 3.25, {}))
+    telling._tell_events()
+    events.append(DaemonEvent("binding-accepted", 3.5, {}))
+    telling._tell_events()
+    over = Handover(number=1, origin="ap-1", destination="ap-2", at=3.1, cause="command")
+    telling.tell(over)
+    events.append(DaemonEvent("binding-accepted", 9.0, {}))
+    telling._tell_events()
+    first, second, last = told
+    assert isinstance(first, Handover) and isinstance(second, Handover)
+    assert (first.move, first.phases) == ("ap-1 → ap-2", {"update_sent": 250.0})
+    assert second.phases == {"update_sent": 250.0, "acknowledged": 500.0}
+    assert last is over
 
 
 def test_records_belong_to_the_trip_they_follow() -> None:

@@ -30,7 +30,7 @@ from mnagent.rig.wifi.machine import (
 )
 from mnagent.rig.wifi.report import as_html, as_junit, as_text, write_reports
 from mnagent.rig.wifi.results import Claim, Outcome, Results, Roam, median_of
-from mnagent.rig.wifi.scenarios import SCENARIOS
+from mnagent.rig.wifi.scenarios import SCENARIOS, _frugal
 
 ROAM = Roam(
     means="command",
@@ -284,3 +284,14 @@ def test_run_that_left_nothing_is_no_success(
     options = ["--output", folder, "--cache", folder, "--results", folder]
     assert command.main(options) == 2
     assert "did not end in order" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("shares", "held"),
+    [({"daemon": 0.06, "captures": 0.5}, True), ({"daemon": 0.92}, False), ({}, False)],
+    ids=["working", "spinning", "gone"],
+)
+def test_daemon_that_takes_the_processor_is_noticed(shares: dict[str, float], held: bool) -> None:
+    claim = _frugal(shares)
+    assert claim.held is held
+    assert claim.detail == ", ".join(f"{name} {share:.0%}" for name, share in shares.items())

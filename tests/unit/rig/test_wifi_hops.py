@@ -11,6 +11,7 @@ from mnagent.rig.capture import CapturedFrame, write_frame, write_header
 from mnagent.rig.keyfile import read_associations
 from mnagent.rig.namespace import RigError
 from mnagent.rig.topology import LINK_A, LINK_B
+from mnagent.rig.wifi.bench import CAPTIVE
 from mnagent.rig.wifi.hops import judge, visited
 from mnagent.rig.wifi.results import Outcome, Results
 from tests.unit.rig.test_checks import CARE_OF_ADDRESS, HOME_ADDRESS, HOME_AGENT, PEER, esp, frame
@@ -59,9 +60,22 @@ def test_link_without_a_capture_is_an_error(tmp_path: Path) -> None:
         judge(tmp_path, {LINK_A, LINK_B})
 
 
-def test_links_visited_are_those_the_station_roamed_to_and_its_first() -> None:
-    home_run = replace(ROAM, destination="ap-4")
-    results = Results(outcomes=[Outcome(name="x", title="X", roams=[home_run])])
+def test_captive_link_shows_what_was_tried_in_vain(tmp_path: Path) -> None:
+    frames = good_frames(tmp_path)
+    write(tmp_path / "link-a.pcap", frames)
+    write(tmp_path / "captive.pcap", frames[:1])
+    outcome = judge(tmp_path, {LINK_A, CAPTIVE})
+    assert outcome.succeeded and outcome.claims[-2].detail == "1 sent, 0 answered"
+    leak = frame(HOME_ADDRESS, PEER, 6, bytes(20))
+    write(tmp_path / "captive.pcap", [*frames, leak])
+    failed = [claim for claim in judge(tmp_path, {LINK_A, CAPTIVE}).claims if not claim.held]
+    assert [claim.detail for claim in failed] == ["1 sent, 1 answered", "1 of them"]
+
+
+def test_links_visited_are_those_the_station_roamed_between_and_its_first() -> None:
+    results = Results(outcomes=[Outcome(name="x", title="X")])
     assert visited(results) == {LINK_A}
     results.outcomes[0].roams.append(ROAM)
     assert visited(results) == {LINK_A, LINK_B}
+    results.outcomes[0].roams.append(replace(ROAM, origin="ap-4"))
+    assert visited(results) == {LINK_A, LINK_B, CAPTIVE}
