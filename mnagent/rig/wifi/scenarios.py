@@ -68,8 +68,6 @@ NOTICE_TIMEOUT = 20.0
 """Seconds in which a path where nothing gets through must be noticed."""
 KEPT = (".log", ".hostapd", ".supplicant", ".txt", ".pcap")
 """Kinds of files in the bench's folder that outlive it."""
-RIG_NICENESS = 10
-"""There is one processor for all: the rig leaves it to what it tests."""
 SETTLE_TIMEOUT = 15.0 * PATIENCE
 SETTLE_INTERVAL = 0.2
 _PING_TIME = re.compile(r"time=([\d.]+) ms")
@@ -696,7 +694,6 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--roams", type=int, default=10)
     parser.add_argument("names", nargs="*")
     options = parser.parse_intermixed_args(arguments)
-    os.nice(RIG_NICENESS)
     try:
         results = asyncio.run(play(options.names, options.roams, options.output))
     except RigError as error:
