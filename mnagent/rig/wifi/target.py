@@ -69,6 +69,10 @@ def main(arguments: list[str]) -> int:
 def run(machine: Machine, output: Path, library: Path | None, others: list[str]) -> int:
     """Boot the machine, let pytest run inside, carry out what it leaves. Raises RigError."""
     shutil.rmtree(output / RESULTS, ignore_errors=True)
+    # What an earlier run found must not pass for this one's.
+    for pattern in ("junit.xml", "report.*", "*.pcap"):
+        for found in output.glob(pattern):
+            found.unlink()
     errors: list[str] = []
     try:
         status = machine.run(

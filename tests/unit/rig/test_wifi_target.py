@@ -55,6 +55,7 @@ def test_run_is_carried_into_the_library_and_reports_stay(
 ) -> None:
     library, output = tmp_path / "library", tmp_path / "out"
     (output / target.RESULTS / "of an earlier run").mkdir(parents=True)
+    (output / "report.html").write_text("of an earlier run")
     target.run(machine, output, library, [])
     (run,) = library.iterdir()
     assert (run / "run.json").read_text() == "{}"
