@@ -144,8 +144,9 @@ class RadioDriver(NamespaceDriver):
         surroundings.portal(_wireless(surroundings).disconnect())
 
     def move(self, surroundings: Surroundings, link: str, *, hands: float) -> Move:
-        """Order the station to a link's access point; there is no cable that would be in nobody's
-        port meanwhile."""
+        """Order the station to a link's access point. Both instants of the move are those of the
+        order, so that leaving one access point and joining the other count as part of it; there is
+        no cable that would be in nobody's port meanwhile."""
         roaming, name = _wireless(surroundings), access_point(link)
         is_first = roaming.topology.position is None
         return surroundings.portal(roaming.connect(name) if is_first else roaming.roam(name))
