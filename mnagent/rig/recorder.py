@@ -35,6 +35,8 @@ from mnagent.rig.library import (
 )
 
 JUNIT_FILE: Final = "junit.xml"
+COMMIT_VARIABLE: Final = "MNAGENT_RIG_COMMIT"
+"""Says what `commit` says, where the tree's history is not to be had."""
 _UNSAFE: Final = re.compile(r"[^a-z0-9.]+")
 
 
@@ -175,6 +177,8 @@ def add_results_options(parser: argparse.ArgumentParser) -> None:
 def commit() -> str:
     """Of the tree this program runs from, with ``-dirty`` where it was changed since; its version
     where that is no tree."""
+    if told := os.environ.get(COMMIT_VARIABLE):
+        return told
     package = Path(mnagent.__file__).resolve()
     tree = ("git", "-C", str(package.parent.parent))
     try:

@@ -12,7 +12,8 @@ import pytest
 from mnagent.rig.namespace import Namespace, remove_stale
 from mnagent.rig.topology import Topology
 
-NEEDED_TOOLS = ("ip", "radvd", "tshark")
+NEEDED_TOOLS = ("ip", "radvd")
+"""By every scenario, wherever it runs."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -51,6 +52,13 @@ def stale_rigs_are_removed() -> None:
     """What a killed test run left behind is in nobody's way."""
     if os.geteuid() == 0:
         remove_stale()
+
+
+@pytest.fixture(scope="session")
+def tshark_is_there() -> None:
+    """For those that look into captures with it."""
+    if shutil.which("tshark") is None:
+        pytest.skip("needs tshark")
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
+
 from mnagent.rig.advertising import start_radvd
 from mnagent.rig.capture import read_capture
 from mnagent.rig.host import Host, Process, boottime
@@ -140,6 +142,7 @@ def test_move_takes_the_carrier_and_gives_it_back(topology: Topology) -> None:
     assert topology.position == "link-b"
 
 
+@pytest.mark.usefixtures("tshark_is_there")
 def test_connection_with_loss_arrives_whole_and_captures_are_complete(
     topology: Topology, tmp_path: Path
 ) -> None:

@@ -64,6 +64,7 @@ def test_roaming_home_a_b_home_keeps_everything_alive(story: tuple[Result, Path]
     assert [handover.destination for handover in result.handovers] == list(ROUND_TRIP[1:])
 
 
+@pytest.mark.usefixtures("tshark_is_there")
 @pytest.mark.parametrize("link", [LINK_A, LINK_B])
 def test_captures_with_the_keys_decrypt_to_binding_messages(
     story: tuple[Result, Path], link: str
@@ -75,6 +76,7 @@ def test_captures_with_the_keys_decrypt_to_binding_messages(
     assert acknowledgements
 
 
+@pytest.mark.usefixtures("tshark_is_there")
 @pytest.mark.parametrize("link", [HOME, LINK_A, LINK_B])
 def test_captures_hold_no_malformed_frame_and_no_wrong_checksum(
     story: tuple[Result, Path], link: str
@@ -87,6 +89,7 @@ def test_captures_hold_no_malformed_frame_and_no_wrong_checksum(
     assert tshark(output, link, "-Y", wrong) == []
 
 
+@pytest.mark.usefixtures("tshark_is_there")
 def test_captures_of_binding_messages_have_good_integrity_check_values(
     story: tuple[Result, Path],
 ) -> None:
@@ -95,6 +98,7 @@ def test_captures_of_binding_messages_have_good_integrity_check_values(
     assert tshark(output, LINK_A, "-Y", "mipv6 && !(esp.icv_good == 1)") == []
 
 
+@pytest.mark.usefixtures("tshark_is_there")
 @pytest.mark.parametrize("link", [LINK_A, LINK_B])
 def test_captures_of_binding_messages_have_good_checksums(
     story: tuple[Result, Path], link: str
@@ -125,6 +129,7 @@ def ones_complement_sum(message: str, source: str, destination: str) -> int:
     return total
 
 
+@pytest.mark.usefixtures("tshark_is_there")
 def test_roaming_with_payload_under_esp_keeps_everything_alive(tmp_path: Path) -> None:
     result = tell(tmp_path, payload_protection="esp", path=(LINK_A, HOME))
     assert failed(result) == []

@@ -1,4 +1,4 @@
-"""A short run of the Wi-Fi rig, on a machine that is there already."""
+"""Short runs in the Wi-Fi rig's machine, where it is there already."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from mnagent.rig.wifi.command import CACHE
 from mnagent.rig.wifi.hops import judge
 from mnagent.rig.wifi.machine import OUTPUT, Image, Machine, describe, project_folder
 from mnagent.rig.wifi.results import Results
+from mnagent.rig.wifi.target import run
 
 SCENARIO = "across-links"
 ROAMS = 3
@@ -54,3 +55,13 @@ def test_node_roams_between_access_points_of_two_links(image: Image, tmp_path: P
     failed = [claim for outcome in results.outcomes for claim in outcome.claims if not claim.held]
     assert not [claim for claim in failed if "median" not in claim.text]
     assert judge(tmp_path, {LINK_A, LINK_B}).succeeded
+
+
+@pytest.mark.may_skip(reason="ci/wifi makes the machine, which takes minutes")
+def test_scenario_of_every_target_passes_over_wifi_too(image: Image, tmp_path: Path) -> None:
+    library = tmp_path / "library"
+    assert run(Machine(image=image), tmp_path / "out", library, []) == 0
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert [handover["to"] for handover in report["handovers"]] == [LINK_B, LINK_A]
+    (kept,) = library.iterdir()
+    assert json.loads((kept / "run.json").read_text())["succeeded"] is True

@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +21,6 @@ from typing import Any
 from labgrid import Environment
 from labgrid.exceptions import InvalidConfigError
 
-import mnagent
 from mnagent.rig.board.drivers import Surroundings
 from mnagent.rig.board.portal import Portal
 from mnagent.rig.board.strategy import RoamingStrategy
@@ -31,7 +29,7 @@ from mnagent.rig.impairment import Impairment
 from mnagent.rig.judgement import Journey, Judge
 from mnagent.rig.library import Step
 from mnagent.rig.namespace import RigError
-from mnagent.rig.recorder import Recorder, begin
+from mnagent.rig.recorder import Recorder, begin, commit
 from mnagent.rig.recording import known, record
 from mnagent.rig.report import Result, write_report
 from mnagent.rig.roaming import Roaming, RoamingSettings, Traffic
@@ -44,6 +42,8 @@ DELAY = 0.005
 DWELL = 2.0
 """Seconds of traffic on each link after it has resumed."""
 INTERVAL_VARIABLE = "MNAGENT_RIG_INTERVAL"
+LOGS = ("*.log", "*.hostapd", "*.supplicant", "iw-event.txt")
+"""What programs of the rig wrote."""
 
 
 def names() -> list[str]:
@@ -58,16 +58,6 @@ def environment(target: str) -> Path:
     if not path.exists():
         raise RigError(f"no target {target}: name a labgrid file, or one of {', '.join(names())}")
     return path
-
-
-def commit() -> str:
-    """Of the tree this program runs from, empty where it is none."""
-    tree = str(Path(mnagent.__file__).parents[1])
-    with contextlib.suppress(OSError):
-        command = ("git", "-C", tree, "describe", "--always", "--dirty")
-        shown = subprocess.run(command, capture_output=True, text=True, check=False)
-        return shown.stdout.strip()
-    return ""
 
 
 class Bench:
@@ -92,9 +82,9 @@ class Bench:
             raise RigError(str(error)) from error
         if image is not None:
             self.environment.config.data.setdefault("images", {})["card"] = str(image)
-        self.roaming = Roaming(RoamingSettings(impairment=Impairment(delay=DELAY)))
         self._ending = contextlib.ExitStack()
         self.strategy: RoamingStrategy
+        self.roaming: Roaming
         self.portal: Portal
         self._captures: dict[str, Path] = {}
         self._results = results
@@ -103,14 +93,16 @@ class Bench:
     def __enter__(self) -> Bench:
         with contextlib.ExitStack() as ending:
             self._clear_folder()
-            settings = {"delay": f"{DELAY * 1000:g} ms"}
-            started = begin(self._results, "journey", self.name, settings=settings)
+            varied = {"delay": f"{DELAY * 1000:g} ms"}
+            started = begin(self._results, "journey", self.name, settings=varied)
             self._recorder = ending.enter_context(started)
             self.portal = Portal()
             ending.callback(self.portal.close)
             ending.callback(self.environment.cleanup)
             self.strategy = self._find_strategy()
             ending.enter_context(_variable(INTERVAL_VARIABLE, str(self.strategy.interval)))
+            settings = RoamingSettings(impairment=Impairment(delay=DELAY))
+            self.roaming = self.strategy.access.network(settings)
             self.portal(self.roaming.__aenter__())
             ending.callback(lambda: self.portal(self.roaming.__aexit__(None, None, None)))
             ending.callback(self._keep_logs)
@@ -132,7 +124,7 @@ class Bench:
     def _clear_folder(self) -> None:
         """What an earlier run found must not pass for this one's."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for pattern in ("*.log", "*.pcap", "report.*", "image.json"):
+        for pattern in (*LOGS, "*.pcap", "report.*", "image.json"):
             for old in self.folder.glob(pattern):
                 old.unlink()
 
@@ -145,9 +137,10 @@ class Bench:
         return strategy
 
     def _keep_logs(self) -> None:
-        for log in self.roaming.directory.glob("*.log"):
-            if log.stat().st_size:
-                shutil.copy(log, self.folder / log.name)
+        for pattern in LOGS:
+            for log in self.roaming.directory.glob(pattern):
+                if log.stat().st_size:
+                    shutil.copy(log, self.folder / log.name)
 
     @property
     def facts(self) -> dict[str, str]:
@@ -155,7 +148,7 @@ class Bench:
         times = ", ".join(f"{name} {span:.0f} s" for name, span in self.strategy.times.items())
         return {
             "target": self.name,
-            "commit": commit() or "unknown",
+            "commit": commit(),
             **self.strategy.facts,
             "seconds to each state": times,
             "load of this machine": f"{os.getloadavg()[0]:.1f}",

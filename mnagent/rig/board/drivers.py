@@ -1,6 +1,6 @@
 """What labgrid does not have: cables that the rig re-plugs, and the rig's emulator as a board.
 
-Names in environments: `NamespaceDriver`, `EmulatorDriver`, and `AccessPort` with
+Names in environments: `NamespaceDriver`, `RadioDriver`, `EmulatorDriver`, and `AccessPort` with
 `AccessPortDriver`. The resource can be exported from any host of a farm.
 """
 
@@ -13,6 +13,7 @@ import os
 import select
 import shutil
 import socket
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,14 +28,18 @@ from pexpect import TIMEOUT
 
 from mnagent.rig.board.portal import Portal
 from mnagent.rig.emulator import MACHINES, Card, EmulatedBoard
+from mnagent.rig.host import boottime
 from mnagent.rig.namespace import RigError, run
-from mnagent.rig.roaming import Roaming
-from mnagent.rig.topology import MOBILE, MOBILE_INTERFACE
+from mnagent.rig.roaming import Move, Roaming, RoamingSettings
+from mnagent.rig.topology import FOREIGN_PREFIXES, MOBILE, MOBILE_INTERFACE
+from mnagent.rig.wifi.bench import ACCESS_POINTS, WirelessRoaming
 
 PORT = f"{MOBILE}-port"
 """The access cable's end in the namespace with the links, whatever it is made of."""
 SERIAL_SHELL = "serial-shell"
 """File on a card's boot partition: see boards/README.md."""
+RADIOS = Path("/sys/class/ieee80211")
+"""One entry a radio of this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +53,16 @@ class Surroundings:
 
 
 class AccessProtocol(abc.ABC):
-    """The mobile node's cable."""
+    """The mobile node's cable, or what it has instead of one."""
 
     is_namespace = False
     """Whether the node is part of the rig itself."""
     outlives_the_rig = False
     """Whether what is written to the node is still there when the rig is gone."""
+
+    def network(self, settings: RoamingSettings) -> Roaming:
+        """What the node roams in, not built yet. Raises RigError where that cannot be."""
+        return Roaming(settings)
 
     @abc.abstractmethod
     def attach(self, surroundings: Surroundings) -> None:
@@ -66,6 +75,25 @@ class AccessProtocol(abc.ABC):
     @abc.abstractmethod
     def set_carrier(self, up: bool) -> None:
         """Let the board see its cable pulled or plugged, beyond what the port does."""
+
+    def pull(self, surroundings: Surroundings) -> None:
+        """Take the node off whatever link it is on."""
+        surroundings.roaming.topology.unplug()
+
+    def move(self, surroundings: Surroundings, link: str, *, hands: float) -> Move:
+        """Take the node to a link; returns when that was. A cable is in nobody's port for
+        ``hands`` seconds. Raises RigError."""
+        roaming = surroundings.roaming
+        origin = roaming.topology.position or "nowhere"
+        roaming.topology.unplug()
+        down_at = boottime()
+        self.set_carrier(False)
+        time.sleep(hands)
+        up_at = boottime()
+        roaming.topology.plug(link)
+        self.set_carrier(True)
+        roaming.moves.append(Move(origin, link, down_at, up_at))
+        return roaming.moves[-1]
 
     @property
     @abc.abstractmethod
@@ -93,6 +121,51 @@ class NamespaceDriver(Driver, AccessProtocol):
     def facts(self) -> dict[str, str]:
         """Its kernel is this machine's."""
         return {"board": "namespace", "kernel": os.uname().release}
+
+
+@target_factory.reg_driver
+@attr.s(eq=False)
+class RadioDriver(NamespaceDriver):
+    """The mobile node is a namespace with a simulated radio, each link has an access point, and the
+    node's wpa_supplicant is told where to roam. For a machine without radios of its own, such as
+    that of `mnagent.rig.wifi.target`."""
+
+    def network(self, settings: RoamingSettings) -> Roaming:
+        """With access points. Raises RigError where there are radios already: the rig would take
+        them for its own."""
+        if RADIOS.is_dir() and any(RADIOS.iterdir()):
+            raise RigError(
+                "this machine has radios of its own: ci/rig --target wifi boots one that has none"
+            )
+        return WirelessRoaming(settings)
+
+    def pull(self, surroundings: Surroundings) -> None:
+        """The node leaves its access point."""
+        surroundings.portal(_wireless(surroundings).disconnect())
+
+    def move(self, surroundings: Surroundings, link: str, *, hands: float) -> Move:
+        """Order the station to a link's access point. Both instants of the move are those of the
+        order, so that leaving one access point and joining the other count as part of it; there is
+        no cable that would be in nobody's port meanwhile."""
+        roaming, name = _wireless(surroundings), access_point(link)
+        is_first = roaming.topology.position is None
+        return surroundings.portal(roaming.connect(name) if is_first else roaming.roam(name))
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Where it roams, too."""
+        names = ", ".join(map(access_point, FOREIGN_PREFIXES))
+        return {**super().facts, "board": "namespace with a radio", "access points": names}
+
+
+def access_point(link: str) -> str:
+    """The first access point of a link."""
+    return next(plan.name for plan in ACCESS_POINTS.values() if plan.link == link)
+
+
+def _wireless(surroundings: Surroundings) -> WirelessRoaming:
+    assert isinstance(surroundings.roaming, WirelessRoaming)
+    return surroundings.roaming
 
 
 @target_factory.reg_resource

@@ -7,7 +7,6 @@ import base64
 import contextlib
 import enum
 import shlex
-import time
 from collections.abc import Callable
 from ipaddress import IPv6Address
 from pathlib import Path
@@ -24,7 +23,7 @@ from mnagent.rig.board.remote import Manner, RemoteAgent, RemoteHost
 from mnagent.rig.daemon import MOBILE_NODE_KEYS, DaemonEvent, toml_document
 from mnagent.rig.host import boottime
 from mnagent.rig.namespace import RigError, run
-from mnagent.rig.roaming import AGENT_NAMES, Move, Roaming
+from mnagent.rig.roaming import AGENT_NAMES, REGISTRATION_TIMEOUT, Move, Roaming
 from mnagent.rig.topology import FOREIGN_PREFIXES, HOME_ADDRESS, LINK_A, MOBILE
 
 SERVICE = "mnagent-mobile-node"
@@ -194,7 +193,7 @@ class RoamingStrategy(Strategy):
 
     def _off(self) -> None:
         if self._around is not None:
-            self.roaming.topology.unplug()
+            self.access.pull(self._around)
             self._around.portal(self._hang_up())
         for driver in (self.console, self.ssh):
             if driver is not None:
@@ -260,7 +259,8 @@ class RoamingStrategy(Strategy):
         move = self.move(self.first_link)
         if not self.is_board:
             self.around.portal(self.roaming.mobile_node.start())
-            self.around.portal(self.roaming.settled(move))
+            limit = REGISTRATION_TIMEOUT * self.patience
+            self.around.portal(self.roaming.settled(move, timeout=limit))
             return
         try:
             self.around.portal(self._registered(move))
@@ -303,18 +303,9 @@ class RoamingStrategy(Strategy):
             wait.result()
 
     def move(self, link: str) -> Move:
-        """Pull the node's cable and plug it into a link; returns when that was."""
-        topology = self.roaming.topology
-        origin = topology.position or "nowhere"
-        topology.unplug()
-        down_at = boottime()
-        self.access.set_carrier(False)
-        time.sleep(self.hands)
-        up_at = boottime()
-        topology.plug(link)
-        self.access.set_carrier(True)
-        self.roaming.moves.append(Move(origin, link, down_at, up_at))
-        return self.roaming.moves[-1]
+        """Take the node to a link; returns when that was."""
+        move: Move = self.access.move(self.around, link, hands=self.hands)
+        return move
 
 
 def put_text(

@@ -223,6 +223,11 @@ class WirelessRoaming(Roaming):
         await self.station.at(plan.bssid)
         return self.note_move(plan, at)
 
+    async def disconnect(self) -> None:
+        """Have the station leave its access point, until `connect`."""
+        await self.station.stop()
+        self.topology.positions[MOBILE] = None
+
     def plug_modem(self, link: str) -> None:
         """Give the mobile node a second interface, on a link. Raises RigError."""
         switch = self.topology["switch"]

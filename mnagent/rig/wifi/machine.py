@@ -25,7 +25,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -65,6 +65,8 @@ BOOT_ATTEMPTS = 3
 BOOT_TIMEOUT = 120.0
 """Seconds until the machine has mounted what it shares with us; more is a boot that hangs."""
 POLL_INTERVAL = 0.2
+NICENESS = 10
+"""There is one processor for all: the rig leaves it to what it tests."""
 EXIT_NO_RESULT = 70
 """Exit status of a job whose machine ended without telling one."""
 
@@ -333,6 +335,7 @@ class Machine:
         timeout: float,
         errors: list[str],
         watch: Watch = contextlib.nullcontext,
+        environment: Mapping[str, str] | None = None,
     ) -> int:
         """Run a Python module inside, as root, with a folder for what it leaves (`OUTPUT` inside);
         returns its exit status. Why a boot had to be tried again is added to ``errors``; meanwhile
@@ -346,7 +349,9 @@ class Machine:
         with tempfile.TemporaryDirectory(prefix="mnrig-job-") as folder:
             job = Path(folder)
             (job / "out").mkdir()
-            command = shlex.join(["python3", "-m", module, *arguments])
+            settings = [f"{name}={value}" for name, value in (environment or {}).items()]
+            program = ("nice", "-n", str(NICENESS), "python3", "-m", module, *arguments)
+            command = shlex.join(["env", *settings, *program])
             (job / "command").write_text(command + "\n")
             try:
                 with watch(job / "out"):

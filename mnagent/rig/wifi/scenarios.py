@@ -71,8 +71,6 @@ KEPT = (".log", ".hostapd", ".supplicant", ".txt", ".pcap")
 MOST_OF_A_PROCESSOR = 0.3
 """Share of it that the node's daemon may take over a scenario; ten roams in as many seconds take a
 tenth."""
-RIG_NICENESS = 10
-"""There is one processor for all: the rig leaves it to what it tests."""
 SETTLE_TIMEOUT = 15.0 * PATIENCE
 SETTLE_INTERVAL = 0.2
 _PING_TIME = re.compile(r"time=([\d.]+) ms")
@@ -722,7 +720,6 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--roams", type=int, default=10)
     parser.add_argument("names", nargs="*")
     options = parser.parse_intermixed_args(arguments)
-    os.nice(RIG_NICENESS)
     try:
         results = asyncio.run(play(options.names, options.roams, options.output))
     except RigError as error:

@@ -20,11 +20,14 @@ from labgrid.protocol import PowerProtocol
 from labgrid.strategy import StrategyError
 
 import mnagent
-from mnagent.rig.board import bench, on_board
-from mnagent.rig.board.drivers import AccessProtocol, Surroundings
+from mnagent.rig.board import bench, drivers, on_board
+from mnagent.rig.board.drivers import AccessProtocol, RadioDriver, Surroundings, access_point
 from mnagent.rig.board.portal import Portal
 from mnagent.rig.board.strategy import LINE, RoamingStrategy, Status, put_text
 from mnagent.rig.namespace import RigError
+from mnagent.rig.roaming import Move, Roaming, RoamingSettings
+from mnagent.rig.topology import LINK_A, LINK_B
+from mnagent.rig.wifi.bench import WirelessRoaming
 
 ROOT = Path(mnagent.__file__).parent
 
@@ -47,7 +50,7 @@ def test_environment_of_a_farm_without_a_place_names_what_is_missing(
 
 
 def test_environments_are_those_of_the_documentation() -> None:
-    assert bench.names() == ["namespaces", "pi-ssh", "place", "qemu-raspi3b", "qemu-virt"]
+    assert bench.names() == ["namespaces", "pi-ssh", "place", "qemu-raspi3b", "qemu-virt", "wifi"]
 
 
 def test_environment_unknown_is_refused_with_the_names_there_are() -> None:
@@ -164,6 +167,61 @@ def test_transition_to_roaming_without_a_rig_is_refused(strategy: RoamingStrateg
     with pytest.raises(StrategyError) as refusal:
         strategy.transition("roaming")
     assert "join() comes first" in str(refusal.value.__cause__)
+
+
+class FakeWireless(WirelessRoaming):
+    """Remembers what its station was told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[str] = []
+
+    async def connect(self, name: str) -> Move:
+        self.told.append(f"connect {name}")
+        return self._arrive(name)
+
+    async def roam(self, name: str) -> Move:
+        self.told.append(f"roam {name}")
+        return self._arrive(name)
+
+    async def disconnect(self) -> None:
+        self.told.append("disconnect")
+        self.topology.positions["mobile"] = None
+
+    def _arrive(self, name: str) -> Move:
+        self.topology.positions["mobile"] = name
+        return Move("somewhere", name, 1.0, 1.0)
+
+
+def test_radio_joins_the_first_access_point_of_a_link_and_roams_to_that_of_the_next(
+    tmp_path: Path,
+) -> None:
+    driver, roaming, portal = RadioDriver(Target("main"), "radio"), FakeWireless(), Portal()
+    around = Surroundings(portal, roaming, tmp_path)
+    try:
+        assert driver.move(around, LINK_A, hands=0.0).destination == access_point(LINK_A) == "ap-1"
+        assert driver.move(around, LINK_B, hands=0.0).destination == access_point(LINK_B) == "ap-2"
+        driver.pull(around)
+        driver.move(around, LINK_B, hands=0.0)
+    finally:
+        portal.close()
+    assert roaming.told == ["connect ap-1", "roam ap-2", "disconnect", "connect ap-2"]
+
+
+def test_radio_takes_no_radio_of_a_machine_that_has_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drivers, "RADIOS", tmp_path)
+    driver = RadioDriver(Target("main"), "radio")
+    assert isinstance(driver.network(RoamingSettings()), WirelessRoaming)
+    (tmp_path / "phy0").mkdir()
+    with pytest.raises(RigError, match="ci/rig --target wifi"):
+        driver.network(RoamingSettings())
+
+
+def test_network_of_a_cable_has_no_radios() -> None:
+    made = FakeAccess(Target("main"), "access").network(RoamingSettings())
+    assert type(made) is Roaming
 
 
 class LocalShell:
