@@ -93,8 +93,13 @@ def changed(**node: Any) -> dict[str, Any]:
             "Packets are carried in the kernel (tcx), also while the agent restarts: "
             "2 paths there, 1 in user space.",
         ),
+        (
+            {"kind": "kernel", "attachment": "tcx", "trouble": "Too many open files"},
+            "Packets are carried in the kernel (tcx): 0 paths there, 0 in user space. "
+            "The kernel is not reached: Too many open files.",
+        ),
     ],
-    ids=["userspace", "why", "kernel"],
+    ids=["userspace", "why", "kernel", "trouble"],
 )
 def test_render_says_which_engine_carries(engine: dict[str, Any], line: str) -> None:
     assert line in render({**AWAY, "engine": engine}).splitlines()
