@@ -30,6 +30,7 @@ from mnagent.core.actions import (
     Finish,
     HoldTunnel,
     LeaveHomeLink,
+    PersistRecord,
     RemoveTunnel,
     ReportEvent,
     SendPacket,
@@ -334,6 +335,9 @@ class MobileNode:
         match event:
             case PacketReceived():
                 return self._settle(self._on_packet(event, now), now)
+            case ActionFailed(action=PersistRecord() as record):
+                self.registration.sequence.not_kept(record)
+                return []
             case ActionFailed():
                 return self.route_optimization.handle_failure(event, now)
             case MembershipReported():
