@@ -233,6 +233,39 @@ def test_correspondent_that_forgot_everything_is_registered_again(interval: floa
         assert {b"out %d" % n for n in range(first, last)} <= out
 
 
+def updates_until_direct_after_a_crash(seed: int) -> int:
+    """How many the correspondent got until the direct path was there again."""
+    with World(seed=seed) as world:
+        flow = Optimized(world)
+        flow.register_in(flow.net.link_a, PREFIX_A)
+        flow.warm()
+        flow.exchange(1)
+        node = flow.mobile_node
+        node.kill()
+        world.run_for(1)
+        node.start(flow.net.new_mobile_node())
+        world.run_for(5)
+        before, started_at = len(sent_at(node, BindingUpdate)), world.now
+        node.send_data(CORRESPONDENT, b"again")
+        world.run_until(lambda: bool(direct_paths_of(node)), timeout=1)
+        farther = 2 * (2 * CORE_DELAY + 0.003)
+        assert world.now - started_at <= farther + 2 * ROUND_TRIP + 0.02
+        return len(sent_at(node, BindingUpdate)) - before
+
+
+def direct_paths_of(node: AgentNode) -> list[str]:
+    assert node.agent is not None
+    view = node.agent.snapshot(node.world.now).mobile_node
+    assert view is not None
+    return [each.correspondent for each in view.correspondents if each.path == "direct"]
+
+
+@requirement("RFC6275-11.7.3")
+def test_mobile_node_that_crashed_is_direct_again_whatever_number_it_begins_with() -> None:
+    updates = {updates_until_direct_after_a_crash(seed) for seed in range(60, 68)}
+    assert updates == {1, 2}, "the second goes on after the number that the correspondent told"
+
+
 @requirement("RFC6275-11.7.2", "MN-53")
 def test_binding_is_refreshed_before_its_end_while_there_is_traffic_and_ends_without() -> None:
     with World(seed=57) as world:
