@@ -37,6 +37,7 @@ from mnagent.core.drops import DropReason
 from mnagent.core.events import PacketReceived, TrafficSeen
 from mnagent.core.indications import Output
 from mnagent.core.timers import Timers, earliest
+from mnagent.mobility import correspondent_record
 from mnagent.mobility.binding_status import FIRST_REJECTING_STATUS, name_of
 from mnagent.mobility.binding_update_list import BindingUpdateListEntry, UpdateRateLimiter
 from mnagent.mobility.constants import (
@@ -234,6 +235,7 @@ class CorrespondentRegistration:
         self._direct: IPv6Address | None = None
         self._acknowledged_address: IPv6Address | None = None
         self._possibly_bound_until = -math.inf
+        self._is_recorded = False
         self._progress_at: float | None = None
         self._refresh_at: float | None = None
         self._timeout = INITIAL_BINDACK_TIMEOUT
@@ -292,6 +294,19 @@ class CorrespondentRegistration:
         return self._tests.home_token(now), self._tests.care_of_token(now)
 
     # What route optimization asks for.
+
+    def restore(self, until: float) -> None:
+        """An earlier run told it a care-of address; it may hold that binding until then."""
+        self._possibly_bound_until = until
+        self._is_recorded = True
+
+    def forget_record(self) -> list[Output]:
+        """It holds no binding any more, or has been told to end it."""
+        if not self._is_recorded:
+            return []
+        self._is_recorded = False
+        home_address = self._settings.home_address
+        return [correspondent_record.forgotten(home_address, self.correspondent)]
 
     def leave(self) -> list[Output]:
         """The care-of address is no more: the tunnel at once, and silence. Tokens stay."""
@@ -360,8 +375,9 @@ class CorrespondentRegistration:
         is_possible = self.may_be_bound(now) and self._tests.home_token(now) is not None
         if self._home_bound_until is not None and self._care_of is not None and is_possible:
             self._step(_Input.DEREGISTER)
-            outputs += self._transmit(now)
+            goodbye = self._transmit(now)
             self._be_silent()
+            outputs += goodbye + (self.forget_record() if goodbye else [])
         self._step(_Input.STOP)
         return outputs
 
@@ -551,11 +567,15 @@ class CorrespondentRegistration:
         )
         self._outstanding = _Outstanding(update=update, key=key, authorized_address=bound_address)
         self._keep_entry(bound_address, lifetime, now)
+        self._is_recorded = True
+        duration = max(0.0, self._possibly_bound_until - now)
+        record = correspondent_record.told(home_address, self.correspondent, duration)
         if self._care_of is None:
-            return [SendPacket(packet=IPv6Packet(source, self.correspondent, update))]
+            packet = IPv6Packet(source, self.correspondent, update)
+            return [record, SendPacket(packet=packet)]
         headers = (DestinationOptions((HomeAddressOption(home_address),)),)
         packet = IPv6Packet(source, self.correspondent, update, extension_headers=headers)
-        return [SendPacket(packet=packet, interface=self._care_of.interface)]
+        return [record, SendPacket(packet=packet, interface=self._care_of.interface)]
 
     def _keep_entry(self, care_of_address: IPv6Address, lifetime: float, now: float) -> None:
         """Remember the newest update; a binding it only prolongs stays acknowledged meanwhile."""
@@ -646,7 +666,8 @@ class CorrespondentRegistration:
         self._forget_binding()
         self._step(_Input.STOP)
         details = (("correspondent", str(self.correspondent)),)
-        return [ReportEvent(name="correspondent-deregistered", details=details)]
+        report = ReportEvent(name="correspondent-deregistered", details=details)
+        return [*self.forget_record(), report]
 
     def _on_nonce_unknown(self, status: int, now: float) -> list[Output]:
         if status != BindingStatus.EXPIRED_CARE_OF_NONCE_INDEX:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address, IPv6Network
 from random import Random
@@ -66,12 +66,14 @@ from mnagent.core.indications import (
     RouterFound,
     RouterLost,
 )
+from mnagent.core.records import KeptRecord
 from mnagent.core.timers import earliest
 from mnagent.mobility.addresses import UNSPECIFIED_ADDRESS, derived_link_local
 from mnagent.mobility.constants import (
     INITIAL_BINDACK_TIMEOUT_FIRST_REGISTRATION,
     MAX_SHUTDOWN_UPDATES,
 )
+from mnagent.mobility.correspondent_record import told_before
 from mnagent.mobility.correspondent_registration import CorrespondentRegistrationSettings
 from mnagent.mobility.former_registrations import FormerRegistrations
 from mnagent.mobility.home_agent_selection import (
@@ -244,9 +246,10 @@ class MobileNode:
         persisted_home_agent: str | None = None,
         persisted_home_agents: str | None = None,
         surroundings: Surroundings | None = None,
+        kept: Mapping[str, KeptRecord] | None = None,
     ) -> None:
         """The persisted values are those of `HomeRegistration`'s and `HomeAgentSelection`'s
-        records, or None.
+        records, or None; ``kept`` has those of `correspondent_record`, among others.
 
         ``surroundings`` are shared with the node's other home addresses; None: it has no others.
         """
@@ -276,6 +279,7 @@ class MobileNode:
             ),
             settings.route_optimization,
             random=random,
+            told=told_before(settings.home_address, kept or {}),
         )
         self._surroundings = surroundings or Surroundings(
             home_addresses=(settings.home_address,),
