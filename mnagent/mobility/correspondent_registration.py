@@ -93,6 +93,9 @@ EARLY_HOME_TEST_DELAY: Final = 0.02
 """Seconds that a Home Test Init stays behind a Binding Update to the home agent where nothing else
 holds it back: on its heels it would come before the home agent has set the tunnel up, be dropped,
 and be sent again only after INITIAL_BINDACK_TIMEOUT."""
+RECORD_LEAD: Final = 60.0
+"""Seconds that the record of a correspondent that may be bound outlasts the binding it is made
+for."""
 MAX_IMMEDIATE_RETRIES: Final = 3
 """Statuses 135 to 138 in a row that are answered with another try."""
 
@@ -235,7 +238,7 @@ class CorrespondentRegistration:
         self._direct: IPv6Address | None = None
         self._acknowledged_address: IPv6Address | None = None
         self._possibly_bound_until = -math.inf
-        self._is_recorded = False
+        self._recorded_until = -math.inf
         self._progress_at: float | None = None
         self._refresh_at: float | None = None
         self._timeout = INITIAL_BINDACK_TIMEOUT
@@ -297,14 +300,13 @@ class CorrespondentRegistration:
 
     def restore(self, until: float) -> None:
         """An earlier run told it a care-of address; it may hold that binding until then."""
-        self._possibly_bound_until = until
-        self._is_recorded = True
+        self._possibly_bound_until = self._recorded_until = until
 
     def forget_record(self) -> list[Output]:
         """It holds no binding any more, or has been told to end it."""
-        if not self._is_recorded:
+        if self._recorded_until == -math.inf:
             return []
-        self._is_recorded = False
+        self._recorded_until = -math.inf
         home_address = self._settings.home_address
         return [correspondent_record.forgotten(home_address, self.correspondent)]
 
@@ -567,15 +569,23 @@ class CorrespondentRegistration:
         )
         self._outstanding = _Outstanding(update=update, key=key, authorized_address=bound_address)
         self._keep_entry(bound_address, lifetime, now)
-        self._is_recorded = True
-        duration = max(0.0, self._possibly_bound_until - now)
-        record = correspondent_record.told(home_address, self.correspondent, duration)
+        record = self._record(now)
         if self._care_of is None:
             packet = IPv6Packet(source, self.correspondent, update)
-            return [record, SendPacket(packet=packet)]
+            return [*record, SendPacket(packet=packet)]
         headers = (DestinationOptions((HomeAddressOption(home_address),)),)
         packet = IPv6Packet(source, self.correspondent, update, extension_headers=headers)
-        return [record, SendPacket(packet=packet, interface=self._care_of.interface)]
+        return [*record, SendPacket(packet=packet, interface=self._care_of.interface)]
+
+    def _record(self, now: float) -> list[Output]:
+        """For a run after a crash. Made to hold for longer than the binding: anybody can have us
+        send updates, and not each is to be a write."""
+        if self._recorded_until >= self._possibly_bound_until:
+            return []
+        self._recorded_until = self._possibly_bound_until + RECORD_LEAD
+        duration = self._recorded_until - now
+        home_address = self._settings.home_address
+        return [correspondent_record.told(home_address, self.correspondent, duration)]
 
     def _keep_entry(self, care_of_address: IPv6Address, lifetime: float, now: float) -> None:
         """Remember the newest update; a binding it only prolongs stays acknowledged meanwhile."""

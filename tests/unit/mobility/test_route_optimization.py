@@ -27,9 +27,16 @@ from mnagent.mobility.route_optimization import (
     RouteOptimizationPolicy,
     RouteOptimizationRule,
 )
-from mnagent.wire.mobility import BindingUpdate, CareOfTestInit, HomeTestInit
+from mnagent.wire.ipv6 import IPv6Packet
+from mnagent.wire.mobility import (
+    BindingRefreshRequest,
+    BindingUpdate,
+    CareOfTestInit,
+    HomeTestInit,
+)
 from tests.support.driver import CARE_OF_A, CARE_OF_B, HOME_ADDRESS, HOME_AGENT, Driver
 from tests.support.matching import of_type, only, sent
+from tests.support.packets import received
 from tests.support.requirement import requirement
 from tests.support.return_routability import (
     CORRESPONDENT,
@@ -509,7 +516,7 @@ def test_more_bindings_of_an_earlier_run_than_there_is_room_for_are_forgotten() 
     assert len(manager.manager.registrations) == MAX_CORRESPONDENTS
 
 
-def test_record_is_made_with_each_update_and_goes_with_the_binding() -> None:
+def test_record_is_made_with_the_update_and_goes_with_the_binding() -> None:
     manager = Manager()
     manager.bind()
     assert records(manager.all(JournalRecord)) == [(str(CORRESPONDENT), True)]
@@ -519,6 +526,25 @@ def test_record_is_made_with_each_update_and_goes_with_the_binding() -> None:
     idle = Manager()
     idle.see()
     assert records(idle.advance(500)) == []
+
+
+def test_many_updates_in_a_short_time_are_one_record_that_outlasts_them_all() -> None:
+    manager = Manager()
+    manager.bind()
+    for _ in range(20):
+        manager.advance(1)
+        manager.tell(received(IPv6Packet(CORRESPONDENT, HOME_ADDRESS, BindingRefreshRequest())))
+        manager.answer_update()
+    updates = sent(manager.all(SendPacket), BindingUpdate)
+    assert len(updates) > 15
+    (record,) = manager.all(JournalRecord)
+    last = manager.manager.registrations[0]
+    assert 1000.0 + float(record.value or 0) > manager.now + last.remaining(manager.now)
+    for _ in range(20):
+        manager.advance(5)
+        manager.tell(received(IPv6Packet(CORRESPONDENT, HOME_ADDRESS, BindingRefreshRequest())))
+        manager.answer_update()
+    assert 2 <= len(manager.all(JournalRecord)) <= 3
 
 
 def test_record_goes_with_the_goodbye() -> None:
