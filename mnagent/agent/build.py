@@ -102,6 +102,7 @@ def build_agent(
             ),
             random=random,
             persisted=persisted,
+            kept=kept or {},
             keys=associations,
             wall_clock=wall_clock,
         )
@@ -158,13 +159,19 @@ def _build_mobile_node(
     *,
     random: Random,
     persisted: Mapping[str, str],
+    kept: Mapping[str, KeptRecord],
     keys: Sequence[KeySet],
     wall_clock: WallClock,
 ) -> Agent:
     _check_home_agents(configuration, keys)
     policies = _mobile_node_policies(configuration, keys)
     home_addresses = _build_home_addresses(
-        configuration, random=random, persisted=persisted, keys=keys, wall_clock=wall_clock
+        configuration,
+        random=random,
+        persisted=persisted,
+        kept=kept,
+        keys=keys,
+        wall_clock=wall_clock,
     )
     autoconfiguration, first_actions = _build_autoconfiguration(
         configuration, random=random, persisted=persisted
@@ -187,6 +194,7 @@ def _build_home_addresses(
     *,
     random: Random,
     persisted: Mapping[str, str],
+    kept: Mapping[str, KeptRecord],
     keys: Sequence[KeySet],
     wall_clock: WallClock,
 ) -> HomeAddresses:
@@ -207,6 +215,7 @@ def _build_home_addresses(
             persisted_home_agent=persisted.get(HomeAgentSelection.current_key(home_address)),
             persisted_home_agents=persisted.get(HomeAgentSelection.list_key(home_address)),
             surroundings=surroundings,
+            kept=kept,
         )
 
     return HomeAddresses(

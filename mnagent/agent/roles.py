@@ -28,12 +28,10 @@ from mnagent.core.actions import (
     Action,
     Finish,
     RemoveHomeAddress,
-    RemoveTunnel,
     ReportEvent,
     SendPacket,
     SetHomeAddress,
     SetPeerBinding,
-    StopIntercepting,
 )
 from mnagent.core.drops import DropReason
 from mnagent.core.events import (
@@ -545,9 +543,12 @@ class HomeAgentRole:
         """The first time, or an interface of that name that was made anew."""
         if self._index == event.interface:
             return []
-        outputs = [] if self._index is None else self._abandon()
+        outputs: list[Action] = []
         self._index = event.interface
-        self.home_agent = self._factory(event.interface, event.link_layer_address)
+        if self.home_agent is None:
+            self.home_agent = self._factory(event.interface, event.link_layer_address)
+        else:
+            outputs = self.home_agent.move(event.interface, event.link_layer_address, now)
         return outputs + self._open_directory(event.interface, event.link_layer_address, now)
 
     def _open_directory(
@@ -561,16 +562,6 @@ class HomeAgentRole:
         link_local = self._link_locals.get(interface or 0)
         known = [] if link_local is None else directory.handle(link_local, now)
         return [*directory.start(), *known]
-
-    def _abandon(self) -> list[Action]:
-        """The home link was another interface: the mobile nodes have to register again."""
-        assert self.home_agent is not None
-        self._early_drops += self.home_agent.drops
-        outputs: list[Action] = []
-        for entry in self.home_agent.bindings:
-            outputs.append(RemoveTunnel(home_address=entry.home_address))
-            outputs.append(StopIntercepting(home_address=entry.home_address))
-        return outputs
 
 
 def _binding(entry: BindingCacheEntry, now: float) -> BindingSnapshot:

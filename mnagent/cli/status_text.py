@@ -75,6 +75,7 @@ def _engine(engine: Table) -> str:
     return (
         f"Packets are carried in the kernel ({engine.get('attachment')}){kept}: "
         f"{there} paths there, {here} in user space."
+        f"{' The kernel is not reached: ' + engine['trouble'] + '.' if 'trouble' in engine else ''}"
     )
 
 

@@ -37,6 +37,8 @@ from mnagent.control.schema import (
 MAX_CLIENTS = 16
 MAX_QUEUED_LINES = 1024
 """Lines waiting for one client; more than the event history, so that it fits."""
+MAX_QUEUED_ANSWERS = 4
+"""Of those lines; an answer may be as large as all that the agent knows."""
 MAX_EVENT_HISTORY = 256
 """Events remembered for those who ask later; the oldest go first."""
 MAX_BINDINGS = 500
@@ -288,6 +290,7 @@ class _Client:
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
         self._queue: asyncio.Queue[Reply | _EventLine | None] = asyncio.Queue(MAX_QUEUED_LINES)
+        self._room_for_answers = asyncio.Semaphore(MAX_QUEUED_ANSWERS)
         self._follows = False
         self._lost = 0
         self._lost_at = 0.0
@@ -317,6 +320,7 @@ class _Client:
 
     async def send(self, reply: Reply) -> None:
         """Queue an answer, waiting for room."""
+        await self._room_for_answers.acquire()
         await self._queue.put(reply)
 
     def follow(self, history: deque[_EventLine]) -> None:
@@ -337,15 +341,18 @@ class _Client:
         if self._lost:
             details = {"count": str(self._lost)}
             lost = ControlEvent(name="events-lost", at=self._lost_at, details=details, warning=True)
-            self._queue.put_nowait(Reply(event=lost))
+            self._queue.put_nowait(_EventLine(self._lost_at, encode(Reply(event=lost))))
             self._lost = 0
         self._queue.put_nowait(line)
 
     async def _write(self) -> None:
         with contextlib.suppress(ConnectionError):
             while (reply := await self._queue.get()) is not None:
-                octets = reply.octets if isinstance(reply, _EventLine) else encode(reply)
-                self._writer.write(octets)
+                if isinstance(reply, _EventLine):
+                    self._writer.write(reply.octets)
+                else:
+                    self._writer.write(encode(reply))
+                    self._room_for_answers.release()
                 await self._writer.drain()
 
 

@@ -95,6 +95,8 @@ class KernelEngine:
             for name in self._written
         }
         self._adopted_until = time.monotonic() + ADOPTION_PATIENCE
+        self._is_adopting = self._links.adopted
+        self._trouble: str | None = None
         try:
             self._give_sign_of_life()
             self._links.attach("outbound", tunnel_interface, egress=True)
@@ -285,10 +287,13 @@ class KernelEngine:
         return known
 
     def _takes_merged(self) -> bool:
-        """False where a card would cut what the kernel took out of a tunnel by itself, wrongly."""
-        return not any(
-            cuts_tunnelled_packets(self._probe, name) for _, name in socket.if_nameindex()
-        )
+        """False where a card would cut what the kernel took out of a tunnel by itself, wrongly, and
+        where that cannot be known now."""
+        try:
+            names = [name for _, name in socket.if_nameindex()]
+        except OSError:
+            return False
+        return not any(cuts_tunnelled_packets(self._probe, name) for name in names)
 
     def _give_sign_of_life(self) -> None:
         now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
@@ -321,12 +326,39 @@ class KernelEngine:
             ready = [descriptor for descriptor, _ in poll.poll(left * 1000)]
             if self._stopping in ready:
                 return
-            if ready:
-                self._take_reports()
-            if time.monotonic() >= next_sign:
-                next_sign = time.monotonic() + SIGN_INTERVAL
+            try:
+                if ready:
+                    self._take_reports()
+                if time.monotonic() < next_sign:
+                    continue
                 self._give_sign_of_life()
                 self._end_adoption()
+            except OSError as error:
+                self._note_trouble(str(error))
+                if self._is_stopped_within(SIGN_INTERVAL):
+                    return
+            else:
+                self._note_trouble(None)
+            next_sign = time.monotonic() + SIGN_INTERVAL
+
+    def _is_stopped_within(self, seconds: float) -> bool:
+        """Waits; what was not done makes the other descriptors ready for ever."""
+        poll = select.poll()
+        poll.register(self._stopping, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+
+    def _note_trouble(self, trouble: str | None) -> None:
+        """Say once what is wrong, and that it is over."""
+        before, self._trouble = self._trouble, trouble
+        if trouble is not None and before is None:
+            logger.warning(
+                "the in-kernel engine cannot be told that the agent lives (%s): trying again; "
+                "user space carries everything from %.0f s after the last time it worked",
+                trouble,
+                ALIVE_FOR,
+            )
+        elif trouble is None and before is not None:
+            logger.info("the in-kernel engine is told again that the agent lives")
 
     def _take_reports(self) -> None:
         with self._lock:
@@ -340,14 +372,15 @@ class KernelEngine:
         if time.monotonic() < self._adopted_until:
             return
         with self._lock:
-            left = {name: keys for name, keys in self._adopted.items() if keys}
-            self._adopted = {name: set() for name in self._written}
+            if not self._is_adopting:
+                return
+            left, self._adopted = self._adopted, {name: set() for name in self._written}
             for name, keys in left.items():
                 for key in keys:
                     self._maps[name].delete(key)
-            if left:
-                self._write_all()
-                self._links.forget_strangers()
+            self._write_all()
+            self._links.forget_strangers()
+            self._is_adopting = False
 
     def stop(self) -> None:
         """Stop the threads; the kernel goes on."""
@@ -424,6 +457,7 @@ class KernelEngine:
             "survives_restart": self._links.is_pinned,
             "in_kernel": served + served_paths,
             "in_user_space": len(tunnels) + len(paths) - served - served_paths,
+            **({} if self._trouble is None else {"trouble": self._trouble}),
         }
 
     def _sends_in_kernel(self, tunnel: TunnelEntry) -> bool:

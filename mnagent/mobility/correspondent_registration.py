@@ -37,6 +37,7 @@ from mnagent.core.drops import DropReason
 from mnagent.core.events import PacketReceived, TrafficSeen
 from mnagent.core.indications import Output
 from mnagent.core.timers import Timers, earliest
+from mnagent.mobility import correspondent_record
 from mnagent.mobility.binding_status import FIRST_REJECTING_STATUS, name_of
 from mnagent.mobility.binding_update_list import BindingUpdateListEntry, UpdateRateLimiter
 from mnagent.mobility.constants import (
@@ -92,6 +93,9 @@ EARLY_HOME_TEST_DELAY: Final = 0.02
 """Seconds that a Home Test Init stays behind a Binding Update to the home agent where nothing else
 holds it back: on its heels it would come before the home agent has set the tunnel up, be dropped,
 and be sent again only after INITIAL_BINDACK_TIMEOUT."""
+RECORD_LEAD: Final = 60.0
+"""Seconds that the record of a correspondent that may be bound outlasts the binding it is made
+for."""
 MAX_IMMEDIATE_RETRIES: Final = 3
 """Statuses 135 to 138 in a row that are answered with another try."""
 
@@ -234,6 +238,7 @@ class CorrespondentRegistration:
         self._direct: IPv6Address | None = None
         self._acknowledged_address: IPv6Address | None = None
         self._possibly_bound_until = -math.inf
+        self._recorded_until = -math.inf
         self._progress_at: float | None = None
         self._refresh_at: float | None = None
         self._timeout = INITIAL_BINDACK_TIMEOUT
@@ -292,6 +297,18 @@ class CorrespondentRegistration:
         return self._tests.home_token(now), self._tests.care_of_token(now)
 
     # What route optimization asks for.
+
+    def restore(self, until: float) -> None:
+        """An earlier run told it a care-of address; it may hold that binding until then."""
+        self._possibly_bound_until = self._recorded_until = until
+
+    def forget_record(self) -> list[Output]:
+        """It holds no binding any more, or has been told to end it."""
+        if self._recorded_until == -math.inf:
+            return []
+        self._recorded_until = -math.inf
+        home_address = self._settings.home_address
+        return [correspondent_record.forgotten(home_address, self.correspondent)]
 
     def leave(self) -> list[Output]:
         """The care-of address is no more: the tunnel at once, and silence. Tokens stay."""
@@ -360,8 +377,9 @@ class CorrespondentRegistration:
         is_possible = self.may_be_bound(now) and self._tests.home_token(now) is not None
         if self._home_bound_until is not None and self._care_of is not None and is_possible:
             self._step(_Input.DEREGISTER)
-            outputs += self._transmit(now)
+            goodbye = self._transmit(now)
             self._be_silent()
+            outputs += goodbye + (self.forget_record() if goodbye else [])
         self._step(_Input.STOP)
         return outputs
 
@@ -551,11 +569,23 @@ class CorrespondentRegistration:
         )
         self._outstanding = _Outstanding(update=update, key=key, authorized_address=bound_address)
         self._keep_entry(bound_address, lifetime, now)
+        record = self._record(now)
         if self._care_of is None:
-            return [SendPacket(packet=IPv6Packet(source, self.correspondent, update))]
+            packet = IPv6Packet(source, self.correspondent, update)
+            return [*record, SendPacket(packet=packet)]
         headers = (DestinationOptions((HomeAddressOption(home_address),)),)
         packet = IPv6Packet(source, self.correspondent, update, extension_headers=headers)
-        return [SendPacket(packet=packet, interface=self._care_of.interface)]
+        return [*record, SendPacket(packet=packet, interface=self._care_of.interface)]
+
+    def _record(self, now: float) -> list[Output]:
+        """For a run after a crash. Made to hold for longer than the binding: anybody can have us
+        send updates, and not each is to be a write."""
+        if self._recorded_until >= self._possibly_bound_until:
+            return []
+        self._recorded_until = self._possibly_bound_until + RECORD_LEAD
+        duration = self._recorded_until - now
+        home_address = self._settings.home_address
+        return [correspondent_record.told(home_address, self.correspondent, duration)]
 
     def _keep_entry(self, care_of_address: IPv6Address, lifetime: float, now: float) -> None:
         """Remember the newest update; a binding it only prolongs stays acknowledged meanwhile."""
@@ -646,7 +676,8 @@ class CorrespondentRegistration:
         self._forget_binding()
         self._step(_Input.STOP)
         details = (("correspondent", str(self.correspondent)),)
-        return [ReportEvent(name="correspondent-deregistered", details=details)]
+        report = ReportEvent(name="correspondent-deregistered", details=details)
+        return [*self.forget_record(), report]
 
     def _on_nonce_unknown(self, status: int, now: float) -> list[Output]:
         if status != BindingStatus.EXPIRED_CARE_OF_NONCE_INDEX:

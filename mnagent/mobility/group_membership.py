@@ -149,6 +149,17 @@ class GroupMemberships:
         """The home link was gone, and may have forgotten."""
         return [each for group in self._uses for each in self._on_home_link(JoinGroup, group)]
 
+    def move(self, home_link: int) -> list[Action]:
+        """The home link is another interface: listen and forward there."""
+        actions = [each for group in self._uses for each in self._on_home_link(LeaveGroup, group)]
+        self._home_link = home_link
+        actions += self.rejoin()
+        for home_address, listener in self._listeners.items():
+            if listener.groups:
+                groups = tuple(sorted(listener.groups))
+                actions.append(ForwardGroups(home_address=home_address, groups=groups))
+        return actions
+
     def _changed(self, home_address: IPv6Address, before: frozenset[IPv6Address]) -> list[Action]:
         groups = self.groups_of(home_address)
         if groups == before:

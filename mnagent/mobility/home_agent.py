@@ -252,19 +252,7 @@ class HomeAgent:
         self._groups: SolicitedNodeGroups | None = None
         self._proxy: ProxyNeighbor | None = None
         self._restored: RestoredBindings | None = None
-        if settings.home_link is not None:
-            self._groups = SolicitedNodeGroups(settings.home_link)
-            self._restored = RestoredBindings(
-                settings.home_link,
-                random=random,
-                transmits=settings.duplicate_address_detection_transmits,
-                retransmission_timer=settings.retransmission_timer,
-            )
-            self._proxy = ProxyNeighbor(
-                settings.home_link,
-                source=settings.address,
-                link_layer_address=settings.link_layer_address,
-            )
+        self._use_home_link()
         self._handlers: dict[type, Callable[[Any, float], list[Action]]] = {
             PacketReceived: self._on_packet,
             LinkUp: self._on_link_up,
@@ -272,6 +260,23 @@ class HomeAgent:
             ActionFailed: self._on_action_failed,
             ShutdownRequested: self._on_shutdown_requested,
         }
+
+    def _use_home_link(self) -> None:
+        settings = self._settings
+        if settings.home_link is None:
+            return
+        self._groups = SolicitedNodeGroups(settings.home_link)
+        self._restored = RestoredBindings(
+            settings.home_link,
+            random=self._random,
+            transmits=settings.duplicate_address_detection_transmits,
+            retransmission_timer=settings.retransmission_timer,
+        )
+        self._proxy = ProxyNeighbor(
+            settings.home_link,
+            source=settings.address,
+            link_layer_address=settings.link_layer_address,
+        )
 
     @property
     def is_home_link_up(self) -> bool:
@@ -1199,6 +1204,25 @@ class HomeAgent:
         if was_down:
             actions += self._ask_after_absence(now)
         return actions + self._proxy.announce_all(now)
+
+    def move(self, home_link: int, link_layer_address: bytes, now: float) -> list[Action]:
+        """The home link is another interface now, as after one of its name was made anew.
+
+        The mobile nodes know nothing of it, and need not: their bindings live on, and so does what
+        tells a replayed update. Whoever is on the new link is asked before a home address is
+        defended there. First registrations are begun again by their mobile nodes.
+        """
+        actions = [action for each in tuple(self._probing) for action in self._stop_probing(each)]
+        for entry in self.bindings:
+            actions += self._release(_addresses_of(entry))
+        self._settings = replace(
+            self._settings, home_link=home_link, link_layer_address=link_layer_address
+        )
+        self._use_home_link()
+        self._is_home_link_up = True
+        if self._memberships is not None:
+            actions += self._memberships.move(home_link)
+        return actions + [each for entry in self.bindings for each in self._ask_who_has(entry, now)]
 
     def _ask_after_absence(self, now: float) -> list[Action]:
         """Mobile nodes may have gone to another home agent meanwhile; and whoever was being asked

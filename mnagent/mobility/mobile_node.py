@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address, IPv6Network
 from random import Random
@@ -30,6 +30,7 @@ from mnagent.core.actions import (
     Finish,
     HoldTunnel,
     LeaveHomeLink,
+    PersistRecord,
     RemoveTunnel,
     ReportEvent,
     SendPacket,
@@ -65,12 +66,14 @@ from mnagent.core.indications import (
     RouterFound,
     RouterLost,
 )
+from mnagent.core.records import KeptRecord
 from mnagent.core.timers import earliest
 from mnagent.mobility.addresses import UNSPECIFIED_ADDRESS, derived_link_local
 from mnagent.mobility.constants import (
     INITIAL_BINDACK_TIMEOUT_FIRST_REGISTRATION,
     MAX_SHUTDOWN_UPDATES,
 )
+from mnagent.mobility.correspondent_record import told_before
 from mnagent.mobility.correspondent_registration import CorrespondentRegistrationSettings
 from mnagent.mobility.former_registrations import FormerRegistrations
 from mnagent.mobility.home_agent_selection import (
@@ -250,9 +253,10 @@ class MobileNode:
         persisted_home_agent: str | None = None,
         persisted_home_agents: str | None = None,
         surroundings: Surroundings | None = None,
+        kept: Mapping[str, KeptRecord] | None = None,
     ) -> None:
         """The persisted values are those of `HomeRegistration`'s and `HomeAgentSelection`'s
-        records, or None.
+        records, or None; ``kept`` has those of `correspondent_record`, among others.
 
         ``surroundings`` are shared with the node's other home addresses; None: it has no others.
         """
@@ -282,6 +286,7 @@ class MobileNode:
             ),
             settings.route_optimization,
             random=random,
+            told=told_before(settings.home_address, kept or {}),
         )
         self._surroundings = surroundings or Surroundings(
             home_addresses=(settings.home_address,),
@@ -346,6 +351,9 @@ class MobileNode:
         match event:
             case PacketReceived():
                 return self._settle(self._on_packet(event, now), now)
+            case ActionFailed(action=PersistRecord() as record):
+                self.registration.sequence.not_kept(record)
+                return []
             case ActionFailed():
                 return self.route_optimization.handle_failure(event, now)
             case MembershipReported():

@@ -22,9 +22,11 @@ from __future__ import annotations
 import enum
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Address, IPv6Network
 from random import Random
+from types import MappingProxyType
 from typing import Final
 
 from mnagent.core.actions import SetDirectPath
@@ -32,6 +34,7 @@ from mnagent.core.drops import DropReason
 from mnagent.core.events import ActionFailed, PacketReceived, TrafficSeen
 from mnagent.core.indications import Output
 from mnagent.core.timers import earliest
+from mnagent.mobility import correspondent_record
 from mnagent.mobility.addresses import is_routable_unicast
 from mnagent.mobility.binding_error import TokenBucket
 from mnagent.mobility.constants import SEQUENCE_MODULUS
@@ -52,6 +55,7 @@ MAX_REFUSED_PEERS: Final = 64
 START_RATE: Final = 100.0
 """Registrations started a second, in the long run."""
 START_BURST: Final = 64.0
+_NOBODY: Final[Mapping[IPv6Address, float]] = MappingProxyType({})
 """Registrations started at once after a quiet time."""
 
 
@@ -147,7 +151,10 @@ class RouteOptimization:
         policy: RouteOptimizationPolicy,
         *,
         random: Random,
+        told: Mapping[IPv6Address, float] = _NOBODY,
     ) -> None:
+        """``told``: correspondents that an earlier run told a care-of address, and until when each
+        may hold a binding."""
         self._settings = settings
         self._policy = policy
         self._random = random
@@ -162,6 +169,9 @@ class RouteOptimization:
         self._waiting: dict[IPv6Address, None] = {}
         self._waits_until: float | None = None
         self._drops: Counter[DropReason] = Counter()
+        self._told = dict(told)
+        self._forgotten: list[Output] = []
+        """Records of those that had to make room."""
 
     @property
     def drops(self) -> Counter[DropReason]:
@@ -370,7 +380,7 @@ class RouteOptimization:
                 self._refuse(peer, "table-full")
                 return []
         registration.is_withdrawn = False
-        outputs = registration.note_traffic(event, now)
+        outputs = self._take_forgotten() + registration.note_traffic(event, now)
         return outputs + self._settle(registration, now)
 
     def _mode_of(self, event: TrafficSeen, now: float) -> RouteOptimizationMode:
@@ -441,6 +451,11 @@ class RouteOptimization:
         del self._registrations[registration.correspondent]
         self._waiting.pop(registration.correspondent, None)
         self._drops.update(registration.drops)
+        self._forgotten += registration.forget_record()
+
+    def _take_forgotten(self) -> list[Output]:
+        forgotten, self._forgotten = self._forgotten, []
+        return forgotten
 
     def _by_recency(self) -> list[CorrespondentRegistration]:
         return sorted(self._registrations.values(), key=_quiet_since, reverse=True)
@@ -455,8 +470,22 @@ class RouteOptimization:
             outputs += registration.leave()
         return outputs
 
-    def _settle_all(self, now: float) -> list[Output]:
+    def _restore(self, now: float) -> list[Output]:
+        """Take up those that may be bound since an earlier run."""
+        told, self._told = self._told, {}
         outputs: list[Output] = []
+        for peer, until in told.items():
+            registration = self._admit(peer, now, is_permanent=False) if until > now else None
+            if registration is None:
+                outputs.append(correspondent_record.forgotten(self._settings.home_address, peer))
+                continue
+            registration.restore(until)
+            mode = self._policy.mode_of(peer)
+            registration.is_withdrawn = mode is RouteOptimizationMode.NEVER
+        return outputs
+
+    def _settle_all(self, now: float) -> list[Output]:
+        outputs = self._restore(now)
         for registration in self._by_recency():
             outputs += self._settle(registration, now)
         return outputs
@@ -470,7 +499,7 @@ class RouteOptimization:
             return []
         if not self._has_task(registration, now):
             self._remove(registration)
-            return []
+            return self._take_forgotten()
         if not self._waiting and self._starts.take(now):
             return self._start(registration, now)
         self._waiting[registration.correspondent] = None

@@ -73,6 +73,11 @@ class SequenceCounter:
         self._left -= 1
         return value, records
 
+    def not_kept(self, record: PersistRecord) -> None:
+        """A record of ours could not be kept: none of its block may be used before another is."""
+        if record.key == self._key:
+            self._left = 0
+
     def resume_after(self, accepted: int) -> None:
         """Go on after the last number the home agent accepted (status 135, RFC 6275 11.7.3)."""
         self._next = (accepted + 1) % SEQUENCE_MODULUS

@@ -227,6 +227,8 @@ class Service:
         self._done = asyncio.Event()
         self._exit_status = EXIT_STOPPED
         self._attached: set[int] = set()
+        self._present: set[int] = set()
+        """All interfaces there were when they were read last."""
         self._had_link: set[int] = set()
         self._former_links = FormerLinks()
         self._addresses: dict[tuple[int, IPv6Address], AddressMessage] = {}
@@ -697,6 +699,9 @@ class Service:
             self._end_without_device()
         for interface in self._attached - present:
             self._detach(interface)
+        for interface in self._present - present:
+            self._parts.datapath.detach(interface)
+        self._present = present
         routes = kernel.routes()
         if after_loss:
             self._parts.host.reassert(frozenset(route.identity for route in routes))
@@ -821,6 +826,9 @@ class Service:
             self._detach(message.interface)
         elif watched:
             self._parts.shield.rename(message.interface, message.name)
+        elif message.removed:
+            # The engine may have sent by an interface that is not among those we use.
+            self._parts.datapath.detach(message.interface)
 
     def _attach(self, message: LinkMessage) -> None:
         try:

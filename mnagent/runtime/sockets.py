@@ -80,9 +80,12 @@ class PathMtuListener:
             try:
                 _, ancillary, _, target = self._socket.recvmsg(1, 512, MSG_ERRQUEUE)
             except BlockingIOError:
+                # The kernel queues an error first and marks the socket then: taken in between, or
+                # not queued for want of memory, the mark would wake us for ever.
+                self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                 break
             except OSError:
-                continue  # the pending error itself; reading it clears it
+                continue
             if is_too_big(ancillary):
                 found.add(IPv6Address(target[0].partition("%")[0]))
         return found

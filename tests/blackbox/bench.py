@@ -101,6 +101,12 @@ class Bench:
         self.macs[name] = mac
         self.tester.attach(self.outside, name, mac)
 
+    def lay_anew(self, cable: Cable) -> None:
+        """Remove the interface, and make another one of its name."""
+        self.tester.detach(cable.interface)
+        self.node.ip(f"link del {cable.interface}")
+        self._lay(cable, 200)
+
     @property
     def _socket(self) -> Path:
         return self.directory / "control.sock"

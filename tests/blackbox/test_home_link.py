@@ -10,6 +10,7 @@ from ipaddress import IPv6Address
 import pytest
 
 from tests.blackbox import octets as o
+from tests.blackbox.bench import Cable
 from tests.blackbox.correspondent import wait_until
 from tests.blackbox.home_agent import AGENT, CORRESPONDENT, REGISTER, HomeAgent, MobileNode
 from tests.blackbox.octets import Packet
@@ -294,3 +295,20 @@ def test_packet_for_the_link_local_address_is_answered_with_address_unreachable(
     assert answer.destination == NEIGHBOUR
     assert answer.payload[1] == 3
     mobile.refuses(lambda seen: seen.destination == mobile.care_of_address)
+
+
+def test_home_link_made_anew_keeps_the_binding_and_defends_it_there(agent: HomeAgent) -> None:
+    mobile = agent.mobile_node()
+    mobile.register()
+    agent.bench.lay_anew(Cable("home", (f"{AGENT}/64",)))
+
+    def is_claim(seen: Packet) -> bool:
+        return is_advertisement(seen, mobile.home_address)
+
+    mobile.tester.expect(lambda seen: is_probe(seen, mobile.home_address))
+    claim = mobile.tester.expect_seen(is_claim)
+    assert claim.link == "home"
+    assert claim.packet.payload[24:] == b"\2\1" + agent.bench.macs["home"]
+    assert mobile.is_reachable()
+    mobile.send_update(source=mobile.other_care_of_address)
+    mobile.acknowledgement(within=0.8)

@@ -107,6 +107,7 @@ class Tester:
         self.reactions: list[Callable[[Seen], None]] = []
         """Called in the thread with all that arrives: what a played node does by itself."""
         self._links: dict[str, _Link] = {}
+        self._former: list[_Link] = []
         self._seen: list[Seen] = []
         self._arrived = threading.Condition()
         self._mark = 0
@@ -120,6 +121,12 @@ class Tester:
         link = self._links[interface] = _Link(namespace, interface, peer_mac)
         self._selector.register(link.socket, selectors.EVENT_READ, link)
 
+    def detach(self, interface: str) -> None:
+        """Let go of a link that is about to end."""
+        link = self._links.pop(interface)
+        self._selector.unregister(link.socket)
+        self._former.append(link)
+
     def start(self) -> None:
         """Begin to listen."""
         self._thread.start()
@@ -129,7 +136,7 @@ class Tester:
         self._waker.close()
         if self._thread.is_alive():
             self._thread.join()
-        for link in self._links.values():
+        for link in (*self._links.values(), *self._former):
             link.socket.close()
         self._woken.close()
         self._selector.close()

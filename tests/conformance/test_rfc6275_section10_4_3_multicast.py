@@ -127,6 +127,20 @@ def test_home_link_that_comes_back_has_its_groups_joined_again() -> None:
     assert JoinGroup(interface=HOME_LINK, group=GROUP) not in without.handle(up, 3.0)
 
 
+def test_home_link_made_anew_has_its_groups_joined_and_forwarded() -> None:
+    home_agent = agent_with_binding()
+    home_agent.handle(reported(), 2.0)
+    anew = HOME_LINK + 7
+    actions = home_agent.move(anew, HOME_AGENT_MAC, 3.0)
+    left = actions.index(LeaveGroup(interface=HOME_LINK, group=GROUP))
+    joined = actions.index(JoinGroup(interface=anew, group=GROUP))
+    forwarded = actions.index(ForwardGroups(home_address=HOME_ADDRESS, groups=(GROUP,)))
+    assert left < joined < forwarded
+    idle = make_home_agent(multicast=True)
+    register(idle)
+    assert not actions_of(idle.move(anew, HOME_AGENT_MAC, 3.0), ForwardGroups)
+
+
 @requirement("RFC6275-10.4.5", "HA-43")
 def test_report_from_where_no_mobile_node_is_counts_for_nothing() -> None:
     home_agent = agent_with_binding()

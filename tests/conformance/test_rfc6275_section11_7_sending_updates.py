@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from itertools import pairwise
 from random import Random
@@ -9,6 +10,7 @@ from random import Random
 import pytest
 
 from mnagent.core.actions import HoldTunnel, PersistRecord, SendPacket, SetTunnel
+from mnagent.core.events import ActionFailed
 from mnagent.core.indications import AddressUsable, BindingExpired
 from mnagent.mobility import constants
 from mnagent.mobility.mobile_node import MobileNodeSettings
@@ -201,6 +203,35 @@ def test_sequence_numbers_are_reserved_before_they_are_sent_and_never_used_after
     after = RegistrationDriver(persisted_sequence=str(reserved))
     after.register()
     assert after.updates()[0].sequence > max(used)
+
+
+@requirement("RFC6275-11.7.2", "MN-12")
+def test_numbers_whose_record_was_not_kept_are_never_sent_and_so_not_used_after_a_crash() -> None:
+    driver = MobileNodeDriver(persisted_sequence="100")
+    kept, refused = 100, 0
+    used: list[int] = []
+    driver.link_up()
+    outputs = driver.visit()
+    for at in range(12):
+        has_room, is_safe = at >= 4, True
+        for output in outputs:
+            if isinstance(output, PersistRecord) and output.key.startswith("sequence"):
+                assert output.guards_packets
+                is_safe = has_room
+                if has_room:
+                    kept = int(output.value)
+                else:
+                    refused += 1
+                    driver.tell(ActionFailed(action=output, errno=errno.ENOSPC))
+            if isinstance(output, SendPacket) and isinstance(output.packet.payload, BindingUpdate):
+                used += [output.packet.payload.sequence] * is_safe
+        outputs = driver.advance(32)
+    assert refused >= 4 and len(used) >= 4
+    assert kept > max(used), "after a crash it begins with the number kept"
+    other = PersistRecord(key="links", value="")
+    driver.tell(ActionFailed(action=other, errno=errno.ENOSPC))
+    records = of_type(driver.advance(32), PersistRecord)
+    assert not any(each.key.startswith("sequence") for each in records)
 
 
 @requirement("RFC6275-11.3.1", "MN-34")

@@ -233,6 +233,61 @@ def test_correspondent_that_forgot_everything_is_registered_again(interval: floa
         assert {b"out %d" % n for n in range(first, last)} <= out
 
 
+def updates_until_direct_after_a_crash(seed: int) -> int:
+    """How many the correspondent got until the direct path was there again."""
+    with World(seed=seed) as world:
+        flow = Optimized(world)
+        flow.register_in(flow.net.link_a, PREFIX_A)
+        flow.warm()
+        flow.exchange(1)
+        node = flow.mobile_node
+        node.kill()
+        world.run_for(1)
+        before = len(sent_at(node, BindingUpdate))
+        node.start(flow.net.new_mobile_node())
+        world.run_until(lambda: bool(direct_paths_of(node)), timeout=0.3)
+        return len(sent_at(node, BindingUpdate)) - before
+
+
+def direct_paths_of(node: AgentNode) -> list[str]:
+    assert node.agent is not None
+    view = node.agent.snapshot(node.world.now).mobile_node
+    assert view is not None
+    return [each.correspondent for each in view.correspondents if each.path == "direct"]
+
+
+@requirement("RFC6275-11.7.3")
+def test_mobile_node_that_crashed_is_direct_again_whatever_number_it_begins_with() -> None:
+    updates = {updates_until_direct_after_a_crash(seed) for seed in range(60, 68)}
+    assert updates == {1, 2}, "the second goes on after the number that the correspondent told"
+
+
+@requirement("RFC6275-11.6.1", "RR-10")
+@pytest.mark.parametrize("crashes_for", [5.0, 500.0])
+def test_mobile_node_that_crashed_and_comes_up_at_home_ends_the_bindings_of_before(
+    crashes_for: float,
+) -> None:
+    with World(seed=69) as world:
+        flow = Optimized(world)
+        flow.register_in(flow.net.link_a, PREFIX_A)
+        flow.warm()
+        flow.exchange(1)
+        node = flow.mobile_node
+        node.kill()
+        flow.net.move(flow.net.home)
+        world.run_for(crashes_for)
+        node.start(flow.net.new_mobile_node())
+        world.run_for(5)
+        assert flow.correspondent.node.bindings == ()
+        assert not any(key.startswith("told.") for key in node.journal)
+        first, last = flow.exchange(1)
+        world.run_for(1)
+        out, into = flow.received()
+        assert {b"out %d" % n for n in range(first, last)} <= out
+        assert {b"in %d" % n for n in range(first, last)} <= into
+        assert len(sent_at(node, BindingUpdate)) == (2 if crashes_for < 420 else 1)
+
+
 @requirement("RFC6275-11.7.2", "MN-53")
 def test_binding_is_refreshed_before_its_end_while_there_is_traffic_and_ends_without() -> None:
     with World(seed=57) as world:

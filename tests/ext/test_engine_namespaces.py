@@ -35,6 +35,7 @@ CARE_OF = IPv6Address("2001:db8:2::10")
 AGENT_OUTER = IPv6Address("2001:db8:2::1")
 RING_FRAMES = 512
 MANY = 100
+MAX_PORTS = 32
 QUEUE = "tc qdisc replace dev eth0 root pfifo limit 1000"
 
 
@@ -321,3 +322,27 @@ def test_device_with_little_room_gets_a_queue_and_loses_no_frame() -> None:
                 time.sleep(0.01)
             assert engine.counters()["frames-sent"] == MANY
             assert engine.counters()["frames-failed"] == 0
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_detached_interface_that_was_only_sent_by_gives_its_descriptors_back(
+    ends: tuple[Node, Node],
+) -> None:
+    near, _ = ends
+    (tunnel,) = near.tables.tunnels
+    with entered(near.namespace):
+        before = descriptors()
+        for _ in range(MAX_PORTS + 1):
+            run("ip", "link", "add", "way-out", "type", "veth", "peer", "name", "beyond")
+            index = socket.if_nametoindex("way-out")
+            hop = NextHop(interface=index, source_mac=bytes(6), destination_mac=bytes(6))
+            near.publish(tunnels=(replace(tunnel, next_hop=hop),))
+            assert descriptors() > before
+            run("ip", "link", "del", "way-out")
+            near.engine.detach(index)
+            assert descriptors() == before
+    near.publish(tunnels=(tunnel,))
+    assert near.ping(AGENT, source=HOME)

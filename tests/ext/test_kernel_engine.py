@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import logging
+import os
+import socket
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("mnagent.datapath._kernel", reason="built without libbpf")
 
-from mnagent.datapath import Changes, Tables
+from mnagent.datapath import Changes, Tables, kernel_engine
 from mnagent.datapath.kernel_engine import KernelEngine
 from mnagent.system.datapath import Datapath
 from tests.ext.kernel_topology import (
@@ -131,6 +137,70 @@ def test_binding_the_kernel_has_no_room_for_is_served_in_user_space() -> None:
             far.engine.change(Changes(tunnels=(real,)))
         assert transfer(near, far) == OCTETS
         assert kernel_packets(far) > 0
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    until = time.monotonic() + 10
+    while not is_so():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def alive_until(engine: KernelEngine) -> bytes:
+    return engine._maps["settings"].lookup(bytes(4))[:8]
+
+
+def test_kernel_is_told_of_life_though_no_descriptor_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail() -> list[tuple[int, str]]:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(kernel_engine, "SIGN_INTERVAL", 0.02)
+    with two_ends((kernel, user_space)) as (_, near, _far):
+        engine = near.engine
+        assert isinstance(engine, KernelEngine)
+        monkeypatch.setattr(socket, "if_nameindex", fail)
+        before = alive_until(engine)
+        wait_until(lambda: alive_until(engine) != before)
+        assert "trouble" not in engine.status()
+
+
+class FailingMap:
+    """A map that the kernel does not let us write to for a while."""
+
+    def __init__(self, real: Any) -> None:
+        self._real = real
+        self.failures = 0
+        self.is_well = False
+
+    def update(self, key: bytes, value: bytes) -> None:
+        if not self.is_well:
+            self.failures += 1
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        self._real.update(key, value)
+
+    def lookup(self, key: bytes) -> bytes:
+        return bytes(self._real.lookup(key))
+
+
+def test_kernel_that_cannot_be_told_of_life_is_shown_and_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(kernel_engine, "SIGN_INTERVAL", 0.02)
+    with two_ends((kernel, user_space)) as (_, near, _far):
+        engine = near.engine
+        assert isinstance(engine, KernelEngine)
+        failing = engine._maps["settings"] = FailingMap(engine._maps["settings"])
+        wait_until(lambda: failing.failures >= 3)
+        assert engine.status()["trouble"] == "[Errno 12] Cannot allocate memory"
+        before = alive_until(engine)
+        failing.is_well = True
+        wait_until(lambda: "trouble" not in engine.status())
+        assert alive_until(engine) != before
+    said = [each.message for each in caplog.records if "lives" in each.message]
+    assert len(said) == 2, said
 
 
 def test_super_packets_stay_whole_in_the_kernel() -> None:

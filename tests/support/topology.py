@@ -150,6 +150,7 @@ class Topology:
             random=Random(self.world.random.random()),
             persisted=dict(self.mobile_node.records),
             associations=self._keys[:1],
+            kept=dict(self.mobile_node.journal),
         )
 
     def new_home_agent(self) -> Agent:

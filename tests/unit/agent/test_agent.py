@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from ipaddress import IPv6Address
 from random import Random
 
@@ -10,12 +9,14 @@ import pytest
 from mnagent.agent.agent import MAX_DOWN, Agent
 from mnagent.agent.build import DUID_KEY, IDENTIFIER_SECRET_KEY, build_agent
 from mnagent.agent.dispatch import Dispatcher
+from mnagent.agent.roles import HomeAgentRole
 from mnagent.agent.snapshot import SHOWN_BINDINGS, BindingPage
 from mnagent.autoconf.autoconfiguration import AgentAutoconfiguration, KernelAutoconfiguration
 from mnagent.autoconf.dhcp6 import DUID_LENGTH
 from mnagent.core.actions import (
     AddAddress,
     Finish,
+    JoinGroup,
     PersistRecord,
     RemoveTunnel,
     SendPacket,
@@ -36,8 +37,10 @@ from mnagent.core.records import KeptRecord
 from mnagent.ipsec.policy import SecurityPolicy, SecurityPolicyDatabase
 from mnagent.ipsec.purpose import Purpose
 from mnagent.ipsec.selectors import Selector
+from mnagent.mobility.addresses import solicited_node_group
 from mnagent.wire.ipv6 import IPv6Packet
 from mnagent.wire.mobility import BindingError, BindingUpdate, UnknownMobilityMessage
+from mnagent.wire.ndisc import NeighborSolicitation
 from tests.support.agents import INTERFACE, OWN_MAC, ROUTER, AgentDriver
 from tests.support.matching import of_type, only, reports, sent
 from tests.support.packets import binding_acknowledgement, router_advertisement
@@ -332,20 +335,26 @@ def test_bindings_of_an_agent_without_its_home_link_are_none_and_of_another_role
     assert AgentDriver().agent.bindings(None, 10, 0.0) is None
 
 
-def test_home_link_made_anew_under_its_name_starts_afresh() -> None:
+def test_home_link_made_anew_under_its_name_keeps_bindings_and_what_tells_replays() -> None:
     with World(seed=32) as world:
         net = Topology(world)
         net.register_in(net.link_a, PREFIX_A)
         agent = net.home_agent.agent
         assert agent is not None and net.bound_to is not None
+        before = net.bound_to
+        assert isinstance(agent.role, HomeAgentRole)
+        machine = agent.role.home_agent
         port = net.home_agent.ports[0]
-        same = LinkUp(interface=port.index, name="eth0", link_layer_address=port.mac)
-        assert not of_type(agent.handle(same, world.now), RemoveTunnel)
-        anew = replace(same, interface=9)
+        agent.handle(LinkDown(interface=port.index), world.now)
+        anew = LinkUp(interface=9, name="eth0", link_layer_address=port.mac)
         actions = agent.handle(anew, world.now)
-        assert only(actions, RemoveTunnel).home_address == HOME_ADDRESS
-        assert only(actions, StopIntercepting).home_address == HOME_ADDRESS
-        assert net.bound_to is None
+        assert not of_type(actions, RemoveTunnel) and not of_type(actions, StopIntercepting)
+        group = solicited_node_group(HOME_ADDRESS)
+        assert JoinGroup(interface=9, group=group) in actions
+        ((question, _),) = sent(actions, NeighborSolicitation)
+        assert question.interface == 9
+        assert net.bound_to == before
+        assert agent.role.home_agent is machine
 
 
 def test_home_agent_refuses_keys_of_nodes_it_does_not_serve() -> None:

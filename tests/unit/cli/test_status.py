@@ -98,8 +98,13 @@ def test_status_without_an_answer_says_what_to_look_at() -> None:
             "Packets are carried in the kernel (tcx), also while the agent restarts: "
             "2 paths there, 1 in user space.",
         ),
+        (
+            {"kind": "kernel", "attachment": "tcx", "trouble": "Too many open files"},
+            "Packets are carried in the kernel (tcx): 0 paths there, 0 in user space. "
+            "The kernel is not reached: Too many open files.",
+        ),
     ],
-    ids=["userspace", "why", "kernel"],
+    ids=["userspace", "why", "kernel", "trouble"],
 )
 def test_render_says_which_engine_carries(engine: dict[str, Any], line: str) -> None:
     assert line in render({**AWAY, "engine": engine}).splitlines()

@@ -388,6 +388,38 @@ def test_events_for_a_client_that_does_not_read_are_counted_and_left_out(path: P
     run(test)
 
 
+def test_client_that_asks_without_reading_has_few_answers_made(path: Path) -> None:
+    asked, octets = 40, 200_000
+
+    class Busy(FakeAgent):
+        made = 0
+
+        def status(self) -> dict[str, Any]:
+            self.made += 1
+            return {"number": self.made, "much": "x" * octets}
+
+    async def test() -> None:
+        agent = Busy()
+        async with serving(path, agent):
+            reader, writer = await asyncio.open_unix_connection(path, limit=16)
+            for number in range(asked):
+                writer.write(json.dumps({"id": number, "method": "status"}).encode() + b"\n")
+            await writer.drain()
+            before = -1
+            while agent.made != before:
+                before = agent.made
+                for _ in range(100):
+                    await asyncio.sleep(0)
+            assert 0 < agent.made <= 10
+            text = b""
+            while text.count(b"\n") < asked:
+                text += await reader.read(1 << 20)
+            assert [json.loads(line)["id"] for line in text.splitlines()] == list(range(asked))
+            writer.close()
+
+    run(test)
+
+
 def test_server_stop_with_a_client_that_does_not_read_is_soon(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

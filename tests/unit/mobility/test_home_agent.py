@@ -63,6 +63,7 @@ from tests.support.home_link import (
 )
 
 NEW_MAC = bytes.fromhex("0200000000ff")
+OTHER_INTERFACE = 9
 
 
 def link_up(interface: int = HOME_LINK) -> LinkUp:
@@ -201,6 +202,40 @@ def test_home_agent_link_down_and_up_keeps_bindings_and_announces_anew() -> None
     assert isinstance(payload, NeighborAdvertisement)
     assert payload.options == (TargetLinkLayerAddress(NEW_MAC),)
     assert home_agent.next_deadline() == 4.4
+
+
+def test_home_agent_whose_home_link_is_made_anew_defends_there_whom_nobody_else_has() -> None:
+    home_agent = make_home_agent()
+    register(home_agent)
+    home_agent.handle(LinkDown(interface=HOME_LINK), 1.5)
+    actions = home_agent.move(OTHER_INTERFACE, NEW_MAC, 1.6)
+    assert LeaveGroup(interface=HOME_LINK, group=solicited_node_group(HOME_ADDRESS)) in actions
+    assert JoinGroup(interface=OTHER_INTERFACE, group=solicited_node_group(HOME_ADDRESS)) in actions
+    (question,) = sent(actions, NeighborSolicitation)
+    assert question.interface == OTHER_INTERFACE
+    assert sent(home_agent.handle(link_up(OTHER_INTERFACE), 1.6), NeighborSolicitation) == []
+    announcements = sent(home_agent.handle_timer(3.0), NeighborAdvertisement)
+    assert [each.interface for each in announcements] == [OTHER_INTERFACE]
+    payload = announcements[0].packet.payload
+    assert isinstance(payload, NeighborAdvertisement)
+    assert payload.options == (TargetLinkLayerAddress(NEW_MAC),)
+    asked = replace(solicitation(), interface=OTHER_INTERFACE)
+    assert sent(home_agent.handle(asked, 3.1), NeighborAdvertisement)
+    assert not sent(home_agent.handle(solicitation(), 3.2), NeighborAdvertisement)
+    # The sequence number is known as before.
+    stale = only_acknowledgement(home_agent.handle(binding_update(sequence=1), 3.3))
+    assert stale.status == BindingStatus.SEQUENCE_NUMBER_OUT_OF_WINDOW
+
+
+def test_home_agent_whose_home_link_is_made_anew_has_probes_begun_again() -> None:
+    home_agent = make_home_agent(early_forwarding=True)
+    home_agent.handle(binding_update(), 0.0)
+    actions = home_agent.move(OTHER_INTERFACE, NEW_MAC, 0.1)
+    assert actions_of(actions, RemoveTunnel) and actions_of(actions, StopIntercepting)
+    assert home_agent.probing == ()
+    again = home_agent.handle(binding_update(sequence=2), 0.2)
+    assert home_agent.probing == (HOME_ADDRESS,)
+    assert actions_of(again, JoinGroup)[0].interface == OTHER_INTERFACE
 
 
 def test_home_agent_other_links_do_not_matter() -> None:

@@ -178,6 +178,16 @@ def test_update_that_is_replayed_is_refused_after_the_binding_is_gone() -> None:
     assert again.status == BindingStatus.IDENTIFIER_MISMATCH
 
 
+def test_update_that_is_replayed_is_refused_after_the_home_link_was_made_anew() -> None:
+    pair = Pair()
+    update = update_of(pair)
+    pair.home_agent.handle(update, 10.0)
+    pair.home_agent.delete_binding(HOME_ADDRESS, 10.5)
+    pair.home_agent.move(9, b"", 10.6)
+    again = only_acknowledgement(pair.home_agent.handle(update, 11.0))
+    assert again.status == BindingStatus.IDENTIFIER_MISMATCH
+
+
 def test_update_with_another_key_is_refused_and_its_answer_not_believed() -> None:
     pair = Pair(authentication(OTHER_KEY))
     update = update_of(pair)

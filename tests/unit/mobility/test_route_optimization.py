@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from ipaddress import IPv6Address, IPv6Network
 from random import Random
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mnagent.core.actions import RemoveDirectPath, SetDirectPath
+from mnagent.core.actions import JournalRecord, RemoveDirectPath, SendPacket, SetDirectPath
 from mnagent.core.events import ActionFailed, PacketReceived, TrafficSeen
 from mnagent.core.indications import Output
 from mnagent.mobility import route_optimization
@@ -26,9 +27,16 @@ from mnagent.mobility.route_optimization import (
     RouteOptimizationPolicy,
     RouteOptimizationRule,
 )
-from mnagent.wire.mobility import BindingUpdate, CareOfTestInit, HomeTestInit
+from mnagent.wire.ipv6 import IPv6Packet
+from mnagent.wire.mobility import (
+    BindingRefreshRequest,
+    BindingUpdate,
+    CareOfTestInit,
+    HomeTestInit,
+)
 from tests.support.driver import CARE_OF_A, CARE_OF_B, HOME_ADDRESS, HOME_AGENT, Driver
 from tests.support.matching import of_type, only, sent
+from tests.support.packets import received
 from tests.support.requirement import requirement
 from tests.support.return_routability import (
     CORRESPONDENT,
@@ -51,7 +59,11 @@ class Manager(Driver):
     """Route optimization and correspondents that answer."""
 
     def __init__(
-        self, *rules: RouteOptimizationRule, is_away: bool = True, **settings: Any
+        self,
+        *rules: RouteOptimizationRule,
+        is_away: bool = True,
+        told: Mapping[IPv6Address, float] | None = None,
+        **settings: Any,
     ) -> None:
         self.manager = RouteOptimization(
             CorrespondentRegistrationSettings(
@@ -59,6 +71,7 @@ class Manager(Driver):
             ),
             RouteOptimizationPolicy(rules=rules),
             random=Random(1),
+            told=told or {},
         )
         super().__init__(self.manager)
         if is_away:
@@ -459,3 +472,84 @@ def test_movement_of_a_peer_counts_only_while_something_is_under_way_to_it() -> 
     assert manager.manager.peer_moved(CORRESPONDENT, manager.now) == []
     manager.see()
     assert sent(manager.manager.peer_moved(CORRESPONDENT, manager.now), CareOfTestInit)
+
+
+# What an earlier run told.
+
+
+def records(outputs: Iterable[object]) -> list[tuple[str, bool]]:
+    """Whose records, and whether they were made."""
+    return [
+        (each.key.rpartition(".")[2], each.value is not None)
+        for each in of_type(outputs, JournalRecord)
+    ]
+
+
+def test_peer_that_may_be_bound_since_an_earlier_run_is_told_where_we_are() -> None:
+    manager = Manager(told={CORRESPONDENT: 1400.0})
+    manager.answer_tests()
+    only(manager.answer_update(), SetDirectPath)
+    ((action, update),) = sent(manager.all(SendPacket), BindingUpdate)
+    assert action.packet.source == CARE_OF_A and update.lifetime > 0
+
+
+def test_peer_bound_since_an_earlier_run_is_deregistered_where_the_policy_forbids_it_now() -> None:
+    manager = Manager(rule(NEVER), told={CORRESPONDENT: 1400.0})
+    init = cookie_of(manager.all(SendPacket), HomeTestInit)
+    ((_, update),) = sent(manager.tell(home_test(init)), BindingUpdate)
+    assert update.lifetime == 0
+    assert records(manager.answer_update()) == [(str(CORRESPONDENT), False)]
+    assert manager.manager.registrations == ()
+
+
+def test_binding_of_an_earlier_run_that_is_over_is_forgotten() -> None:
+    manager = Manager(told={CORRESPONDENT: 999.0})
+    assert records(manager.all(JournalRecord)) == [(str(CORRESPONDENT), False)]
+    assert manager.manager.registrations == ()
+
+
+def test_more_bindings_of_an_earlier_run_than_there_is_room_for_are_forgotten() -> None:
+    told = dict.fromkeys(peers(MAX_CORRESPONDENTS + 1), 1400.0)
+    manager = Manager(told=told)
+    last = str(peers(MAX_CORRESPONDENTS + 1)[-1])
+    assert records(manager.all(JournalRecord)) == [(last, False)]
+    assert len(manager.manager.registrations) == MAX_CORRESPONDENTS
+
+
+def test_record_is_made_with_the_update_and_goes_with_the_binding() -> None:
+    manager = Manager()
+    manager.bind()
+    assert records(manager.all(JournalRecord)) == [(str(CORRESPONDENT), True)]
+    outputs = manager.advance(500)
+    assert records(outputs)[-1] == (str(CORRESPONDENT), False)
+    assert manager.manager.registrations == ()
+    idle = Manager()
+    idle.see()
+    assert records(idle.advance(500)) == []
+
+
+def test_many_updates_in_a_short_time_are_one_record_that_outlasts_them_all() -> None:
+    manager = Manager()
+    manager.bind()
+    for _ in range(20):
+        manager.advance(1)
+        manager.tell(received(IPv6Packet(CORRESPONDENT, HOME_ADDRESS, BindingRefreshRequest())))
+        manager.answer_update()
+    updates = sent(manager.all(SendPacket), BindingUpdate)
+    assert len(updates) > 15
+    (record,) = manager.all(JournalRecord)
+    last = manager.manager.registrations[0]
+    assert 1000.0 + float(record.value or 0) > manager.now + last.remaining(manager.now)
+    for _ in range(20):
+        manager.advance(5)
+        manager.tell(received(IPv6Packet(CORRESPONDENT, HOME_ADDRESS, BindingRefreshRequest())))
+        manager.answer_update()
+    assert 2 <= len(manager.all(JournalRecord)) <= 3
+
+
+def test_record_goes_with_the_goodbye() -> None:
+    manager = Manager()
+    manager.bind()
+    outputs = manager.note(manager.manager.shut_down(manager.now))
+    assert sent(outputs, BindingUpdate)
+    assert records(outputs)[-1] == (str(CORRESPONDENT), False)
