@@ -85,15 +85,6 @@ class Timers(Generic[Name]):
             heappop(heap)
         return None
 
-    def pop_due(self, now: float) -> list[Name]:
-        """Disarm and return the names due at ``now``, earliest first."""
-        due: list[Name] = []
-        while (deadline := self.next_deadline()) is not None and deadline <= now:
-            name = heappop(self._heap)[2]
-            del self._deadlines[name]
-            due.append(name)
-        return due
-
     def due(self, now: float) -> Iterator[Name]:
         """The names due at ``now``, earliest first, each disarmed as it is handed out.
 

@@ -112,7 +112,7 @@ class LinkMonitor:
     def handle_timer(self, now: float) -> list[Event]:
         """Tell what was held back and is still true."""
         events: list[Event] = []
-        for what, index in self._timers.pop_due(now):
+        for what, index in self._timers.due(now):
             interface = self._interfaces.get(index)
             if interface is None:
                 continue

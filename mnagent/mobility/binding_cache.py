@@ -129,7 +129,7 @@ class BindingCache:
     def pop_expired(self, now: float) -> list[BindingCacheEntry]:
         """Remove the entries whose time is over; return those that were live bindings."""
         expired = []
-        for home_address in self._expiries.pop_due(now):
+        for home_address in self._expiries.due(now):
             expired.append(self._entries.pop(home_address))
             self._deregistered.pop(home_address, None)
         return [entry for entry in expired if not entry.is_deregistered]

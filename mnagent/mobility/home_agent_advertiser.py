@@ -167,7 +167,7 @@ class HomeAgentAdvertiser:
         return []
 
     def handle_timer(self, now: float) -> list[Action]:
-        if not self._timers.pop_due(now):
+        if not list(self._timers.due(now)):
             return []
         self._multicast_at = now
         self._initial_left = max(0, self._initial_left - 1)

@@ -107,7 +107,7 @@ class PathWatchdog:
 
     def handle_timer(self, now: float) -> Verdict | None:
         """What is to be done now, if anything."""
-        due = self._timers.pop_due(now)
+        due = set(self._timers.due(now))
         if _Timer.PROOF in due:
             self._doubt_patience = min(self._doubt_patience * 2, MAX_PATIENCE)
             self._timers.set(_Timer.PROOF, now + self._doubt_patience)

@@ -556,7 +556,7 @@ class Service:
             self._perform(self._agent.handle_timer(now))
         self._pending.extend(self._monitor.handle_timer(now))
         self._ask_wireless(now)
-        for name in self._timers.pop_due(now):
+        for name in self._timers.due(now):
             self._on_own_timer(name, now)
         self._feed(())
 
