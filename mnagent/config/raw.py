@@ -3,6 +3,8 @@ later."""
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 
@@ -117,3 +119,15 @@ class RawConfiguration(msgspec.Struct, forbid_unknown_fields=True, kw_only=True,
     home_agent: RawHomeAgent | None = None
     correspondent: RawCorrespondent | None = None
     host: RawHost = RawHost()
+
+
+TABLES: Final[dict[str, type[msgspec.Struct]]] = {
+    "": RawConfiguration,
+    "mobile_node": RawMobileNode,
+    "mobile_node.route_optimization_policy": RawRouteOptimizationPolicy,
+    "home_agent": RawHomeAgent,
+    "home_agent.mobile_nodes": RawServedMobileNode,
+    "correspondent": RawCorrespondent,
+    "host": RawHost,
+}
+"""The shape of each table by its name; the file itself is the nameless one."""

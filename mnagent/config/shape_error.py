@@ -8,27 +8,10 @@ from pathlib import Path
 import msgspec
 
 from mnagent.config.errors import ConfigurationError
-from mnagent.config.raw import (
-    RawConfiguration,
-    RawCorrespondent,
-    RawHomeAgent,
-    RawHost,
-    RawMobileNode,
-    RawRouteOptimizationPolicy,
-    RawServedMobileNode,
-)
+from mnagent.config.raw import TABLES
 
 REFERENCE = Path(__file__).with_name("reference.toml")
 
-_TABLES: dict[str, type[msgspec.Struct]] = {
-    "": RawConfiguration,
-    "mobile_node": RawMobileNode,
-    "mobile_node.route_optimization_policy": RawRouteOptimizationPolicy,
-    "home_agent": RawHomeAgent,
-    "home_agent.mobile_nodes": RawServedMobileNode,
-    "correspondent": RawCorrespondent,
-    "host": RawHost,
-}
 _KIND_NAMES = {
     "str": "a string",
     "str | array": "a string or a list",
@@ -61,7 +44,7 @@ def shape_error(path: Path, message: str, shape: type[msgspec.Struct]) -> Config
     kinds = re.fullmatch(r"Expected `(.*)`, got `(.*)`", words)
     if kinds:
         wanted, found = (_KIND_NAMES.get(kind, kind) for kind in kinds.groups())
-        if table in _TABLES and wanted == "a list":
+        if table in TABLES and wanted == "a list":
             remedy = f"write [[{table}]] above each of them"
         return ConfigurationError(path, table, f"expected {wanted}, found {found}", remedy)
     return ConfigurationError(path, table, words, remedy)
@@ -72,14 +55,14 @@ def _meant(table: str, name: str, shape: type[msgspec.Struct]) -> str:
     from difflib import get_close_matches  # few are wrong, and every daemon would carry it
 
     here = re.sub(r"\[\d+\]", "", table)
-    own = shape if here == "" else _TABLES[here]
+    own = shape if here == "" else TABLES[here]
     wanted = name.replace("-", "_")
     close = get_close_matches(wanted, own.__struct_fields__, n=1, cutoff=0.7)
     if close:
         return f', perhaps "{close[0]}"'
     others = [
         f"[{other}]"
-        for other, fields in _TABLES.items()
+        for other, fields in TABLES.items()
         if other and fields is not own and wanted in fields.__struct_fields__
     ]
     return f", it belongs in {' or '.join(others)}" if others else ""

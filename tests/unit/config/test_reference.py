@@ -12,28 +12,11 @@ import msgspec
 import pytest
 
 from mnagent.config import load
-from mnagent.config.raw import (
-    RawConfiguration,
-    RawCorrespondent,
-    RawHomeAgent,
-    RawHost,
-    RawMobileNode,
-    RawRouteOptimizationPolicy,
-    RawServedMobileNode,
-)
+from mnagent.config.raw import TABLES, RawConfiguration
 
 TEXT = resources.files("mnagent.config").joinpath("reference.toml").read_text()
 DOCUMENT = tomllib.loads(TEXT)
 
-TABLES: dict[str, type[msgspec.Struct]] = {
-    "": RawConfiguration,
-    "mobile_node": RawMobileNode,
-    "mobile_node.route_optimization_policy": RawRouteOptimizationPolicy,
-    "home_agent": RawHomeAgent,
-    "home_agent.mobile_nodes": RawServedMobileNode,
-    "correspondent": RawCorrespondent,
-    "host": RawHost,
-}
 NUMBERS = (int, float)
 
 
